@@ -1,0 +1,24 @@
+.PHONY: demo test lint install clean
+
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+
+demo: $(VENV)/installed-demo
+	$(PYTHON) tools/demo.py
+
+test: $(VENV)/installed-dev lint
+	$(PYTHON) -m pytest
+
+lint: $(VENV)/installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy daemon tools tests
+
+install: $(VENV)/installed-demo
+
+$(VENV)/installed-%: pyproject.toml constraints.txt tools/install.sh
+	sh tools/install.sh $(VENV) $*
+	touch $@
+
+clean:
+	rm -rf $(VENV) .demo build

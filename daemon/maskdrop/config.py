@@ -1,0 +1,177 @@
+"""Configuration: what may be set, its defaults, and what is said when it is wrong."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from maskdrop.parts import ARTICLE_PARTS, Part
+
+MODEL_SIDE = 512
+"""Pixels a side at which the network reads a picture."""
+
+Format = Literal["jpeg", "png", "webp"]
+Output = Literal["face", "model", "cutout", "labels", "overlay"]
+Folder = Annotated[Path, AfterValidator(lambda path: Path(path).expanduser().absolute())]
+Auto = Literal["auto"]
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Picture formats that are read unless configured otherwise (Pillow's names)."""
+
+
+class Section(BaseModel):
+    """A table of the configuration file: frozen, and no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+class FolderSettings(Section):
+    """Where pictures come from and go to. Unset ones are made beside the inbox."""
+
+    inbox: Folder
+    outbox: Folder
+    quarantine: Folder | None = None
+    archive: Folder | None = None
+    after: Literal["archive", "delete"] = "archive"
+    file_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0644"
+
+    @property
+    def quarantine_folder(self) -> Path:
+        return self.quarantine or self.inbox.parent / "quarantine"
+
+    @property
+    def archive_folder(self) -> Path | None:
+        """None where originals are deleted."""
+        if self.after == "delete":
+            return None
+        return self.archive or self.inbox.parent / "archive"
+
+    @property
+    def mode(self) -> int:
+        return int(self.file_mode, 8)
+
+
+class WatchSettings(Section):
+    """How arrivals are seen."""
+
+    polling: bool = False
+    recursive: bool = True
+    settle_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 500
+    rescan_s: Annotated[float, Field(ge=0.1, le=86_400)] = 30.0
+
+
+class DecodeSettings(Section):
+    """What is accepted as a picture."""
+
+    formats: Annotated[tuple[str, ...], Field(min_length=1)] = FORMATS
+    max_bytes: Annotated[int, Field(ge=1)] = 256 * 2**20
+    max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+
+    @model_validator(mode="after")
+    def _known_formats(self) -> "DecodeSettings":
+        unknown = sorted({name.upper() for name in self.formats} - set(FORMATS))
+        if unknown:
+            raise ValueError(f"unknown format {unknown[0]}; choose from {', '.join(FORMATS)}")
+        return self
+
+
+class ModelSettings(Section):
+    """What labels the pictures, and on which device."""
+
+    weights: Folder | None = None
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+
+
+class WorkerSettings(Section):
+    """How many processes, slots and threads; ``auto`` follows the machine."""
+
+    preprocess: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
+    save: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
+    inference_threads: Annotated[int, Field(ge=1, le=1024)] | Auto = "auto"
+    slots: Annotated[int, Field(ge=1, le=4096)] | Auto = "auto"
+    max_batch: Annotated[int, Field(ge=1, le=512)] | Auto = "auto"
+    max_wait_ms: Annotated[float, Field(ge=0, le=10_000)] = 5.0
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 3
+
+
+class SaveSettings(Section):
+    """What is written for each picture."""
+
+    outputs: Annotated[tuple[Output, ...], Field(min_length=1)] = ("face",)
+    keep: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(part.label for part in ARTICLE_PARTS)
+    format: Format = "jpeg"
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    suffix: dict[Output, Annotated[str, Field(max_length=64, pattern=r"^[^/\x00]*$")]] = {
+        "face": "",
+        "model": ".model",
+        "cutout": ".cutout",
+        "labels": ".labels",
+        "overlay": ".overlay",
+    }
+
+    @model_validator(mode="after")
+    def _known_parts(self) -> "SaveSettings":
+        names = [part.label for part in Part]
+        for name in self.keep:
+            if name not in names:
+                raise ValueError(f"unknown part {name!r} in keep; choose from {', '.join(names)}")
+        if len(set(self.outputs)) != len(self.outputs):
+            raise ValueError("an output is named twice in outputs; name each once")
+        return self
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return tuple(part for part in Part if part.label in self.keep)
+
+    def suffix_of(self, output: Output) -> str:
+        """The configured suffix, or the default one where the table leaves it out."""
+        default = SaveSettings.model_fields["suffix"].default
+        return str(self.suffix.get(output, default[output]))
+
+
+class DrainSettings(Section):
+    """How the daemon ends."""
+
+    drain_timeout_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+
+
+class HealthSettings(Section):
+    """The file that tells how the daemon does."""
+
+    file: Folder | None = None
+    interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
+
+
+class LogSettings(Section):
+    """What is logged, how and where."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+    file: Folder | None = None
+
+
+class Settings(Section):
+    """The whole configuration, checked in itself; folders and weights are checked apart."""
+
+    folders: FolderSettings
+    watch: WatchSettings = WatchSettings()
+    decode: DecodeSettings = DecodeSettings()
+    model: ModelSettings = ModelSettings()
+    workers: WorkerSettings = WorkerSettings()
+    save: SaveSettings = SaveSettings()
+    drain: DrainSettings = DrainSettings()
+    health: HealthSettings = HealthSettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def health_file(self) -> Path:
+        return self.health.file or self.folders.inbox.parent / "health.json"
+
+    def with_values(self, changes: dict[str, dict[str, Any]]) -> "Settings":
+        """The same settings with some values replaced, by section and key."""
+        merged = self.model_dump()
+        for section, values in changes.items():
+            merged[section].update(values)
+        return Settings.model_validate(merged)

@@ -1,0 +1,102 @@
+"""Reading the configuration file, and turning every fault in it into one clear line."""
+
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from maskdrop.config import Settings
+from maskdrop.log import one_line
+from maskdrop.names import printable
+
+
+class ConfigurationError(Exception):
+    """The daemon can't run like this. The message names key, value and remedy, on one line."""
+
+
+def fault(key: str, value: object, problem: str, remedy: str) -> ConfigurationError:
+    """One line in the form ``key = value: problem; remedy``."""
+    shown = printable(str(value)) if isinstance(value, Path) else one_line(repr(value))
+    if len(shown) > 120:
+        shown = shown[:120] + "…"
+    return ConfigurationError(f"{key} = {shown}: {one_line(problem)}; {one_line(remedy)}")
+
+
+def load_settings(file: Path | None, overrides: Mapping[str, Mapping[str, Any]]) -> Settings:
+    """Settings from a TOML file, if any, with overrides laid over, by section and key.
+
+    Overrides that are None change nothing.
+
+    Raises:
+        ConfigurationError: the file can't be read, or a value can't be used.
+    """
+    values: dict[str, Any] = _read(file) if file else {}
+    for section, changes in overrides.items():
+        given = {key: value for key, value in changes.items() if value is not None}
+        if given:
+            table = values.setdefault(section, {})
+            if not isinstance(table, dict):
+                raise fault(section, table, "is not a table", f"write [{section}] and its keys below")
+            table.update(given)
+    for key in ("inbox", "outbox"):
+        folders = values.get("folders", {})
+        if isinstance(folders, dict) and key not in folders:
+            raise fault(
+                f"folders.{key}", None, "is not set", f"give --{key} FOLDER or set {key} below [folders]"
+            )
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error) from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as content:
+            return tomllib.load(content)
+    except OSError as error:
+        raise fault("--config", file, error.strerror or str(error), "name a readable TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise fault("--config", file, f"is not TOML: {error}", "mend that line") from error
+
+
+def _explain(error: ValidationError) -> ConfigurationError:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"] if part not in ("auto", "constrained-int", "int"))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return _unknown_key(key, first["loc"], first["input"])
+    if first["type"] == "value_error" and "; " in message:
+        problem, _, remedy = message.partition("; ")
+        return fault(key, first["input"], problem, remedy)
+    if first["type"] == "model_type":
+        return fault(key, first["input"], "is not a table", f"write [{key}] and its keys below")
+    return fault(key, first["input"], _lowered(message), "see etc/maskdrop.toml for what it may be")
+
+
+def _unknown_key(key: str, location: tuple[int | str, ...], value: object) -> ConfigurationError:
+    known = _keys_of(location[:-1])
+    near = get_close_matches(str(location[-1]), known, n=1)
+    remedy = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+    return fault(key, value, "unknown key", remedy)
+
+
+def _keys_of(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = Settings
+    for name in location:
+        field = section.model_fields.get(str(name))
+        if (
+            field is None
+            or not isinstance(field.annotation, type)
+            or not issubclass(field.annotation, BaseModel)
+        ):
+            return []
+        section = field.annotation
+    return list(section.model_fields)
+
+
+def _lowered(message: str) -> str:
+    return message[:1].lower() + message[1:]

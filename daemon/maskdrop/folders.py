@@ -1,0 +1,115 @@
+"""The daemon's folders: made at start, and checked so that every later move can be atomic."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskdrop.config import Settings
+from maskdrop.config_file import fault
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Absolute paths of folders that exist and fit together; archive is None where originals are deleted."""
+
+    inbox: Path
+    outbox: Path
+    quarantine: Path
+    archive: Path | None
+
+
+def prepare_folders(settings: Settings) -> Folders:
+    """Make the folders that are missing and check that the daemon can work with them.
+
+    Raises:
+        ConfigurationError: a folder can't be made or written, lies inside another one, or
+            can't take a file from the inbox by an atomic rename.
+    """
+    wanted = settings.folders
+    named = {"inbox": wanted.inbox, "outbox": wanted.outbox, "quarantine": wanted.quarantine_folder}
+    if wanted.archive_folder is not None:
+        named["archive"] = wanted.archive_folder
+    for key, folder in named.items():
+        _make(f"folders.{key}", folder)
+    resolved = {key: folder.resolve() for key, folder in named.items()}
+    _check_nesting(resolved)
+    _check_health_file(settings.health_file, resolved)
+    for key, folder in resolved.items():
+        _check_writable(f"folders.{key}", folder)
+    for key in ("quarantine", "archive"):
+        if key in resolved:
+            _check_rename(f"folders.{key}", resolved["inbox"], resolved[key])
+    return Folders(resolved["inbox"], resolved["outbox"], resolved["quarantine"], resolved.get("archive"))
+
+
+def _make(key: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"no such folder, and it can't be made ({error.strerror})"
+        raise fault(key, folder, problem, "make it yourself, or name a folder you may write") from error
+
+
+def _check_nesting(folders: dict[str, Path]) -> None:
+    """No folder may be another's, and none may lie in the inbox or have the inbox inside it."""
+    names = list(folders)
+    for index, name in enumerate(names):
+        for other in names[index + 1 :]:
+            if folders[name] == folders[other]:
+                raise fault(
+                    f"folders.{other}", folders[other], f"is the {name} too", "give each a folder of its own"
+                )
+    inbox = folders["inbox"]
+    for name, folder in folders.items():
+        if name == "inbox":
+            continue
+        if folder.is_relative_to(inbox):
+            raise fault(
+                f"folders.{name}", folder, "lies inside the inbox", "choose a folder outside the inbox"
+            )
+        if inbox.is_relative_to(folder):
+            raise fault(
+                "folders.inbox", inbox, f"lies inside the {name}", f"choose a folder outside the {name}"
+            )
+
+
+def _check_health_file(file: Path, folders: dict[str, Path]) -> None:
+    parent = file.parent.resolve()
+    if parent.is_relative_to(folders["inbox"]):
+        raise fault("health.file", file, "lies inside the inbox", "choose a place outside the inbox")
+    if file.is_dir():
+        raise fault("health.file", file, "is a folder", "name a file")
+    _make("health.file", parent)
+    _check_writable("health.file", parent)
+
+
+def _check_writable(key: str, folder: Path) -> None:
+    probe = folder / f".maskdrop-probe-{os.getpid()}.tmp"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise fault(
+            key, folder, f"can't be written ({error.strerror})", "give maskdrop's user leave to write there"
+        ) from error
+
+
+def _check_rename(key: str, inbox: Path, target: Path) -> None:
+    """Really rename a file: bind mounts and overlays refuse it within one device number too."""
+    name = f".maskdrop-probe-{os.getpid()}.tmp"
+    source = inbox / name
+    try:
+        source.touch()
+        source.rename(target / name)
+    except OSError as error:
+        raise fault(
+            key,
+            target,
+            f"a rename from the inbox {inbox} is not atomic there ({error.strerror})",
+            "choose a folder on the inbox's file system",
+        ) from error
+    finally:
+        for place in (source, target / name):
+            with contextlib.suppress(OSError):
+                place.unlink()

@@ -1,0 +1,122 @@
+"""The health file: written by the daemon, read by ``maskdrop status`` and by programs."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class State(StrEnum):
+    """What the daemon as a whole is doing."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DEGRADED = "degraded"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+WELL = frozenset({State.RUNNING, State.DRAINING})
+"""States in which ``maskdrop status`` exits 0."""
+
+STALE_AFTER = 5
+"""Missed updates after which a health file tells of the past."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pictures since the daemon started."""
+
+    accepted: int
+    saved: int
+    quarantined: int
+    retried: int
+
+
+@dataclass(frozen=True)
+class WorkerHealth:
+    """One worker. A dead one that waits to be started again has ``alive`` false."""
+
+    stage: str
+    pid: int
+    alive: bool
+    restarts: int
+
+
+@dataclass(frozen=True)
+class Health:
+    """Everything in the health file; its fields are the file's keys."""
+
+    state: State
+    reason: str
+    pid: int
+    version: str
+    started_at: str
+    updated_at: str
+    interval_s: float
+    counts: Counts
+    in_flight: int
+    backlog: int
+    queues: dict[str, int]
+    workers: list[WorkerHealth]
+    throughput_per_s: float
+    latency_ms: dict[str, float | None]
+    device: str
+    precision: str
+    model: str
+
+
+def timestamp() -> str:
+    """Now, in UTC, as ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def write_health(path: Path, health: Health) -> None:
+    """Replace the health file atomically.
+
+    Raises:
+        OSError: it can't be written; the old one stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(asdict(health), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class HealthUnreadable(Exception):
+    """There is no health file to be read; the message says what to do."""
+
+
+def read_health(path: Path) -> dict[str, Any]:
+    """The health file's content.
+
+    Raises:
+        HealthUnreadable: it is missing or not a health file.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise HealthUnreadable(
+            f"{path}: {error.strerror}; is the daemon running with this health file?"
+        ) from error
+    except ValueError as error:
+        raise HealthUnreadable(f"{path}: not a health file ({error})") from error
+    if not isinstance(content, dict) or "state" not in content or "updated_at" not in content:
+        raise HealthUnreadable(f"{path}: not a health file; name the one the daemon writes")
+    return content
+
+
+def age_seconds(health: dict[str, Any]) -> float:
+    """Seconds since the file was updated."""
+    return (datetime.now(UTC) - datetime.fromisoformat(health["updated_at"])).total_seconds()
+
+
+def is_fresh(health: dict[str, Any]) -> bool:
+    """Whether the file is of now: fewer than `STALE_AFTER` updates were missed."""
+    return age_seconds(health) <= STALE_AFTER * max(1.0, float(health.get("interval_s", 1.0)))

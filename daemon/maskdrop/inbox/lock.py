@@ -1,0 +1,75 @@
+"""One daemon an inbox: a lock file that the kernel frees when its holder ends."""
+
+import fcntl
+import os
+import socket
+import time
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import Any
+
+LOCK_NAME = ".maskdrop.lock"
+
+_LET_GO_S = 5.0
+"""How long to wait for the workers of a daemon that was killed to be gone, in seconds."""
+
+
+class InboxHeld(Exception):
+    """Another daemon has this inbox; the message says which."""
+
+
+class InboxLock:
+    """An exclusive flock(2) on a file in the inbox, held until closed."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @classmethod
+    def take(cls, inbox: Path) -> "InboxLock":
+        """Lock the inbox.
+
+        Raises:
+            InboxHeld: another daemon has it.
+            OSError: the lock file can't be made.
+        """
+        path = inbox / LOCK_NAME
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o644)
+        deadline = time.monotonic() + _LET_GO_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+                if _is_running(holder) or time.monotonic() > deadline:
+                    os.close(descriptor)
+                    raise InboxHeld(
+                        f"inbox {inbox} is held by {holder or 'another daemon'} (lock file {path}); "
+                        "stop that daemon or choose another inbox"
+                    ) from None
+                time.sleep(0.05)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"maskdrop pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        return cls(descriptor)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Passed to a spawned worker, the lock is held there too: the next daemon can't begin
+        while a worker of a killed one is still alive."""
+        return {"descriptor": DupFd(self.descriptor)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.descriptor = state["descriptor"].detach()
+
+    def release(self) -> None:
+        """Let the next daemon have the inbox. The file stays: removing it would race with its next holder."""
+        os.ftruncate(self.descriptor, 0)
+        os.close(self.descriptor)
+
+
+def _is_running(holder: str) -> bool:
+    """Whether the holder named in a lock file may still run; yes where that can't be told."""
+    words = holder.split()
+    if len(words) != 5 or words[4] != socket.gethostname() or not words[2].isdigit():
+        return True
+    return Path(f"/proc/{words[2]}").exists()

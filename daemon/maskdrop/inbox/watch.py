@@ -1,0 +1,120 @@
+"""File events from watchdog. No other module knows it."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify import InotifyObserver
+from watchdog.observers.polling import PollingObserver
+
+logger = logging.getLogger("maskdrop")
+
+MOST_EVENTS = 20_000
+"""Events kept until they are read; beyond that a rescan finds what they would have told."""
+
+
+_WANTED: list[type[FileSystemEvent]] = [
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileClosedEvent,
+    FileMovedEvent,
+    DirCreatedEvent,
+    DirMovedEvent,
+]
+
+
+class Change(Enum):
+    """What happened to a file, as far as the inbox cares."""
+
+    WRITING = "writing"
+    CLOSED = "closed"
+    ARRIVED = "arrived"
+
+
+@dataclass(frozen=True)
+class Event:
+    """A change at a path relative to the inbox. A folder that arrives is one event for all in it."""
+
+    path: str
+    change: Change
+    is_folder: bool
+
+
+class Watch(FileSystemEventHandler):
+    """Watches a folder from a thread of its own and keeps events until they are taken."""
+
+    def __init__(
+        self, inbox: Path, polling: bool, recursive: bool, interval: float, wake: Callable[[], None]
+    ) -> None:
+        """Prepare; ``wake`` is called, from the watching thread, when there is something to take."""
+        self._inbox = os.fspath(inbox)
+        self._polling, self._recursive, self._interval = polling, recursive, interval
+        self._wake = wake
+        self._events: deque[Event] = deque()
+        self._overflowed = False
+        self._observer: BaseObserver | None = None
+
+    def start(self) -> None:
+        """Begin to watch.
+
+        Raises:
+            OSError: the folder is gone, or the system's limit of inotify watches is reached.
+        """
+        if self._polling:
+            self._observer = PollingObserver(timeout=self._interval)
+        else:
+            # Full events tell a file that was moved in from one that is being written.
+            self._observer = InotifyObserver(generate_full_events=True)
+        self._observer.schedule(self, self._inbox, recursive=self._recursive, event_filter=_WANTED)
+        self._observer.start()
+
+    def stop(self) -> None:
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(timeout=5)
+            self._observer = None
+
+    @property
+    def is_alive(self) -> bool:
+        """False once the folder was removed or the watching thread died."""
+        observer = self._observer
+        return observer is not None and observer.is_alive() and all(e.is_alive() for e in observer.emitters)
+
+    def take(self) -> tuple[list[Event], bool]:
+        """The events since the last call, and whether any were dropped for want of room."""
+        overflowed, self._overflowed = self._overflowed, False
+        events: list[Event] = []
+        while self._events:
+            events.append(self._events.popleft())
+        return events, overflowed
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        """Called by watchdog."""
+        path, change = os.fsdecode(event.dest_path or event.src_path), Change.ARRIVED
+        if isinstance(event, FileClosedEvent):
+            change = Change.CLOSED
+        elif isinstance(event, FileCreatedEvent | FileModifiedEvent) and not self._polling:
+            change = Change.WRITING
+        relative = os.path.relpath(path, self._inbox)
+        if relative.startswith(".."):
+            return
+        if len(self._events) >= MOST_EVENTS:
+            self._overflowed = True
+        else:
+            self._events.append(Event(relative, change, event.is_directory))
+        self._wake()

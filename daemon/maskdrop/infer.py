@@ -1,0 +1,71 @@
+"""Second stage: from pixels to labels, in batches as large as the moment offers."""
+
+import logging
+import time
+import warnings
+
+import numpy as np
+import torch
+
+from maskdrop.model.parser import FaceParser, load_parser
+from maskdrop.model.weights import WeightsError
+from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Ready, Started, Stop, Unfit
+from maskdrop.topology.slots import Slots
+from maskdrop.topology.worker import Link, Workplace
+
+logger = logging.getLogger("maskdrop")
+
+
+def serve(workplace: Workplace, link: Link) -> None:
+    """Label pictures until told to stop."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(workplace.threads)
+    settings = workplace.settings
+    wanted = settings.model
+    try:
+        parser = load_parser(wanted.weights, workplace.device, wanted.precision, wanted.channels_last)
+    except WeightsError as error:
+        link.report(Unfit(str(error)[:MESSAGE_LIMIT]))
+        return
+    max_batch = int(settings.workers.max_batch)
+    warm_up(parser, workplace.slots.side)
+    info = parser.info
+    link.report(Ready(info.device, f"{info.weights} sha256:{info.sha256[:12]}", info.precision))
+    while batch := gather(link, max_batch, settings.workers.max_wait_ms / 1000):
+        compute(batch, parser, workplace.slots, link)
+
+
+def warm_up(parser: FaceParser, side: int) -> None:
+    """Run once, so that the first picture doesn't wait for kernels to be made."""
+    parser.parse(np.zeros((1, side, side, 3), dtype=np.uint8))
+
+
+def gather(link: Link, max_batch: int, max_wait: float) -> list[Infer]:
+    """The next batch: waits for a first task, then ``max_wait`` seconds at most for others.
+
+    Returns:
+        1 to ``max_batch`` tasks, or none when there is nothing more to do.
+    """
+    batch: list[Infer] = []
+    deadline = 0.0
+    while len(batch) < max_batch:
+        if batch and not link.waiting(max(0.0, deadline - time.monotonic())):
+            break
+        task = link.receive()
+        if not isinstance(task, Infer):
+            assert task is None or isinstance(task, Stop), task
+            return []  # Stop comes only when nothing is in hand; None: the supervisor is gone
+        if not batch:
+            deadline = time.monotonic() + max_wait
+        batch.append(task)
+    return batch
+
+
+def compute(batch: list[Infer], parser: FaceParser, slots: Slots, link: Link) -> None:
+    """Label the pictures of a batch in their slots."""
+    numbers = tuple(task.number for task in batch)
+    link.report(Started(numbers))
+    began = time.monotonic()
+    where = [task.slot for task in batch]
+    slots.labels[where] = parser.parse(slots.pictures[where])
+    link.report(Inferred(numbers, (time.monotonic() - began) * 1000))

@@ -1,0 +1,109 @@
+"""Log lines: for people or as JSON, to standard error and to a file; and workers' lines."""
+
+import json
+import logging
+import logging.handlers
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from maskdrop.config import LogSettings
+
+logger = logging.getLogger("maskdrop")
+
+FIELDS = "fields"
+"""Name of the record attribute that holds a dict of structured fields."""
+
+_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+"""Syslog priorities (RFC 5424, table 2), as in sd-daemon(3) line prefixes."""
+
+_LEVEL = {str(priority): level for level, priority in _PRIORITY.items()}
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-31T12:00:00.000+00:00 INFO saved a.jpg …``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_time(record)} {record.levelname} {one_line(record.getMessage())}"
+        if record.exc_info:
+            line += one_line(" | " + self.formatException(record.exc_info))
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, message, and the record's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {"time": _time(record), "level": record.levelname.lower(), "message": record.getMessage()}
+        entry.update(getattr(record, FIELDS, {}))
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+class WorkerFormatter(logging.Formatter):
+    """``<6>message``: how a worker tells the supervisor the level of its line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if record.exc_info:
+            message += " | " + self.formatException(record.exc_info)
+        return f"<{_PRIORITY.get(record.levelno, 6)}>{one_line(message)}"
+
+
+class LineBuffer:
+    """Cuts a worker's byte stream into whole lines, however the bytes arrive.
+
+    A line longer than `LIMIT` bytes is given in pieces, so that the buffer stays bounded.
+    """
+
+    LIMIT = 65_536
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > self.LIMIT:
+            lines.append(self._rest)
+            self._rest = b""
+        return [line.decode("utf-8", "backslashreplace") for line in lines if line]
+
+    def flush(self) -> list[str]:
+        """The last line, if it had no end."""
+        return self.feed(b"\n")
+
+
+def relay(worker: str, line: str) -> None:
+    """Log a worker's line under its name; lines without a level come from libraries: warnings."""
+    level = logging.WARNING
+    if len(line) > 3 and line[0] == "<" and line[2] == ">" and line[1] in _LEVEL:
+        level, line = _LEVEL[line[1]], line[3:]
+    logger.log(level, "%s: %s", worker, line, extra={FIELDS: {"worker": worker}})
+
+
+def set_up(settings: LogSettings) -> None:
+    """Send maskdrop's log where the settings say. A file that is moved away is made anew.
+
+    Raises:
+        OSError: the log file can't be opened.
+    """
+    formatter = JsonFormatter() if settings.format == "json" else TextFormatter()
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if settings.file is not None:
+        path = Path(settings.file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.handlers.WatchedFileHandler(path, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(formatter)
+    logger.handlers = handlers
+    logger.setLevel(settings.level.upper())
+    logger.propagate = False
+
+
+def one_line(text: str) -> str:
+    return text.replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")

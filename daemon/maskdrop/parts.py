@@ -1,0 +1,73 @@
+"""The nineteen labels of face parsing: numbers, names, mirror pairs and colours."""
+
+from enum import IntEnum
+
+
+class Part(IntEnum):
+    """Label numbers in the order of the public BiSeNet face-parsing checkpoints."""
+
+    BACKGROUND = 0
+    SKIN = 1
+    LEFT_BROW = 2
+    RIGHT_BROW = 3
+    LEFT_EYE = 4
+    RIGHT_EYE = 5
+    GLASSES = 6
+    LEFT_EAR = 7
+    RIGHT_EAR = 8
+    EARRING = 9
+    NOSE = 10
+    MOUTH = 11
+    UPPER_LIP = 12
+    LOWER_LIP = 13
+    NECK = 14
+    NECKLACE = 15
+    CLOTH = 16
+    HAIR = 17
+    HAT = 18
+
+    @property
+    def label(self) -> str:
+        """The name used in configuration and reports, such as ``left_brow``."""
+        return self.name.lower()
+
+
+ARTICLE_PARTS = (
+    Part.SKIN,
+    Part.LEFT_BROW,
+    Part.RIGHT_BROW,
+    Part.NOSE,
+    Part.UPPER_LIP,
+    Part.LOWER_LIP,
+)
+"""The parts kept unless configured otherwise: skin, brows, nose and lips."""
+
+MIRROR_PAIRS = (
+    (Part.LEFT_BROW, Part.RIGHT_BROW),
+    (Part.LEFT_EYE, Part.RIGHT_EYE),
+    (Part.LEFT_EAR, Part.RIGHT_EAR),
+)
+"""Labels that change places when a picture is mirrored."""
+
+PALETTE: tuple[tuple[int, int, int], ...] = (
+    (0, 0, 0),
+    (244, 194, 161),
+    (128, 72, 24),
+    (168, 104, 48),
+    (48, 112, 224),
+    (80, 160, 255),
+    (64, 64, 64),
+    (232, 140, 120),
+    (240, 164, 140),
+    (255, 215, 0),
+    (255, 160, 96),
+    (120, 0, 48),
+    (208, 32, 80),
+    (240, 80, 112),
+    (208, 152, 120),
+    (0, 200, 200),
+    (72, 136, 88),
+    (96, 48, 128),
+    (176, 208, 64),
+)
+"""RGB colour of each label, 8 bits a channel, in label order."""

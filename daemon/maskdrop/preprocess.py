@@ -1,0 +1,154 @@
+"""First stage: from a file in the inbox to upright RGB pixels in a slot."""
+
+import errno
+import hashlib
+import io
+import logging
+import os
+import stat
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from maskdrop.config import MODEL_SIDE, DecodeSettings
+from maskdrop.ticket import (
+    MESSAGE_LIMIT,
+    Absence,
+    Facts,
+    Fault,
+    Identity,
+    Left,
+    Prepare,
+    Prepared,
+    Ready,
+    Refused,
+    Report,
+    Stage,
+    Stop,
+    Ticket,
+)
+from maskdrop.topology.slots import Slots
+from maskdrop.topology.worker import Link, Workplace
+
+logger = logging.getLogger("maskdrop")
+
+_BLACK_TO_WHITE_16 = 65535.0
+
+
+class BrokenPicture(Exception):
+    """The file's content can't become a picture. The message is for the reason file."""
+
+    def __init__(self, error: str, message: str) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+class LeaveAlone(Exception):
+    """The file is not to be touched now."""
+
+    def __init__(self, absence: Absence, message: str) -> None:
+        super().__init__(message)
+        self.absence = absence
+
+
+def serve(workplace: Workplace, link: Link) -> None:
+    """Decode pictures until told to stop."""
+    Image.MAX_IMAGE_PIXELS = None  # checked here, against the configured limit, before decoding
+    warnings.simplefilter("ignore")
+    Image.init()
+    link.report(Ready())
+    while (task := link.receive()) is not None and not isinstance(task, Stop):
+        assert isinstance(task, Prepare), task
+        link.report(
+            prepare(task, workplace.settings.folders.inbox, workplace.settings.decode, workplace.slots)
+        )
+
+
+def prepare(task: Prepare, inbox: Path, settings: DecodeSettings, slots: Slots) -> Report:
+    """Read, check and decode one file, and put it into its slot."""
+    began = time.monotonic()
+    number = task.ticket.number
+    try:
+        content = read_original(inbox, task.ticket, settings.max_bytes)
+        picture = decode(content, settings)
+        np.copyto(slots.pictures[task.slot], np.asarray(at_model_size(picture)))
+    except LeaveAlone as error:
+        return Left(number, error.absence, str(error)[:MESSAGE_LIMIT])
+    except BrokenPicture as error:
+        return Refused(number, Fault(Stage.PREPROCESS, error.error, str(error)[:MESSAGE_LIMIT]))
+    facts = Facts(hashlib.sha256(content).hexdigest(), picture.width, picture.height)
+    return Prepared(number, facts, (time.monotonic() - began) * 1000)
+
+
+def read_original(inbox: Path, ticket: Ticket, max_bytes: int) -> bytes:
+    """The whole content of the file that the ticket means.
+
+    Opened without following a link and without waiting for a FIFO's writer.
+
+    Raises:
+        LeaveAlone: the file is gone, may not be read, or is not the one seen in the inbox.
+        BrokenPicture: it is empty or larger than ``max_bytes``.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(inbox / ticket.path, flags)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise LeaveAlone(Absence.GONE, "no such file any more") from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise LeaveAlone(Absence.CHANGED, "became a symbolic link") from error
+        raise LeaveAlone(Absence.UNREADABLE, f"{error.strerror}; mend its permissions") from error
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or Identity.of(status) != ticket.identity:
+            raise LeaveAlone(Absence.CHANGED, "changed since it settled")
+        if status.st_size == 0:
+            raise BrokenPicture("EmptyFile", "the file is empty")
+        if status.st_size > max_bytes:
+            problem = f"{status.st_size} bytes are more than decode.max_bytes = {max_bytes}"
+            raise BrokenPicture("TooManyBytes", problem)
+        try:
+            content = file.read(status.st_size + 1)
+        except OSError as error:
+            raise LeaveAlone(Absence.UNREADABLE, f"{error.strerror} while reading") from error
+        if len(content) != status.st_size or Identity.of(os.fstat(descriptor)) != ticket.identity:
+            raise LeaveAlone(Absence.CHANGED, "changed while it was read")
+    return content
+
+
+def decode(content: bytes, settings: DecodeSettings) -> Image.Image:
+    """Decode a picture in full: first frame, upright, RGB, at its own size.
+
+    Raises:
+        BrokenPicture: not a picture of a configured format, truncated, damaged, or larger
+            than ``max_pixels``, which is checked before any pixel is decoded.
+    """
+    formats = [name.upper() for name in settings.formats]
+    try:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
+            pixels = image.width * image.height
+            if pixels > settings.max_pixels:
+                problem = f"{image.width} x {image.height} pixels are more than decode.max_pixels"
+                raise BrokenPicture("TooManyPixels", f"{problem} = {settings.max_pixels}")
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+    except BrokenPicture:
+        raise
+    except Exception as error:  # decoders raise every kind of error on damaged input
+        raise BrokenPicture(type(error).__name__, str(error) or type(error).__name__) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of any of Pillow's modes; 16-bit grey is scaled down instead of clipped."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        grey = np.asarray(image, dtype=np.float32) * (255.0 / _BLACK_TO_WHITE_16)
+        return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def at_model_size(picture: Image.Image) -> Image.Image:
+    """The picture as the network reads it, 512 x 512, bilinear."""
+    return picture.resize((MODEL_SIDE, MODEL_SIDE), Image.Resampling.BILINEAR)

@@ -1,0 +1,170 @@
+"""Third stage: from pixels and labels to files in the outbox, the original put away."""
+
+import io
+import logging
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskdrop.config import Output, SaveSettings
+from maskdrop.durable import FolderTrouble
+from maskdrop.folders import Folders
+from maskdrop.mask import cut_out, kept, over_black, overlay, scale_labels
+from maskdrop.outbox import OriginalChanged, Outbox, Result, identity_of, provenance
+from maskdrop.parts import PALETTE
+from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original
+from maskdrop.quarantine import quarantine
+from maskdrop.ticket import (
+    MESSAGE_LIMIT,
+    Absence,
+    Facts,
+    Fault,
+    Left,
+    Quarantine,
+    Quarantined,
+    Ready,
+    Refused,
+    Report,
+    Save,
+    Saved,
+    Stage,
+    Stalled,
+    Stop,
+)
+from maskdrop.topology.worker import Link, Workplace
+
+logger = logging.getLogger("maskdrop")
+
+Pixels = NDArray[np.uint8]
+
+EXTENSION = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
+
+
+def serve(workplace: Workplace, link: Link) -> None:
+    """Save and quarantine pictures until told to stop."""
+    Image.MAX_IMAGE_PIXELS = None  # preprocess has checked the size of every picture that comes here
+    Image.init()
+    saver = Saver(workplace)
+    link.report(Ready())
+    while (task := link.receive()) is not None and not isinstance(task, Stop):
+        if isinstance(task, Save):
+            link.report(saver.save(task))
+        elif isinstance(task, Quarantine):
+            link.report(saver.quarantine(task))
+        else:
+            raise AssertionError(task)
+
+
+class Saver:
+    """What a save worker does with its tasks."""
+
+    def __init__(self, workplace: Workplace) -> None:
+        settings = workplace.settings
+        wanted = settings.folders
+        self._settings = settings
+        self._slots = workplace.slots
+        self._folders = Folders(wanted.inbox, wanted.outbox, wanted.quarantine_folder, wanted.archive_folder)
+        self._outbox = Outbox(self._folders, wanted)
+
+    def save(self, task: Save) -> Report:
+        """Render, publish, put away; each report says how far the picture is from the inbox."""
+        began = time.monotonic()
+        ticket = task.ticket
+        try:
+            if identity_of(self._folders.inbox / ticket.path) != ticket.identity:
+                raise OriginalChanged
+            names = self._outbox.publish(ticket, task.facts.sha256, self._render(task))
+            self._outbox.put_away(ticket)
+        except OriginalChanged:
+            tails = [tail_of(output, self._settings.save) for output in self._settings.save.outputs]
+            if not self._outbox.was_put_away(ticket, task.facts.sha256, tails):
+                return Left(ticket.number, Absence.CHANGED, "gone or changed while it was processed")
+            names = ()
+        except LeaveAlone as error:
+            return Left(ticket.number, error.absence, str(error)[:MESSAGE_LIMIT])
+        except FolderTrouble as error:
+            return Stalled(ticket.number, str(error)[:MESSAGE_LIMIT])
+        except BrokenPicture as error:
+            return Refused(ticket.number, Fault(Stage.SAVE, error.error, str(error)[:MESSAGE_LIMIT]))
+        return Saved(ticket.number, names, (time.monotonic() - began) * 1000)
+
+    def quarantine(self, task: Quarantine) -> Report:
+        """Move a picture to quarantine."""
+        ticket = task.ticket
+        try:
+            mode = self._settings.folders.mode
+            name = quarantine(self._folders, ticket, task.fault, task.attempts, mode)
+        except OriginalChanged:
+            return Left(ticket.number, Absence.CHANGED, "gone or changed before it could be quarantined")
+        except FolderTrouble as error:
+            return Stalled(ticket.number, str(error)[:MESSAGE_LIMIT])
+        return Quarantined(ticket.number, name)
+
+    def _render(self, task: Save) -> list[Result]:
+        """Every configured result. The picture's own pixels are decoded again from the inbox:
+        carrying them here would take slots as large as the largest picture.
+        """
+        model_picture, model_labels = self._slots.pictures[task.slot], self._slots.labels[task.slot]
+        own = self._own_size(task) if set(self._settings.save.outputs) != {"model"} else None
+        results = []
+        for output in self._settings.save.outputs:
+            picture, labels = (model_picture, model_labels) if output == "model" or own is None else own
+            image = compose(output, picture, labels, self._settings.save)
+            results.append(
+                Result(tail_of(output, self._settings.save), self._encode(output, image, task.facts))
+            )
+        return results
+
+    def _own_size(self, task: Save) -> tuple[Pixels, Pixels]:
+        content = read_original(self._folders.inbox, task.ticket, self._settings.decode.max_bytes)
+        picture = np.asarray(decode(content, self._settings.decode))
+        return picture, scale_labels(self._slots.labels[task.slot], picture.shape[1], picture.shape[0])
+
+    def _encode(self, output: Output, image: Image.Image, facts: Facts) -> bytes:
+        form = format_of(output, self._settings.save)
+        buffer = io.BytesIO()
+        try:
+            image.save(buffer, form, quality=self._settings.save.quality, exif=provenance(facts.sha256))
+        except (OSError, ValueError) as error:  # such as WebP's limit of 16,383 pixels a side
+            problem = f"can't be written as {form}: {error}; choose another save.format"
+            raise BrokenPicture(type(error).__name__, problem) from error
+        return buffer.getvalue()
+
+
+def format_of(output: Output, settings: SaveSettings) -> str:
+    """The format of an output: labels need a palette, a cut-out needs transparency."""
+    if output == "labels" or (output == "cutout" and settings.format == "jpeg"):
+        return "png"
+    return settings.format
+
+
+def tail_of(output: Output, settings: SaveSettings) -> str:
+    """What follows the picture's stem in the result's name."""
+    return settings.suffix_of(output) + EXTENSION[format_of(output, settings)]
+
+
+def compose(output: Output, picture: Pixels, labels: Pixels, settings: SaveSettings) -> Image.Image:
+    """One result as an image.
+
+    Args:
+        picture: uint8 (height, width, 3), RGB.
+        labels: uint8 (height, width).
+    """
+    keep = kept(labels, settings.parts)
+    makers: dict[Output, Callable[[], Image.Image]] = {
+        "face": lambda: Image.fromarray(over_black(picture, keep)),
+        "model": lambda: Image.fromarray(over_black(picture, keep)),
+        "cutout": lambda: Image.fromarray(cut_out(picture, keep)),
+        "labels": lambda: _with_palette(labels),
+        "overlay": lambda: Image.fromarray(overlay(picture, labels)),
+    }
+    return makers[output]()
+
+
+def _with_palette(labels: Pixels) -> Image.Image:
+    image = Image.fromarray(labels)
+    image.putpalette([channel for colour in PALETTE for channel in colour])
+    return image

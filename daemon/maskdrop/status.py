@@ -1,0 +1,40 @@
+"""A health file shown to a person, and judged."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from maskdrop.health import WELL, age_seconds, is_fresh
+
+
+def is_well(health: dict[str, Any]) -> bool:
+    """Running or draining, and told so just now."""
+    return health["state"] in WELL and is_fresh(health)
+
+
+def show(health: dict[str, Any]) -> None:
+    """Print a health file as a table."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    age = age_seconds(health)
+    table.add_row("state", f"{health['state']}" + (f" ({health['reason']})" if health["reason"] else ""))
+    table.add_row(
+        "updated", f"{age:.1f} s ago" + ("" if is_fresh(health) else ", STALE: the daemon is gone or stuck")
+    )
+    table.add_row(
+        "daemon", f"pid {health['pid']}, maskdrop {health['version']}, since {health['started_at']}"
+    )
+    counts = ", ".join(f"{count} {name}" for name, count in health["counts"].items())
+    table.add_row("pictures", counts)
+    table.add_row("now", f"{health['in_flight']} in flight, backlog {health['backlog']}")
+    table.add_row("queues", ", ".join(f"{name} {count}" for name, count in health["queues"].items()))
+    latency = health["latency_ms"]
+    times = ", ".join(f"{name} {value} ms" for name, value in latency.items() if value is not None)
+    table.add_row("speed", f"{health['throughput_per_s']} pictures/s" + (f", {times}" if times else ""))
+    table.add_row("model", f"{health['model'] or '-'} on {health['device'] or '-'} {health['precision']}")
+    for worker in health["workers"]:
+        alive = "alive" if worker["alive"] else "DEAD"
+        table.add_row(worker["stage"], f"pid {worker['pid']}, {alive}, {worker['restarts']} restarts")
+    Console(highlight=False).print(table)

@@ -1,0 +1,134 @@
+"""One worker as the supervisor sees it: its process, its channel, its state."""
+
+import contextlib
+import os
+import signal
+from enum import Enum
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch.multiprocessing
+
+from maskdrop.log import LineBuffer
+from maskdrop.ticket import Report, Stage, Task
+from maskdrop.topology.worker import Workplace, work
+
+_READ_SIZE = 65_536
+
+
+class ChildState(Enum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DEAD = "dead"
+
+
+class Child:
+    """A started worker process and the pipes that nobody else reads or writes.
+
+    Each worker has pipes of its own, so whatever instruction a worker dies at, no lock
+    and no half-read message is left for another one.
+    """
+
+    def __init__(self, workplace: Workplace) -> None:
+        """Start the process."""
+        self.stage: Stage = workplace.stage
+        self.name = workplace.name
+        self.device = workplace.device
+        self.state = ChildState.STARTING
+        context = torch.multiprocessing.get_context("spawn")
+        theirs_tasks, self._tasks = context.Pipe(duplex=False)
+        self.reports, theirs_reports = context.Pipe(duplex=False)
+        self.stderr, theirs_stderr = context.Pipe(duplex=False)
+        theirs = (theirs_tasks, theirs_reports, theirs_stderr)
+        self._process = context.Process(
+            target=work,
+            args=(workplace, *theirs, os.getpid()),
+            name=f"maskdrop-{workplace.name}",
+            daemon=True,
+        )
+        with _environment(workplace.threads):
+            self._process.start()
+        for end in theirs:
+            end.close()
+        os.set_blocking(self.stderr.fileno(), False)
+        self._lines = LineBuffer()
+        self.pid: int = self._process.pid or 0
+        self.sentinel: int = self._process.sentinel
+
+    def send(self, task: Task) -> None:
+        """Give it a task. One to a worker that just died is lost with it, and seen by its sentinel."""
+        with contextlib.suppress(BrokenPipeError):
+            self._tasks.send(task)
+
+    def receive(self) -> Report | None:
+        """The next report, which must be waiting; None after the last one."""
+        try:
+            report: Report = self.reports.recv()
+        except (EOFError, OSError):
+            return None
+        return report
+
+    def remaining(self) -> list[Report]:
+        """Reports that a dead worker had sent and nobody has read."""
+        reports: list[Report] = []
+        with contextlib.suppress(OSError):
+            while self.reports.poll(0) and (report := self.receive()) is not None:
+                reports.append(report)
+        return reports
+
+    def lines(self) -> list[str] | None:
+        """Whole lines it wrote to standard error or output; None after the last ones."""
+        try:
+            data = os.read(self.stderr.fileno(), _READ_SIZE)
+        except BlockingIOError:
+            return []
+        return self._lines.feed(data) if data else None
+
+    def last_lines(self) -> list[str]:
+        """Everything a dead worker wrote and nobody has read."""
+        lines: list[str] = []
+        while more := self.lines():
+            lines += more
+        return lines + self._lines.flush()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def bury(self) -> str:
+        """Collect the dead process, close its pipes and tell what it died of."""
+        self._process.join()
+        code = self._process.exitcode
+        pipes: tuple[Connection[Any, Any], ...] = (self._tasks, self.reports, self.stderr)
+        for pipe in pipes:
+            pipe.close()
+        self._process.close()
+        self.state = ChildState.DEAD
+        return cause_of_death(code)
+
+
+def cause_of_death(code: int | None) -> str:
+    """An exit code in words: ``signal 9 (SIGKILL)`` or ``exit code 1``."""
+    if code is not None and code < 0:
+        try:
+            return f"signal {-code} ({signal.Signals(-code).name})"
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit code {code}"
+
+
+@contextlib.contextmanager
+def _environment(threads: int) -> Any:
+    """Thread counts must stand in the environment before the worker's libraries load."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update({name: str(threads) for name in names})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

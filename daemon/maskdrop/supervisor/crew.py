@@ -1,0 +1,117 @@
+"""All workers: started, watched, started again. One place for each, whoever fills it now."""
+
+import logging
+from dataclasses import dataclass
+
+from maskdrop.config import Settings
+from maskdrop.health import WorkerHealth
+from maskdrop.inbox.lock import InboxLock
+from maskdrop.supervisor.child import Child, ChildState
+from maskdrop.supervisor.plan import Plan
+from maskdrop.ticket import Stage
+from maskdrop.topology.slots import Slots
+from maskdrop.topology.worker import Workplace
+
+logger = logging.getLogger("maskdrop")
+
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 30.0
+"""A worker that dies before it was ready is started again after waits that double between these."""
+
+
+@dataclass
+class Place:
+    """A worker's place: it stays when the worker in it dies and another one takes over."""
+
+    workplace: Workplace
+    child: Child | None = None
+    restarts: int = 0
+    failed_starts: int = 0
+    start_at: float = 0.0
+    last_pid: int = 0
+    last_cause: str = ""
+
+
+class Crew:
+    """Owner of all worker processes."""
+
+    def __init__(self, settings: Settings, plan: Plan, slots: Slots, lock: InboxLock) -> None:
+        def place(stage: Stage, index: int, threads: int = 1, device: str = "cpu") -> Place:
+            name = f"{stage.value}-{index}"
+            return Place(Workplace(stage, name, settings, slots, lock, threads, device))
+
+        self.places = [
+            *(place(Stage.PREPROCESS, index) for index in range(plan.preprocess)),
+            *(place(Stage.INFER, i, plan.threads, device) for i, device in enumerate(plan.devices)),
+            *(place(Stage.SAVE, index) for index in range(plan.save)),
+        ]
+
+    @property
+    def children(self) -> list[Child]:
+        """Workers whose processes live, or whose death is not yet dealt with."""
+        return [place.child for place in self.places if place.child is not None]
+
+    def ready(self, stage: Stage) -> list[Child]:
+        return [c for c in self.children if c.stage is stage and c.state is ChildState.READY]
+
+    @property
+    def all_ready(self) -> bool:
+        return all(p.child is not None and p.child.state is ChildState.READY for p in self.places)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the daemon is degraded: a worker that can't start."""
+        for place in self.places:
+            if place.failed_starts:
+                return f"worker {place.workplace.name} died while starting: {place.last_cause}"
+        return None
+
+    def start_due(self, now: float) -> list[Child]:
+        """Start the workers whose time has come, and return them."""
+        started = []
+        for place in self.places:
+            if place.child is None and now >= place.start_at:
+                place.child = Child(place.workplace)
+                place.last_pid = place.child.pid
+                started.append(place.child)
+        return started
+
+    def next_start(self) -> float | None:
+        """When the next dead worker is to be started again."""
+        times = [place.start_at for place in self.places if place.child is None]
+        return min(times, default=None)
+
+    def note_ready(self, child: Child) -> None:
+        child.state = ChildState.READY
+        self._place_of(child).failed_starts = 0
+
+    def note_death(self, child: Child, now: float) -> str:
+        """Bury a dead worker and plan its successor's start.
+
+        Returns:
+            What it died of.
+        """
+        place = self._place_of(child)
+        was_ready = child.state is ChildState.READY
+        place.last_cause = child.bury()
+        place.child = None
+        place.restarts += 1
+        place.failed_starts = 0 if was_ready else place.failed_starts + 1
+        wait = 0.0
+        if place.failed_starts:
+            wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(place.failed_starts - 1, 16))
+        place.start_at = now + wait
+        return place.last_cause
+
+    def kill_all(self) -> None:
+        for child in self.children:
+            child.kill()
+
+    def health(self) -> list[WorkerHealth]:
+        return [
+            WorkerHealth(p.workplace.stage.value, p.last_pid, p.child is not None, p.restarts)
+            for p in self.places
+        ]
+
+    def _place_of(self, child: Child) -> Place:
+        return next(place for place in self.places if place.child is child)

@@ -1,0 +1,186 @@
+"""Where every picture in flight is. Pure: no process, no file, no clock of its own."""
+
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from maskdrop.inbox.intake import Candidate
+from maskdrop.ticket import Facts, Fault, Infer, Prepare, Quarantine, Save, Stage, Task, Ticket
+
+
+class Step(Enum):
+    """What is to be done next with a picture; the value names its queue."""
+
+    PREPARE = "preprocess"
+    INFER = "infer"
+    SAVE = "save"
+    QUARANTINE = "quarantine"
+
+    @property
+    def stage(self) -> Stage:
+        """The workers that do it. What is final in a picture's life is the save workers'."""
+        return Stage.SAVE if self is Step.QUARANTINE else Stage(self.value)
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A picture between inbox and outbox.
+
+    Attributes:
+        step: what is next, or being done if a worker has it.
+        worker: name of the worker that holds it, None while it waits.
+        working: whether that worker is at this very picture, or has it queued.
+        attempts: how often a worker died at it.
+        milliseconds: time spent in each stage so far.
+    """
+
+    ticket: Ticket
+    slot: int
+    accepted_at: float
+    step: Step = Step.PREPARE
+    worker: str | None = None
+    working: bool = False
+    attempts: int = 0
+    facts: Facts | None = None
+    fault: Fault | None = None
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        return self.ticket.number
+
+    def task(self) -> Task:
+        """The message that has a worker do the next step."""
+        match self.step:
+            case Step.PREPARE:
+                return Prepare(self.ticket, self.slot)
+            case Step.INFER:
+                return Infer(self.number, self.slot)
+            case Step.SAVE:
+                assert self.facts is not None
+                return Save(self.ticket, self.slot, self.facts)
+            case Step.QUARANTINE:
+                assert self.fault is not None
+                return Quarantine(self.ticket, self.fault, self.attempts)
+
+
+class Pipeline:
+    """Owner of all flights and of the numbers of free slots.
+
+    A flight holds a slot from its acceptance to its end; so there are never more flights
+    than slots, and every queue here is bounded by that.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._free: deque[int] = deque(range(slots))
+        self._flights: dict[int, Flight] = {}
+        self._waiting: dict[Step, deque[int]] = {step: deque() for step in Step}
+        self._held: defaultdict[str, set[int]] = defaultdict(set)
+        self._next_number = 1
+
+    def __len__(self) -> int:
+        return len(self._flights)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._flights
+
+    def __getitem__(self, number: int) -> Flight:
+        return self._flights[number]
+
+    @property
+    def free_slots(self) -> int:
+        return len(self._free)
+
+    def waiting(self, step: Step) -> int:
+        return len(self._waiting[step])
+
+    def accept(self, candidate: Candidate, now: float) -> Flight:
+        """Begin a picture's flight; there must be a free slot."""
+        ticket = Ticket(self._next_number, candidate.path, candidate.identity)
+        self._next_number += 1
+        times = {"settle": candidate.settle_ms}
+        flight = Flight(ticket, self._free.popleft(), now, milliseconds=times)
+        self._flights[flight.number] = flight
+        self._waiting[Step.PREPARE].append(flight.number)
+        return flight
+
+    def next_for(self, step: Step) -> Flight | None:
+        """The flight that would be assigned next."""
+        queue = self._waiting[step]
+        return self._flights[queue[0]] if queue else None
+
+    def assign(self, step: Step, worker: str) -> Flight:
+        """Give the next waiting flight to a worker. An inference worker says itself when it begins."""
+        number = self._waiting[step].popleft()
+        self._held[worker].add(number)
+        return self._change(number, worker=worker, working=step is not Step.INFER)
+
+    def begin(self, number: int) -> None:
+        """The worker that holds the flight is at it now."""
+        self._change(number, working=True)
+
+    def prepared(self, number: int, facts: Facts, milliseconds: float) -> None:
+        flight = self._change(number, facts=facts)
+        self._queue(flight, Step.INFER, preprocess=milliseconds)
+
+    def inferred(self, number: int, milliseconds: float) -> None:
+        self._queue(self._flights[number], Step.SAVE, infer=milliseconds)
+
+    def condemn(self, number: int, fault: Fault) -> None:
+        """The picture goes to quarantine."""
+        self._queue(self._change(number, fault=fault), Step.QUARANTINE)
+
+    def put_back(self, number: int) -> None:
+        """The step could not be done now; it is the first to be tried again."""
+        self._leave_place(self._flights[number])
+        flight = self._change(number, worker=None, working=False)
+        self._waiting[flight.step].appendleft(number)
+
+    def finish(self, number: int) -> Flight:
+        """The flight is over; its slot is free."""
+        flight = self._flights.pop(number)
+        self._leave_place(flight)
+        self._free.append(flight.slot)
+        return flight
+
+    def held_by(self, worker: str) -> list[Flight]:
+        return [self._flights[number] for number in sorted(self._held[worker])]
+
+    def lost(self, worker: str, cause: str, max_attempts: int) -> list[Flight]:
+        """A worker died: what it held goes round again, at the step it was in.
+
+        Pictures it was at count an attempt. After the last one, if the worker was at
+        nothing else, the picture is condemned.
+
+        Returns:
+            The flights that it held, as they are now.
+        """
+        held = self.held_by(worker)
+        at_work = sum(flight.working for flight in held)
+        for flight in reversed(held):
+            attempts = flight.attempts + flight.working
+            self._change(flight.number, attempts=attempts)
+            self.put_back(flight.number)
+            alone = flight.working and at_work == 1
+            if alone and attempts >= max_attempts and flight.step is not Step.QUARANTINE:
+                message = f"the {flight.step.value} worker died at it {attempts} times, last of {cause}"
+                self.condemn(flight.number, Fault(flight.step.stage, "WorkerDied", message))
+        return [self._flights[flight.number] for flight in held]
+
+    def _queue(self, flight: Flight, step: Step, **milliseconds: float) -> None:
+        self._leave_place(flight)
+        times = {**flight.milliseconds, **milliseconds}
+        self._change(flight.number, step=step, worker=None, working=False, milliseconds=times)
+        self._waiting[step].append(flight.number)
+
+    def _leave_place(self, flight: Flight) -> None:
+        """A flight is either in its step's queue or with a worker."""
+        if flight.worker is None:
+            self._waiting[flight.step].remove(flight.number)
+        else:
+            self._held[flight.worker].discard(flight.number)
+
+    def _change(self, number: int, **changes: object) -> Flight:
+        self._flights[number] = replace(self._flights[number], **changes)  # type: ignore[arg-type]
+        return self._flights[number]

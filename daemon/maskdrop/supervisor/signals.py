@@ -1,0 +1,36 @@
+"""Signals and wake-ups, made readable: the supervisor's loop waits for a socket, not for handlers."""
+
+import contextlib
+import signal
+import socket
+from types import FrameType
+
+
+class Signals:
+    """Counts requests to end, and wakes the loop for them and for the watching thread."""
+
+    def __init__(self) -> None:
+        self.term_count = 0
+        self.wake_end, self._ring_end = socket.socketpair()
+        self.wake_end.setblocking(False)
+        self._ring_end.setblocking(False)
+
+    def install(self) -> None:
+        """Take over SIGTERM and SIGINT, and ignore what else could end the daemon."""
+        signal.signal(signal.SIGTERM, self.handle_term)
+        signal.signal(signal.SIGINT, self.handle_term)
+        signal.signal(signal.SIGIO, signal.SIG_IGN)  # see inbox/writers.py
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+    def handle_term(self, number: int, frame: FrameType | None) -> None:
+        self.term_count += 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Make the loop look; safe from any thread and from a signal handler."""
+        with contextlib.suppress(BlockingIOError):  # full: it will look anyway
+            self._ring_end.send(b"\0")
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self.wake_end.recv(4096)

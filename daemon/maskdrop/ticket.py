@@ -1,0 +1,193 @@
+"""What travels through the pipeline instead of pixels: tickets, and facts about pictures."""
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Stage(Enum):
+    """The three kinds of worker, in a picture's order."""
+
+    PREPROCESS = "preprocess"
+    INFER = "infer"
+    SAVE = "save"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which file, and which state of it: any change to the file changes this."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Identity":
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """One picture on its way: a number, its path relative to the inbox, the file meant."""
+
+    number: int
+    path: str
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What preprocess learnt: SHA-256 of the file, and upright width and height in pixels."""
+
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a picture can't be processed."""
+
+    stage: Stage
+    error: str
+    message: str
+
+
+# Tasks: from the supervisor to a worker.
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Decode the picture into the slot."""
+
+    ticket: Ticket
+    slot: int
+
+
+@dataclass(frozen=True)
+class Infer:
+    """Label the picture in the slot."""
+
+    number: int
+    slot: int
+
+
+@dataclass(frozen=True)
+class Save:
+    """Write the results of the picture in the slot, then put the original away."""
+
+    ticket: Ticket
+    slot: int
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """Move the picture to quarantine with its reason."""
+
+    ticket: Ticket
+    fault: Fault
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End after what is in hand."""
+
+
+Task = Prepare | Infer | Save | Quarantine | Stop
+
+
+# Reports: from a worker to the supervisor. A report must stay under 4,096 bytes pickled
+# (PIPE_BUF of pipe(7)): such a write is whole or absent, whenever its writer is killed.
+
+MESSAGE_LIMIT = 400
+"""Longest message in a report, in characters."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker can take tasks. An inference worker says what it runs on."""
+
+    device: str = ""
+    model: str = ""
+    precision: str = ""
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """The worker can never work as configured; the message says why and what to do."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    number: int
+    facts: Facts
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The picture is at fault."""
+
+    number: int
+    fault: Fault
+
+
+class Absence(Enum):
+    """Why a file was left alone."""
+
+    GONE = "gone"
+    CHANGED = "changed"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Left:
+    """The file is not there any more, is another one now, or may not be read."""
+
+    number: int
+    absence: Absence
+    message: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """The batch the inference worker computes from now on."""
+
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Inferred:
+    numbers: tuple[int, ...]
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Results are on disk and the original is put away; names as in the outbox."""
+
+    number: int
+    names: tuple[str, ...]
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    number: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Stalled:
+    """A folder is at fault (disk full, read-only, vanished), not the picture."""
+
+    number: int
+    message: str
+
+
+Report = Ready | Unfit | Prepared | Refused | Left | Started | Inferred | Saved | Quarantined | Stalled

@@ -1,0 +1,88 @@
+"""A worker process from its first instruction: its frame, the same for every stage."""
+
+import ctypes
+import faulthandler
+import importlib
+import logging
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from maskdrop.config import Settings
+from maskdrop.inbox.lock import InboxLock
+from maskdrop.log import WorkerFormatter
+from maskdrop.ticket import Report, Stage, Task
+from maskdrop.topology.slots import Slots
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """All that a worker is given when it starts."""
+
+    stage: Stage
+    name: str
+    settings: Settings
+    slots: Slots
+    lock: InboxLock
+    threads: int = 1
+    device: str = "cpu"
+
+
+class Link:
+    """A worker's end of its channel: tasks come in, reports go out."""
+
+    def __init__(self, tasks: "Connection[Any, Task]", reports: "Connection[Report, Any]") -> None:
+        self._tasks = tasks
+        self._reports = reports
+
+    def receive(self) -> Task | None:
+        """The next task, waiting for it; None once the supervisor is gone."""
+        try:
+            task: Task = self._tasks.recv()
+        except EOFError:
+            return None
+        return task
+
+    def waiting(self, seconds: float) -> bool:
+        """Whether a task comes within so many seconds."""
+        return self._tasks.poll(seconds)
+
+    def report(self, report: Report) -> None:
+        self._reports.send(report)
+
+
+def work(workplace: Workplace, tasks: Any, reports: Any, stderr: Any, supervisor: int) -> None:
+    """Run one worker until it is told to stop or the supervisor is gone."""
+    _die_with(supervisor)
+    # A terminal's Ctrl-C and systemd's SIGTERM reach the whole group; the supervisor decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.dup2(stderr.fileno(), sys.stdout.fileno())
+    os.dup2(stderr.fileno(), sys.stderr.fileno())
+    stderr.close()
+    faulthandler.enable()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(WorkerFormatter())
+    logging.basicConfig(level=workplace.settings.log.level.upper(), handlers=[handler])
+    # Stages are imported by name so that only the inference worker pays for importing torch.
+    stage = importlib.import_module(f"maskdrop.{workplace.stage.value}")
+    try:
+        stage.serve(workplace, Link(tasks, reports))
+    except BrokenPipeError:
+        logging.getLogger("maskdrop").debug("the supervisor is gone")
+
+
+def _die_with(supervisor: int) -> None:
+    """Have the kernel kill this process when the supervisor dies (prctl(2), PR_SET_PDEATHSIG).
+
+    Otherwise a worker could go on with a picture that a new daemon has begun again.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        sys.exit("the supervisor died while this worker started")
