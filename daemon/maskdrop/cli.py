@@ -44,7 +44,6 @@ def run(
     log_file: Annotated[Path | None, typer.Option(help="Log there too; may be rotated.")] = None,
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT; both let it finish what is in flight."""
-    from maskdrop.daemon import run_daemon
     from maskdrop.inbox.lock import InboxHeld
 
     folders = {"inbox": inbox, "outbox": outbox, "quarantine": quarantine, "archive": archive}
@@ -55,7 +54,10 @@ def run(
         "log": {"format": log_format, "file": log_file},
     }
     try:
-        code = run_daemon(load_settings(config, overrides))
+        settings = load_settings(config, overrides)
+        from maskdrop.daemon import run_daemon  # imports torch, which takes seconds
+
+        code = run_daemon(settings)
     except ConfigurationError as error:
         _fail(str(error), EX_CONFIG)
     except InboxHeld as error:

@@ -68,6 +68,7 @@ class Watch(FileSystemEventHandler):
         self._events: deque[Event] = deque()
         self._overflowed = False
         self._observer: BaseObserver | None = None
+        self._watched_inode: tuple[int, int] | None = None
 
     def start(self) -> None:
         """Begin to watch.
@@ -75,13 +76,20 @@ class Watch(FileSystemEventHandler):
         Raises:
             OSError: the folder is gone, or the system's limit of inotify watches is reached.
         """
+        observer: BaseObserver
         if self._polling:
-            self._observer = PollingObserver(timeout=self._interval)
+            observer = PollingObserver(timeout=self._interval)
         else:
             # Full events tell a file that was moved in from one that is being written.
-            self._observer = InotifyObserver(generate_full_events=True)
-        self._observer.schedule(self, self._inbox, recursive=self._recursive, event_filter=_WANTED)
-        self._observer.start()
+            observer = InotifyObserver(generate_full_events=True)
+        self._watched_inode = _inode_of(self._inbox)
+        try:
+            observer.schedule(self, self._inbox, recursive=self._recursive, event_filter=_WANTED)
+            observer.start()
+        except OSError:
+            observer.stop()
+            raise
+        self._observer = observer
 
     def stop(self) -> None:
         if self._observer is not None:
@@ -91,8 +99,10 @@ class Watch(FileSystemEventHandler):
 
     @property
     def is_alive(self) -> bool:
-        """False once the folder was removed or the watching thread died."""
+        """False once the folder is gone or another one, or the watching thread died."""
         observer = self._observer
+        if self._watched_inode is None or _inode_of(self._inbox) != self._watched_inode:
+            return False
         return observer is not None and observer.is_alive() and all(e.is_alive() for e in observer.emitters)
 
     def take(self) -> tuple[list[Event], bool]:
@@ -118,3 +128,11 @@ class Watch(FileSystemEventHandler):
         else:
             self._events.append(Event(relative, change, event.is_directory))
         self._wake()
+
+
+def _inode_of(folder: str) -> tuple[int, int] | None:
+    try:
+        status = Path(folder).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,53 @@
+"""What tests share: tiny weights, drawn pictures, and the real daemon as a process."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from running import Daemon, Rooms
+from weights_for_tests import write_tiny_weights
+
+settings.register_profile(
+    "maskdrop", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("maskdrop")
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of a narrow network: as real as any to the daemon, and quick."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    write_tiny_weights(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def faces() -> list[Path]:
+    """Photographs of real faces, where MASKDROP_FACES or ../shared/faces has them; else none."""
+    beside = Path(__file__).parent.parent.parent / "shared" / "faces"
+    folder = Path(os.environ.get("MASKDROP_FACES", beside))
+    return sorted((folder / "images").glob("*.jpg"))
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Rooms:
+    """Empty folders for one daemon."""
+    return Rooms.make(tmp_path)
+
+
+@pytest.fixture
+def start(rooms: Rooms, tiny_weights: Path) -> Iterator[Callable[..., Daemon]]:
+    """Starts daemons on the rooms, with tiny weights; whatever still runs at the end is killed."""
+    started: list[Daemon] = []
+
+    def start_daemon(*arguments: str, settings: str = "", **options: object) -> Daemon:
+        daemon = Daemon(rooms, tiny_weights, settings, arguments, options)
+        started.append(daemon)
+        return daemon
+
+    yield start_daemon
+    for daemon in started:
+        daemon.destroy()

@@ -1,0 +1,153 @@
+"""The real daemon in real folders: started, watched through its files, signalled, killed."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from waiting import PATIENCE_S, wait_for
+
+QUICK = """
+[watch]
+settle_ms = 100
+rescan_s = 2
+[workers]
+preprocess = 2
+save = 2
+[health]
+interval_s = 0.2
+"""
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """The folders of one daemon."""
+
+    base: Path
+    inbox: Path
+    outbox: Path
+    quarantine: Path
+    archive: Path
+    health: Path
+
+    @classmethod
+    def make(cls, base: Path) -> "Rooms":
+        rooms = cls(
+            base, base / "inbox", base / "outbox", base / "quarantine", base / "archive", base / "health.json"
+        )
+        for folder in (rooms.inbox, rooms.outbox, rooms.quarantine, rooms.archive):
+            folder.mkdir()
+        return rooms
+
+    def pictures(self, room: str) -> list[str]:
+        """Relative paths of the pictures in a room; reasons, locks and temporary files are none."""
+        folder: Path = getattr(self, room)
+        paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        names = [str(path.relative_to(folder)) for path in paths]
+        return sorted(name for name in names if not name.endswith(".reason.json"))
+
+    def drop(self, name: str, content: bytes) -> Path:
+        """Put a file into the inbox as a careful program does: under another name, then renamed."""
+        target = self.inbox / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.parent / f".{os.urandom(6).hex()}"
+        temporary.write_bytes(content)
+        temporary.rename(target)
+        return target
+
+
+class Daemon:
+    """A running maskdrop."""
+
+    def __init__(
+        self, rooms: Rooms, weights: Path, settings: str, arguments: Sequence[str], options: dict[str, Any]
+    ) -> None:
+        self.rooms = rooms
+        self.log_path = rooms.base / "daemon.log"
+        config = rooms.base / "maskdrop.toml"
+        config.write_text(settings or QUICK)
+        command = [sys.executable, "-m", "maskdrop", "run", "--config", str(config)]
+        command += ["--inbox", str(rooms.inbox), "--outbox", str(rooms.outbox), "--weights", str(weights)]
+        prefix = list(options.pop("prefix", []))
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*prefix, *command, *arguments], stdout=log, stderr=log, **options
+            )
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(encoding="utf-8")
+
+    def health(self) -> dict[str, Any]:
+        """The health file of this process; empty before it wrote one."""
+        try:
+            content = json.loads(self.rooms.health.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return content if content["pid"] == self.process.pid else {}
+
+    def wait_ready(self) -> "Daemon":
+        self.wait_health(lambda health: health["state"] == "running", "state running")
+        return self
+
+    def wait_health(self, condition: Any, what: str, seconds: float = PATIENCE_S) -> dict[str, Any]:
+        """The first health file that fulfils the condition; fails at once if the daemon ends."""
+
+        def fulfilled() -> dict[str, Any] | None:
+            health = self.health()
+            if health and condition(health):
+                return health
+            assert self.process.poll() is None, (
+                f"the daemon ended with {self.process.returncode}:\n{self.log}"
+            )
+            return None
+
+        try:
+            found = wait_for(fulfilled, what, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\nhealth: {self.health()}\nlog:\n{self.log[-6000:]}") from None
+        assert found is not None
+        return found
+
+    def wait_count(self, name: str, count: int, seconds: float = PATIENCE_S) -> dict[str, Any]:
+        return self.wait_health(lambda h: h["counts"][name] >= count, f"{count} {name}", seconds)
+
+    def workers(self, stage: str) -> list[int]:
+        """Process numbers of a stage's living workers."""
+        return [w["pid"] for w in self.health()["workers"] if w["stage"] == stage and w["alive"]]
+
+    def processes(self) -> list[psutil.Process]:
+        """The daemon and everything it started."""
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait_end(self, seconds: float = PATIENCE_S) -> int:
+        return self.process.wait(seconds)
+
+    def stop(self) -> int:
+        """Drain and return the exit code."""
+        self.terminate()
+        return self.wait_end()
+
+    def kill(self) -> None:
+        """SIGKILL to the supervisor alone; its workers must see to themselves."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            self.process.kill()
+            self.process.wait()
+            psutil.wait_procs(children, timeout=30)
+
+    def destroy(self) -> None:
+        if self.process.poll() is None:
+            self.kill()

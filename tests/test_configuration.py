@@ -1,0 +1,183 @@
+"""Configuration: defaults, and one clear line with exit code 78 for every fault."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maskdrop.config import Settings
+from maskdrop.config_file import ConfigurationError, load_settings
+from running import Rooms
+
+ETC = Path(__file__).parent.parent / "etc" / "maskdrop.toml"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "maskdrop", "run", *arguments], capture_output=True, text=True, timeout=60
+    )
+
+
+def refused(rooms: Rooms, settings: str, *arguments: str) -> str:
+    """The one line with which the daemon refuses a configuration."""
+    config = rooms.base / "maskdrop.toml"
+    config.write_text(settings)
+    done = run("--config", str(config), *arguments)
+    assert done.returncode == 78, done.stderr
+    assert done.stderr.startswith("maskdrop: ")
+    assert done.stderr.count("\n") == 1
+    assert rooms.pictures("outbox") == []
+    assert not rooms.health.exists()
+    return done.stderr
+
+
+def folders(rooms: Rooms, more: str = "") -> str:
+    return f"[folders]\ninbox = '{rooms.inbox}'\noutbox = '{rooms.outbox}'\n{more}"
+
+
+def test_the_commented_file_holds_exactly_the_defaults() -> None:
+    settings = load_settings(ETC, {})
+    plain = Settings.model_validate(
+        {"folders": {"inbox": "/var/lib/maskdrop/inbox", "outbox": "/var/lib/maskdrop/outbox"}}
+    )
+    assert settings == plain
+
+
+def test_the_commented_file_explains_every_key() -> None:
+    text = ETC.read_text()
+    given_keys = tomllib.loads(text)
+    for section, field in Settings.model_fields.items():
+        assert section in given_keys or section == "health"
+        assert isinstance(field.annotation, type)
+        for key in field.annotation.model_fields:
+            assert f"\n{key} = " in text or f"\n# {key} = " in text, f"{section}.{key}"
+
+
+def test_command_line_wins_over_file(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("[folders]\ninbox = '/a'\noutbox = '/b'\n[log]\nformat = 'json'\n")
+    settings = load_settings(config, {"folders": {"inbox": Path("/c")}, "log": {"format": None}})
+    assert str(settings.folders.inbox) == "/c"
+    assert str(settings.folders.outbox) == "/b"
+    assert settings.log.format == "json"
+
+
+def test_other_folders_lie_beside_the_inbox() -> None:
+    settings = load_settings(None, {"folders": {"inbox": Path("/x/in"), "outbox": Path("/y/out")}})
+    assert str(settings.folders.quarantine_folder) == "/x/quarantine"
+    assert str(settings.folders.archive_folder) == "/x/archive"
+    assert str(settings.health_file) == "/x/health.json"
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ("[watch]\nsettle_sm = 5", ["watch.settle_sm", "5", "unknown key", "did you mean settle_ms?"]),
+        ("[wacht]\npolling = true", ["wacht", "unknown key", "did you mean watch?"]),
+        ("[watch]\nsettle_ms = 'soon'", ["watch.settle_ms", "'soon'", "integer"]),
+        ("[watch]\nsettle_ms = -1", ["watch.settle_ms", "-1", "greater than or equal to 0"]),
+        ("[save]\nformat = 'jpg'", ["save.format", "'jpg'", "'jpeg', 'png' or 'webp'"]),
+        ("[save]\nkeep = ['nose', 'chin']", ["save", "'chin'", "choose from"]),
+        ("[save]\noutputs = []", ["save.outputs", "at least 1"]),
+        ("[decode]\nformats = ['PSD']", ["decode", "PSD", "choose from"]),
+        ("[model]\ndevice = 'gpu'", ["model.device", "'gpu'"]),
+        ("[workers]\nsave = 0", ["workers.save", "0"]),
+        ("[folders]\nafter = 'burn'", ["folders.after", "'burn'", "'archive' or 'delete'"]),
+        ("watch = 3", ["watch", "3", "table"]),
+        ("[watch\n", ["--config", "not TOML"]),
+    ],
+)
+def test_each_fault_is_one_line_with_key_value_and_remedy(rooms: Rooms, lines: str, named: list[str]) -> None:
+    arguments = ["--inbox", str(rooms.inbox), "--outbox", str(rooms.outbox)]
+    message = refused(rooms, lines, *arguments)
+    for part in named:
+        assert part in message
+    assert "; " in message
+
+
+def test_missing_folders_are_named(rooms: Rooms) -> None:
+    assert "folders.outbox" in refused(rooms, f"[folders]\ninbox = '{rooms.inbox}'")
+    assert "--inbox" in refused(rooms, "")
+
+
+def test_inbox_inside_outbox(rooms: Rooms) -> None:
+    message = refused(rooms, f"[folders]\ninbox = '{rooms.outbox}/inbox'\noutbox = '{rooms.outbox}'")
+    assert "folders.inbox" in message
+    assert str(rooms.outbox / "inbox") in message
+    assert "lies inside the outbox" in message
+
+
+@pytest.mark.parametrize("key", ["outbox", "quarantine", "archive"])
+def test_folder_inside_inbox(rooms: Rooms, key: str) -> None:
+    lines = {"inbox": rooms.inbox, "outbox": rooms.outbox, key: rooms.inbox / "sub"}
+    message = refused(rooms, "[folders]\n" + "".join(f"{k} = '{v}'\n" for k, v in lines.items()))
+    assert f"folders.{key}" in message
+    assert "choose a folder outside the inbox" in message
+
+
+def test_one_folder_for_two(rooms: Rooms) -> None:
+    assert "is the outbox too" in refused(rooms, folders(rooms, f"archive = '{rooms.outbox}'"))
+
+
+def test_health_file_inside_inbox(rooms: Rooms) -> None:
+    message = refused(rooms, folders(rooms), "--health", str(rooms.inbox / "health.json"))
+    assert "health.file" in message
+
+
+def test_folder_on_another_file_system(rooms: Rooms) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == rooms.inbox.stat().st_dev:
+        pytest.skip("/dev/shm is no other file system than the temporary folder here")
+    target = other / f"maskdrop-test-{rooms.base.name}"
+    try:
+        message = refused(rooms, folders(rooms), "--archive", str(target))
+    finally:
+        target.rmdir()
+    assert "folders.archive" in message
+    assert str(target) in message
+    assert "not atomic" in message
+    assert "choose a folder on the inbox's file system" in message
+
+
+def test_missing_weights(rooms: Rooms) -> None:
+    message = refused(rooms, folders(rooms), "--weights", "/nowhere/face.pth")
+    assert "model.weights = /nowhere/face.pth" in message
+    assert "No such file" in message
+    assert "; name a weights file" in message
+
+
+def test_a_gpu_that_is_not_there(rooms: Rooms) -> None:
+    message = refused(rooms, folders(rooms), "--device", "cuda:97")
+    assert "model.device = 'cuda:97'" in message
+
+
+def test_unreadable_config_file(rooms: Rooms) -> None:
+    done = run("--config", str(rooms.base / "none.toml"))
+    assert done.returncode == 78
+    assert "none.toml" in done.stderr
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+sections = st.sampled_from([*Settings.model_fields, "other"])
+keys = st.sampled_from(["settle_ms", "format", "keep", "suffix", "inbox", "slots", "device", "outputs", "x"])
+
+
+@given(st.dictionaries(sections, st.dictionaries(keys, values, max_size=4), max_size=4))
+def test_any_values_are_settings_or_one_line(changes: dict[str, dict[str, object]]) -> None:
+    base = {"inbox": Path("/a/in"), "outbox": Path("/a/out")}
+    merged = {**changes, "folders": {**base, **changes.get("folders", {})}}
+    message = ""
+    try:
+        settings = load_settings(None, merged)
+        assert settings.folders.outbox.is_absolute()
+    except ConfigurationError as error:
+        message = str(error)
+    assert not message or (" = " in message and "; " in message and "\n" not in message)

@@ -1,0 +1,116 @@
+"""Ending: SIGTERM, SIGINT, a second signal, a timeout, a full backlog."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from drawing import face_bytes
+from running import QUICK, Daemon, Rooms
+
+Start = Callable[..., Daemon]
+
+
+def test_sigterm_in_the_middle_loses_nothing_and_the_next_start_goes_on(start: Start, rooms: Rooms) -> None:
+    contents = {f"{index:03}.jpg": face_bytes(index) for index in range(300)}
+    for name, content in contents.items():
+        rooms.drop(name, content)
+    first = start().wait_ready()
+    first.wait_count("saved", 40)
+    assert first.stop() == 0
+    saved, archived, left = rooms.pictures("outbox"), rooms.pictures("archive"), rooms.pictures("inbox")
+    assert saved == archived
+    assert sorted(archived + left) == sorted(contents)
+    assert len(left) > 100
+    assert first.log.count("saved 0") + first.log.count("saved 1") + first.log.count("saved 2") == len(saved)
+
+    second = start().wait_ready()
+    second.wait_count("saved", len(left))
+    assert second.stop() == 0
+    assert rooms.pictures("outbox") == rooms.pictures("archive") == sorted(contents)
+    assert {name: (rooms.archive / name).read_bytes() for name in contents} == contents
+
+
+def test_a_drain_finishes_only_what_holds_a_slot(start: Start, rooms: Rooms) -> None:
+    settings = QUICK.replace("[workers]", "[workers]\nslots = 6\nmax_batch = 2")
+    for index in range(500):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    daemon = start(settings=settings).wait_ready()
+    daemon.wait_count("saved", 10)
+    assert daemon.health()["in_flight"] <= 6
+    daemon.terminate()
+    daemon.wait_health(lambda h: h["state"] in ("draining", "stopped"), "state draining")
+    accepted = daemon.health()["counts"]["accepted"]
+    assert daemon.wait_end() == 0
+    health = daemon.health()
+    assert health["state"] == "stopped"
+    assert health["reason"] == "drained"
+    assert health["in_flight"] == 0
+    assert health["counts"]["accepted"] == health["counts"]["saved"] == accepted
+    assert len(rooms.pictures("inbox")) == 500 - accepted
+
+
+def test_idle_sigint_ends_at_once_and_all_processes_with_it(start: Start, rooms: Rooms) -> None:
+    daemon = start().wait_ready()
+    processes = daemon.processes()
+    daemon.process.send_signal(signal.SIGINT)
+    assert daemon.wait_end() == 0
+    assert psutil.wait_procs(processes, timeout=20)[1] == []
+
+
+def test_sigterm_to_the_whole_group_drains_too(start: Start, rooms: Rooms) -> None:
+    daemon = start(start_new_session=True).wait_ready()
+    for index in range(60):
+        rooms.drop(f"{index:02}.jpg", face_bytes(index))
+    daemon.wait_count("saved", 3)
+    os.killpg(daemon.process.pid, signal.SIGTERM)
+    assert daemon.wait_end() == 0
+    assert rooms.pictures("outbox") == rooms.pictures("archive")
+    assert len(rooms.pictures("archive") + rooms.pictures("inbox")) == 60
+    assert "died" not in daemon.log
+
+
+def stuck_daemon(start: Start, rooms: Rooms, settings: str = QUICK) -> Daemon:
+    """A daemon whose inference worker is stopped while pictures are in flight."""
+    daemon = start(settings=settings).wait_ready()
+    (pid,) = daemon.workers("infer")
+    os.kill(pid, signal.SIGSTOP)
+    for index in range(5):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    daemon.wait_health(lambda h: h["in_flight"] == 5, "pictures in flight")
+    return daemon
+
+
+def test_a_second_signal_ends_at_once(start: Start, rooms: Rooms) -> None:
+    daemon = stuck_daemon(start, rooms)
+    processes = daemon.processes()
+    daemon.terminate()
+    daemon.wait_health(lambda h: h["state"] == "draining", "state draining")
+    daemon.terminate()
+    assert daemon.wait_end() == 1
+    assert psutil.wait_procs(processes, timeout=20)[1] == []
+    assert len(rooms.pictures("inbox")) == 5
+    assert daemon.health()["reason"] == "drain cut short"
+    second = start().wait_ready()
+    second.wait_count("saved", 5)
+
+
+@pytest.mark.parametrize("timeout", ["0", "1.5"])
+def test_the_drain_timeout_ends_what_is_stuck(start: Start, rooms: Rooms, timeout: str) -> None:
+    daemon = stuck_daemon(start, rooms, QUICK + f"[drain]\ndrain_timeout_s = {timeout}\n")
+    began = time.monotonic()
+    assert daemon.stop() == 1
+    assert time.monotonic() - began >= float(timeout)
+    assert "drain.drain_timeout_s is over" in daemon.log
+    assert len(rooms.pictures("inbox")) == 5
+
+
+def test_a_signal_during_the_start_ends_cleanly(start: Start, rooms: Rooms) -> None:
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon = start()
+    daemon.wait_health(lambda h: h["state"] == "starting", "state starting")
+    assert daemon.stop() == 0
+    assert len(rooms.pictures("inbox") + rooms.pictures("archive")) == 1

@@ -1,0 +1,162 @@
+"""Workers that die, at any instant, idle or at work: nothing is lost and nobody is stuck."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from drawing import face_bytes
+from running import QUICK, Daemon, Rooms
+from waiting import wait_for
+
+Start = Callable[..., Daemon]
+
+STAGES = ("preprocess", "infer", "save")
+KILLS = 20
+
+
+def quick_with(workers: str) -> str:
+    return QUICK.replace("[workers]", "[workers]\n" + workers)
+
+
+def kill_one(daemon: Daemon, stage: str, chance: random.Random) -> int | None:
+    """SIGKILL to a random living worker of a stage; its process number, or None if there was none."""
+    pids = [pid for pid in daemon.workers(stage) if psutil.pid_exists(pid)]
+    if not pids:
+        return None
+    pid = chance.choice(pids)
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return None
+    return pid
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_work_at_random_instants(start: Start, rooms: Rooms, stage: str) -> None:
+    seed = int(os.environ.get("MASKDROP_SEED", str(time.time_ns() % 10**6)))
+    print(f"seed {seed}; give it again with MASKDROP_SEED")
+    chance = random.Random(seed)
+    daemon = start(settings=quick_with("max_attempts = 1000")).wait_ready()
+    contents: dict[str, bytes] = {}
+    kills = 0
+    while kills < KILLS:
+        for _ in range(6):
+            name = f"{len(contents):04}.jpg"
+            contents[name] = face_bytes(len(contents))
+            rooms.drop(name, contents[name])
+        daemon.wait_health(
+            lambda h: any(w["stage"] == stage and w["alive"] for w in h["workers"]),
+            f"a living {stage} worker",
+        )
+        time.sleep(chance.uniform(0, 0.3))  # the random instant
+        kills += kill_one(daemon, stage, chance) is not None
+    daemon.wait_health(lambda h: h["in_flight"] == 0 and h["backlog"] == 0, "an empty inbox", 150)
+    health = daemon.wait_count("saved", len(contents))
+    assert sum(worker["restarts"] for worker in health["workers"]) == kills
+    assert daemon.stop() == 0
+    assert rooms.pictures("quarantine") == rooms.pictures("inbox") == []
+    assert rooms.pictures("outbox") == sorted(contents)
+    assert {name: (rooms.archive / name).read_bytes() for name in rooms.pictures("archive")} == contents
+    assert health["counts"]["saved"] == len(contents)
+
+
+def test_killed_while_idle_is_seen_logged_and_replaced(start: Start, rooms: Rooms) -> None:
+    daemon = start().wait_ready()
+    for stage in STAGES:
+        for _ in range(KILLS // 4):
+            before = set(daemon.workers(stage))
+            victim = kill_one(daemon, stage, random.Random(1))
+            assert victim is not None
+            wait_for(lambda v=victim: f"(pid {v}) died of signal 9 (SIGKILL)" in daemon.log, "the log line")
+            daemon.wait_health(
+                lambda h, s=stage, v=victim, b=before: len(set(daemon.workers(s)) - {v}) == len(b),
+                "a worker in its place",
+            )
+    for index in range(10):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    daemon.wait_count("saved", 10)
+    daemon.wait_health(lambda h: h["state"] == "running", "state running")
+    assert daemon.stop() == 0
+
+
+def test_all_workers_killed_at_once(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=quick_with("max_attempts = 1000")).wait_ready()
+    for index in range(40):
+        rooms.drop(f"{index:02}.jpg", face_bytes(index))
+    daemon.wait_count("saved", 1)
+    for stage in STAGES:
+        for pid in daemon.workers(stage):
+            os.kill(pid, signal.SIGKILL)
+    daemon.wait_count("saved", 40)
+    assert daemon.stop() == 0
+    assert rooms.pictures("outbox") == rooms.pictures("archive") == [f"{i:02}.jpg" for i in range(40)]
+
+
+def test_the_supervisor_killed_takes_its_workers_along_and_the_next_start_goes_on(
+    start: Start, rooms: Rooms
+) -> None:
+    first = start().wait_ready()
+    for index in range(60):
+        rooms.drop(f"{index:02}.jpg", face_bytes(index))
+    first.wait_count("saved", 5)
+    workers = first.processes()[1:]
+    first.process.kill()
+    first.process.wait()
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+    done, left = rooms.pictures("archive"), rooms.pictures("inbox")
+    assert sorted(done + left) == [f"{i:02}.jpg" for i in range(60)]
+    second = start().wait_ready()
+    second.wait_health(lambda h: h["counts"]["saved"] == len(left), "the rest saved")
+    assert second.stop() == 0
+    assert rooms.pictures("outbox") == rooms.pictures("archive") == [f"{i:02}.jpg" for i in range(60)]
+
+
+def test_a_picture_that_kills_its_worker_is_quarantined_alone(start: Start, rooms: Rooms) -> None:
+    """The picture's worker is killed whenever it is at it, which is what a decoder bug would do."""
+    daemon = start(settings=quick_with("max_attempts = 3")).wait_ready()
+    for index in range(20):
+        rooms.drop(f"good-{index}.jpg", face_bytes(index))
+    daemon.wait_count("saved", 20)
+    rooms.drop("poison.png", face_bytes(1, "PNG", 7000, 7000))  # takes a while to decode
+    for attempt in range(1, 4):
+        daemon.wait_health(lambda h: h["in_flight"] == 1, "the picture in flight")
+
+        def worker_at_it() -> int | None:
+            for pid in daemon.workers("preprocess"):
+                if psutil.Process(pid).memory_info().rss > 150 * 2**20:
+                    return pid
+            return None
+
+        pid = wait_for(worker_at_it, "a worker that decodes")
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda n=attempt: daemon.log.count("it held poison.png") == n, "the death's line")
+    daemon.wait_count("quarantined", 1)
+    reason = json.loads((rooms.quarantine / "poison.png.reason.json").read_text())
+    assert (reason["error"], reason["attempts"], reason["stage"]) == ("WorkerDied", 3, "preprocess")
+    assert "signal 9 (SIGKILL)" in reason["message"]
+    rooms.drop("after.jpg", face_bytes(3))
+    daemon.wait_count("saved", 21)
+    assert daemon.stop() == 0
+
+
+def test_a_worker_that_cannot_start_degrades_the_daemon(start: Start, rooms: Rooms) -> None:
+    daemon = start()
+    for _ in range(3):
+        health = daemon.wait_health(
+            lambda h: any(w["stage"] == "infer" and w["alive"] for w in h["workers"]), "a started worker"
+        )
+        if health["state"] == "running":
+            break
+        kill_one(daemon, "infer", random.Random(1))
+        daemon.wait_health(lambda h: h["state"] == "degraded", "state degraded")
+    assert "infer-0 died while starting: signal 9 (SIGKILL)" in daemon.health()["reason"]
+    daemon.wait_ready()
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)

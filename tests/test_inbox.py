@@ -1,0 +1,225 @@
+"""What is taken from the inbox, when, and what is left alone."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from drawing import draw_face, encode, face_bytes
+from running import QUICK, Daemon, Rooms
+from waiting import wait_for
+
+Start = Callable[..., Daemon]
+
+NO_RESCAN = QUICK.replace("rescan_s = 2", "rescan_s = 86400")
+
+
+def test_a_file_written_in_fifty_slow_pieces_is_taken_once_and_whole(start: Start, rooms: Rooms) -> None:
+    daemon = start().wait_ready()
+    content = encode(draw_face(3, 600, 600), quality=95)
+    step = len(content) // 50 + 1
+    pauses = {10, 25}  # two pauses far beyond settle_ms, with the file open
+    with (rooms.inbox / "slow.jpg").open("wb") as file:
+        for index in range(50):
+            file.write(content[index * step : (index + 1) * step])
+            file.flush()
+            time.sleep(0.6 if index in pauses else 0.02)
+        assert daemon.health()["counts"]["accepted"] == 0
+    daemon.wait_count("saved", 1)
+    assert (rooms.archive / "slow.jpg").read_bytes() == content
+    assert daemon.stop() == 0
+    assert daemon.log.count("slow.jpg ->") == 1
+    assert rooms.pictures("quarantine") == []
+
+
+def test_events_alone_suffice(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=NO_RESCAN).wait_ready()
+    daemon.wait_health(lambda health: health["backlog"] == 0, "the first scan")
+    (rooms.inbox / "written.jpg").write_bytes(face_bytes(1))
+    outside = rooms.base / "outside.jpg"
+    outside.write_bytes(face_bytes(2))
+    outside.rename(rooms.inbox / "moved-in.jpg")
+    rooms.drop("renamed.jpg", face_bytes(3))
+    (rooms.inbox / "waiting.part").write_bytes(face_bytes(4))
+    (rooms.inbox / "waiting.part").rename(rooms.inbox / "downloaded.jpg")
+    tree = rooms.base / "tree"
+    (tree / "deep").mkdir(parents=True)
+    (tree / "deep" / "in-tree.jpg").write_bytes(face_bytes(5))
+    tree.rename(rooms.inbox / "tree")
+    daemon.wait_count("saved", 5)
+    assert rooms.pictures("outbox") == [
+        "downloaded.jpg",
+        "moved-in.jpg",
+        "renamed.jpg",
+        "tree/deep/in-tree.jpg",
+        "written.jpg",
+    ]
+
+
+def test_a_rescan_finds_what_no_event_told(start: Start, rooms: Rooms) -> None:
+    daemon = start().wait_ready()
+    rooms.inbox.rename(rooms.base / "old-inbox")  # the kernel goes on watching the old folder
+    rooms.inbox.mkdir()
+    rooms.drop("unseen.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    rooms.drop("seen.jpg", face_bytes(2))
+    daemon.wait_count("saved", 2)
+
+
+def test_the_inbox_may_go_and_come_back(start: Start, rooms: Rooms) -> None:
+    daemon = start().wait_ready()
+    away = rooms.base / "away"
+    rooms.inbox.rename(away)
+    health = daemon.wait_health(lambda h: h["state"] == "degraded", "state degraded")
+    assert str(rooms.inbox) in health["reason"]
+    rooms.inbox.mkdir()
+    daemon.wait_health(lambda h: h["state"] == "running", "recovery")
+    rooms.drop("after.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+
+
+def test_polling(start: Start, rooms: Rooms) -> None:
+    settings = NO_RESCAN.replace("[watch]", "[watch]\npolling = true")
+    daemon = start(settings=settings).wait_ready()
+    daemon.wait_health(lambda health: health["backlog"] == 0, "the first scan")
+    rooms.drop("polled.jpg", face_bytes(1))
+    rooms.drop("sub/polled.jpg", face_bytes(2))
+    daemon.wait_count("saved", 2)
+
+
+def test_sub_folders_are_left_alone_where_not_recursive(start: Start, rooms: Rooms) -> None:
+    rooms.drop("sub/deep.jpg", face_bytes(1))
+    rooms.drop("top.jpg", face_bytes(2))
+    daemon = start(settings=QUICK.replace("[watch]", "[watch]\nrecursive = false")).wait_ready()
+    daemon.wait_count("saved", 1)
+    rooms.drop("sub/later.jpg", face_bytes(3))
+    rooms.drop("later.jpg", face_bytes(4))
+    daemon.wait_count("saved", 2)
+    assert daemon.stop() == 0
+    assert rooms.pictures("inbox") == ["sub/deep.jpg", "sub/later.jpg"]
+    assert rooms.pictures("outbox") == ["later.jpg", "top.jpg"]
+
+
+def test_what_is_left_alone(start: Start, rooms: Rooms) -> None:
+    names = [".hidden.jpg", "a.part", "b.tmp", "c.crdownload", "D.PART", ".folder/x.jpg"]
+    for name in names:
+        path = rooms.inbox / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(face_bytes(1))
+    secret = rooms.base / "secret.jpg"
+    secret.write_bytes(face_bytes(2))
+    (rooms.inbox / "link.jpg").symlink_to(secret)
+    (rooms.inbox / "dangling.jpg").symlink_to("nowhere")
+    (rooms.base / "elsewhere").mkdir()
+    (rooms.base / "elsewhere" / "far.jpg").write_bytes(face_bytes(3))
+    (rooms.inbox / "linked-folder").symlink_to(rooms.base / "elsewhere")
+    os.mkfifo(rooms.inbox / "fifo.jpg")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(rooms.inbox / "socket.jpg"))
+        daemon = start().wait_ready()
+        rooms.drop("good.jpg", face_bytes(4))
+        daemon.wait_count("saved", 1)
+        wait_for(lambda: "left alone fifo.jpg: a FIFO" in daemon.log, "a line about the FIFO")
+        assert "left alone link.jpg: a symbolic link" in daemon.log
+        assert "left alone linked-folder: a symbolic link" in daemon.log
+        assert "left alone socket.jpg: a socket" in daemon.log
+        assert daemon.stop() == 0
+    assert daemon.health() == {} or daemon.health()["counts"]["accepted"] == 1
+    assert rooms.pictures("outbox") == ["good.jpg"]
+    assert secret.read_bytes() == face_bytes(2)
+    for name in names:
+        assert (rooms.inbox / name).read_bytes() == face_bytes(1)
+    assert daemon.log.count("left alone fifo.jpg") == 1
+
+
+def test_names_of_any_bytes(start: Start, rooms: Rooms) -> None:
+    raw = [
+        b"with space.jpg",
+        b"new\nline.jpg",
+        "emoji 🙂 ü.jpg".encode(),
+        b"latin-\xe9\xff.jpg",
+        b"-rf.jpg",
+        b"quote'\"`$(x).jpg",
+        b"back\\slash.jpg",
+        b"tab\tand\x1b[31mescape.jpg",
+        b"no-ending",
+        b"dots...jpg",
+        b"n" * 251 + b".jpg",
+        "\u202egpj.exe.jpg".encode(),
+    ]
+    for index, name in enumerate(raw):
+        Path(os.fsdecode(os.fsencode(rooms.inbox) + b"/" + name)).write_bytes(face_bytes(index))
+    daemon = start().wait_ready()
+    daemon.wait_count("saved", len(raw))
+    assert daemon.stop() == 0
+    archived = sorted(os.listdir(os.fsencode(rooms.archive)))
+    assert archived == sorted(raw)
+    results = os.listdir(os.fsencode(rooms.outbox))
+    assert len(results) == len(raw)
+    expected = {name if name.endswith(b".jpg") else name + b".jpg" for name in raw}
+    assert set(results) == expected
+    assert "new\\nline.jpg" in daemon.log
+    assert "\x1b" not in daemon.log
+
+
+def test_files_that_grow_vanish_or_are_renamed_meanwhile(start: Start, rooms: Rooms) -> None:
+    settings = NO_RESCAN.replace("settle_ms = 100", "settle_ms = 600")
+    daemon = start(settings=settings).wait_ready()
+    content = face_bytes(1)
+    (rooms.inbox / "grows.jpg").write_bytes(content[:1000])
+    (rooms.inbox / "vanishes.jpg").write_bytes(content)
+    (rooms.inbox / "before.jpg").write_bytes(content)
+    daemon.wait_health(lambda health: health["backlog"] == 3, "three files settling")
+    with (rooms.inbox / "grows.jpg").open("ab") as file:
+        file.write(content[1000:])
+    (rooms.inbox / "vanishes.jpg").unlink()
+    (rooms.inbox / "before.jpg").rename(rooms.inbox / "after.jpg")
+    daemon.wait_count("saved", 2)
+    daemon.wait_health(lambda health: health["backlog"] == 0, "an empty inbox")
+    assert daemon.stop() == 0
+    assert rooms.pictures("archive") == ["after.jpg", "grows.jpg"]
+    assert (rooms.archive / "grows.jpg").read_bytes() == content
+    assert rooms.pictures("quarantine") == []
+
+
+def test_files_replaced_while_in_flight_lose_nothing(start: Start, rooms: Rooms) -> None:
+    """Every content that was whole in the inbox and not overwritten by its owner is archived."""
+    daemon = start().wait_ready()
+    stop = threading.Event()
+    versions = [encode(draw_face(seed, 900, 900)) for seed in range(12)]
+
+    def replace_again_and_again() -> None:
+        for content in versions:
+            rooms.drop("same.jpg", content)
+            stop.wait(0.15)
+
+    writer = threading.Thread(target=replace_again_and_again)
+    writer.start()
+    writer.join()
+    wait_for(lambda: rooms.pictures("inbox") == [], "an empty inbox")
+    daemon.wait_health(lambda h: h["in_flight"] == 0 and h["backlog"] == 0, "rest")
+    assert daemon.stop() == 0
+    archived = [(rooms.archive / name).read_bytes() for name in rooms.pictures("archive")]
+    assert all(content in versions for content in archived)
+    assert versions[-1] in archived
+    assert rooms.pictures("quarantine") == []
+
+
+def test_the_second_daemon_on_an_inbox_says_who_holds_it(start: Start, rooms: Rooms) -> None:
+    first = start().wait_ready()
+    second = start()
+    assert second.wait_end() == 75
+    assert f"is held by maskdrop pid {first.process.pid} on {socket.gethostname()}" in second.log
+    assert first.stop() == 0
+    third = start().wait_ready()
+    assert third.stop() == 0
+
+
+def test_a_restart_right_after_a_kill_gets_the_inbox(start: Start, rooms: Rooms) -> None:
+    first = start().wait_ready()
+    first.process.kill()
+    first.process.wait()
+    second = start().wait_ready()
+    assert second.stop() == 0

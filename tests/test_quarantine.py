@@ -1,0 +1,94 @@
+"""Broken files: every kind lands in quarantine, with its reason; nothing else is touched."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import datetime
+
+import pytest
+
+from broken_files import broken_files
+from drawing import draw_face, encode, face_bytes
+from running import QUICK, Daemon, Rooms
+from waiting import wait_for
+
+Start = Callable[..., Daemon]
+
+
+def test_twenty_kinds_of_broken_file_and_good_ones_between(start: Start, rooms: Rooms) -> None:
+    broken = broken_files()
+    assert len(broken) >= 20
+    for index, (name, content) in enumerate(broken.items()):
+        rooms.drop(name, content)
+        rooms.drop(f"good-{index}.jpg", face_bytes(index))
+    daemon = start().wait_ready()
+    daemon.wait_count("quarantined", len(broken))
+    daemon.wait_count("saved", len(broken))
+    assert rooms.pictures("quarantine") == sorted(broken)
+    assert rooms.pictures("archive") == sorted(f"good-{i}.jpg" for i in range(len(broken)))
+    assert rooms.pictures("inbox") == []
+    for name, content in broken.items():
+        assert (rooms.quarantine / name).read_bytes() == content
+        reason = json.loads((rooms.quarantine / f"{name}.reason.json").read_text())
+        assert reason["picture"] == name
+        assert reason["stage"] == "preprocess"
+        assert reason["error"]
+        assert reason["message"]
+        assert reason["size"] == len(content)
+        assert reason["attempts"] == 0
+        datetime.fromisoformat(reason["time"])
+        assert f"quarantined {name} -> {name}: preprocess: {reason['error']}" in daemon.log
+    reasons = {
+        name: json.loads((rooms.quarantine / f"{name}.reason.json").read_text())["error"] for name in broken
+    }
+    assert reasons["empty.jpg"] == "EmptyFile"
+    assert reasons["png-bomb.png"] == "TooManyPixels"
+    assert reasons["text.jpg"] == "UnidentifiedImageError"
+    assert all(worker["restarts"] == 0 for worker in daemon.health()["workers"])
+
+
+def test_limits_formats_names_and_sub_folders(start: Start, rooms: Rooms) -> None:
+    settings = QUICK + "[decode]\nmax_pixels = 10000\nmax_bytes = 20000\nformats = ['jpeg']\n"
+    rooms.drop("fits.jpg", encode(draw_face(1, 100, 100)))
+    rooms.drop("large.jpg", encode(draw_face(1, 101, 100)))
+    rooms.drop("heavy.jpg", b"x" * 20_001)
+    rooms.drop("a/b/other.png", face_bytes(2, "PNG", 20, 20))
+    long_name = "n" * 250 + ".txt"
+    rooms.drop(long_name, b"text")
+    rooms.quarantine.joinpath("large.jpg").write_bytes(b"an older one")
+    daemon = start(settings=settings).wait_ready()
+    daemon.wait_count("quarantined", 4)
+    daemon.wait_count("saved", 1)
+
+    def error(name: str) -> str:
+        return str(json.loads((rooms.quarantine / f"{name}.reason.json").read_text())["error"])
+
+    assert error("large~2.jpg") == "TooManyPixels"
+    assert rooms.quarantine.joinpath("large.jpg").read_bytes() == b"an older one"
+    assert error("heavy.jpg") == "TooManyBytes"
+    assert error("a/b/other.png") == "UnidentifiedImageError"
+    (cut,) = [name for name in rooms.pictures("quarantine") if name.startswith("nnn")]
+    assert json.loads((rooms.quarantine / f"{cut}.reason.json").read_text())["picture"] == long_name
+
+
+def test_a_file_without_read_permission_is_left_and_tried_again(start: Start, rooms: Rooms) -> None:
+    prefix: list[str] = []
+    if os.geteuid() == 0:  # root reads everything, unless that capability is taken away
+        if shutil.which("setpriv") is None:
+            pytest.skip("running as root without setpriv(1)")
+        prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all"]
+        if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+            pytest.skip("capabilities can't be taken away here")
+    path = rooms.drop("secret.jpg", face_bytes(1))
+    path.chmod(0)
+    daemon = start(prefix=prefix).wait_ready()
+    wait_for(lambda: "left secret.jpg: Permission denied" in daemon.log, "the report")
+    rooms.drop("other.jpg", face_bytes(2))
+    daemon.wait_count("saved", 1)
+    assert rooms.pictures("inbox") == ["secret.jpg"]
+    wait_for(lambda: daemon.log.count("left secret.jpg: Permission denied") >= 2, "another try at a rescan")
+    path.chmod(0o644)
+    daemon.wait_count("saved", 2)
+    assert rooms.pictures("archive") == ["other.jpg", "secret.jpg"]
