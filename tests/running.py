@@ -120,6 +120,10 @@ class Daemon:
     def wait_count(self, name: str, count: int, seconds: float = PATIENCE_S) -> dict[str, Any]:
         return self.wait_health(lambda h: h["counts"][name] >= count, f"{count} {name}", seconds)
 
+    def wait_log(self, text: str, times: int = 1) -> None:
+        """Wait until the log holds a text so many times."""
+        wait_for(lambda: self.log.count(text) >= times, f"{text!r} in the log, {times} times")
+
     def workers(self, stage: str) -> list[int]:
         """Process numbers of a stage's living workers."""
         return [w["pid"] for w in self.health()["workers"] if w["stage"] == stage and w["alive"]]

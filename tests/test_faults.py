@@ -73,7 +73,7 @@ def test_killed_while_idle_is_seen_logged_and_replaced(start: Start, rooms: Room
             before = set(daemon.workers(stage))
             victim = kill_one(daemon, stage, random.Random(1))
             assert victim is not None
-            wait_for(lambda v=victim: f"(pid {v}) died of signal 9 (SIGKILL)" in daemon.log, "the log line")
+            daemon.wait_log(f"(pid {victim}) died of signal 9 (SIGKILL)")
             daemon.wait_health(
                 lambda h, s=stage, v=victim, b=before: len(set(daemon.workers(s)) - {v}) == len(b),
                 "a worker in its place",
@@ -136,7 +136,7 @@ def test_a_picture_that_kills_its_worker_is_quarantined_alone(start: Start, room
         pid = wait_for(worker_at_it, "a worker that decodes")
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda n=attempt: daemon.log.count("it held poison.png") == n, "the death's line")
+        daemon.wait_log("it held poison.png", times=attempt)
     daemon.wait_count("quarantined", 1)
     reason = json.loads((rooms.quarantine / "poison.png.reason.json").read_text())
     assert (reason["error"], reason["attempts"], reason["stage"]) == ("WorkerDied", 3, "preprocess")
