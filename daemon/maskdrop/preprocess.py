@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maskdrop.config import MODEL_SIDE, DecodeSettings
 from maskdrop.ticket import (
@@ -137,6 +137,9 @@ def decode(content: bytes, settings: DecodeSettings) -> Image.Image:
             return to_rgb(ImageOps.exif_transpose(image))
     except BrokenPicture:
         raise
+    except UnidentifiedImageError as error:
+        problem = f"not a picture of a format in decode.formats ({', '.join(formats)})"
+        raise BrokenPicture(type(error).__name__, problem) from error
     except Exception as error:  # decoders raise every kind of error on damaged input
         raise BrokenPicture(type(error).__name__, str(error) or type(error).__name__) from error
 
