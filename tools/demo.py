@@ -91,7 +91,7 @@ def finished(health: dict[str, Any]) -> int:
 
 def drop_samples(inbox: Path) -> int:
     """The samples, written aside and renamed into the inbox, as a careful program does."""
-    astronaut = Image.fromarray(data.astronaut())  # type: ignore[no-untyped-call]  # NASA, public domain: Eileen Collins, 1999
+    astronaut = Image.fromarray(data.astronaut())  # NASA, public domain: Eileen Collins, 1999
     samples = {
         "astronaut.png": astronaut,
         "astronaut-face.jpg": astronaut.crop((145, 0, 305, 200)).resize((640, 800), Image.Resampling.LANCZOS),
