@@ -128,7 +128,7 @@ def test_a_picture_that_kills_its_worker_is_quarantined_alone(start: Start, room
 
         def worker_at_it() -> int | None:
             for pid in daemon.workers("preprocess"):
-                with contextlib.suppress(psutil.NoSuchProcess):  # the health file may tell of one killed before
+                with contextlib.suppress(psutil.NoSuchProcess):  # told of, but dead
                     if psutil.Process(pid).memory_info().rss > 150 * 2**20:
                         return pid
             return None
