@@ -1,0 +1,111 @@
+"""The rooms and their doors: who imports whom, read from the source and from running interpreters."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "daemon"
+PACKAGE = ROOT / "maskdrop"
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module
+
+
+def inner(name: str) -> set[str]:
+    return {module for module in imported(MODULES[name]) if module in MODULES}
+
+
+def test_imports_run_one_way() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, "a circle: " + " -> ".join((*path, name))
+        if name not in done:
+            for other in inner(name):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in MODULES:
+        visit(name, ())
+
+
+def reachable(name: str) -> set[str]:
+    found: set[str] = set()
+    left = [name]
+    while left:
+        module = left.pop()
+        if module not in found:
+            found.add(module)
+            left += inner(module)
+    return found
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "infer", "save", "topology.worker"])
+def test_workers_never_import_the_supervisor(stage: str) -> None:
+    forbidden = ("maskdrop.supervisor", "maskdrop.daemon", "maskdrop.cli", "maskdrop.inbox.watch")
+    assert not [module for module in reachable(f"maskdrop.{stage}") if module.startswith(forbidden)]
+
+
+@pytest.mark.parametrize(
+    ("library", "owners"),
+    [
+        ("watchdog", {"maskdrop.inbox.watch"}),
+        ("torchvision", {"maskdrop.model.torchvision_resnet"}),
+        ("safetensors", {"maskdrop.model.weights"}),
+        ("systemd", set()),
+        ("rich", {"maskdrop.status"}),
+        ("typer", {"maskdrop.cli", "maskdrop.__main__"}),
+    ],
+)
+def test_each_library_is_known_to_one_room(library: str, owners: set[str]) -> None:
+    users = {name for name, path in MODULES.items() for m in imported(path) if m.split(".")[0] == library}
+    assert users <= owners
+    assert users or not owners
+
+
+def test_files_are_small() -> None:
+    long = {name: n for name, p in MODULES.items() if (n := len(p.read_text().splitlines())) > 350}
+    assert not long
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "save"])
+def test_decoding_and_saving_do_without_torch(stage: str) -> None:
+    program = f"import sys, maskdrop.topology.worker, maskdrop.{stage}; print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"
+
+
+def test_only_the_spawn_context_is_used() -> None:
+    for path in MODULES.values():
+        source = path.read_text()
+        assert "get_context(" not in source or 'get_context("spawn")' in source, path
+        assert "set_start_method" not in source, path
+        assert "os.fork(" not in source, path
+
+
+def test_cuda_is_touched_in_the_model_alone() -> None:
+    users = {name for name, path in MODULES.items() if "torch.cuda" in path.read_text()}
+    assert users <= {"maskdrop.model.parser", "maskdrop.supervisor.plan"}
+    # The supervisor's own mention is a program text for another process.
+    assert "import torch; print(torch.cuda.device_count())" in MODULES["maskdrop.supervisor.plan"].read_text()
