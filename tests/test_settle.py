@@ -83,5 +83,5 @@ def test_it_agrees_with_a_plain_reference(steps: list[tuple[str, int, float]]) -
         tracker.observe(path, state(size), now)
         if path not in reference or reference[path][0] != size:
             reference[path] = (size, now)
-        expected = {path for path, (_, since) in reference.items() if now - since >= 0.5}
+        expected = {path for path, (_, since) in reference.items() if now >= since + 0.5}
         assert set(settled(tracker, now)) == expected

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from faces import find_faces
+from faces import Face, find_faces
 from maskdrop.config import MODEL_SIDE
-from maskdrop.model.parser import load_parser
+from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.parts import Part
 
 BATCH = 8
@@ -35,6 +35,23 @@ def intersection_over_union(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.where(counts.sum(axis=1) > 0, hits / np.maximum(union, 1), np.nan)
 
 
+def count_pixels(parser: FaceParser, faces: list[Face], size: int = MODEL_SIDE) -> NDArray[np.int64]:
+    """`confusion` summed over faces, labels compared at ``size`` x ``size``."""
+    counts = np.zeros((len(Part), len(Part)), dtype=np.int64)
+    for start in range(0, len(faces), BATCH):
+        pairs = [face.load(size) for face in faces[start : start + BATCH]]
+        answers = parser.parse(np.stack([picture for picture, _ in pairs]))
+        for (_, truth), answer in zip(pairs, answers, strict=True):
+            counts += confusion(truth, answer, len(Part))
+    return counts
+
+
+def mean_iou_of(weights: Path, faces: list[Face], device: str, precision: str = "auto") -> float:
+    """Mean IoU over the classes that the faces hold."""
+    parser = load_parser(weights, device, precision, channels_last=True)
+    return float(np.nanmean(intersection_over_union(count_pixels(parser, faces))))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("faces", type=Path, help="folder with images/ and labels/")
@@ -46,13 +63,8 @@ def main() -> None:
 
     _, validation = find_faces(options.faces)
     network = load_parser(options.weights, options.device, options.precision, channels_last=True)
-    counts = np.zeros((len(Part), len(Part)), dtype=np.int64)
     began = time.monotonic()
-    for start in range(0, len(validation), BATCH):
-        pairs = [face.load(MODEL_SIDE) for face in validation[start : start + BATCH]]
-        answers = network.parse(np.stack([picture for picture, _ in pairs]))
-        for (_, truth), answer in zip(pairs, answers, strict=True):
-            counts += confusion(truth, answer, len(Part))
+    counts = count_pixels(network, validation)
     scores = intersection_over_union(counts)
 
     for part in Part:

@@ -1,37 +1,60 @@
 """Trains the face-parsing network on a folder of images and labels.
 
-    python tools/train.py FACES --out RUN --width 0.5 --size 256 --epochs 30
-    python tools/train.py FACES --out RUN2 --start-from RUN/ema.safetensors --size 512 --epochs 8
+    python tools/train.py FACES --out RUN --width 0.5 --stages 256x40 384x30 512x10
+    python tools/train.py FACES --out RUN2 --start-from RUN/ema.safetensors --stages 512x8 --rate 5e-4
 
-Each epoch ends with a resumable checkpoint (``last.pt``), the averaged weights as fp16
-safetensors (``ema.safetensors``) and a line in ``log.jsonl``. Run again with the same
---out, it goes on where it stopped.
+A stage ``256x40`` is 40 epochs at 256 x 256 pixels; one cosine schedule spans all stages. Each
+epoch ends with a resumable checkpoint (``last.pt``), the averaged weights as fp16 safetensors
+(``ema.safetensors``) and a line in ``log.jsonl``, every few epochs with the mean IoU on the
+validation split. Run again with the same --out, it goes on where it stopped, and ends as it
+would have without the stop: chance is seeded anew at each epoch.
 """
 
 import argparse
 import json
 import math
-import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from augment import mirror_table, random_view
+from evaluate import mean_iou_of
 from faces import Face, find_faces
+from loss import class_weights, loss_of, repeat_factors
 from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.normalise import normalise
 from maskdrop.model.weights import Card, load_network, save_weights
-from maskdrop.parts import MIRROR_PAIRS, Part
+from maskdrop.parts import Part
 
 STORED_SIZE = 512
-AUXILIARY_WEIGHT = 0.4
-EMA_DECAY = 0.997
-WARM_UP = 0.05
+EMA_DECAY = 0.998
+RARE = 0.25
+"""Classes in fewer than this share of the pictures have their pictures drawn more often."""
+
+WARM_UP = 0.03
 """Share of all steps over which the learning rate rises from nothing."""
+
+
+@dataclass(frozen=True)
+class TrainingStage:
+    """So many epochs at one size, in pixels a side."""
+
+    size: int
+    epochs: int
+
+    @classmethod
+    def parse(cls, text: str) -> "TrainingStage":
+        size, _, epochs = text.partition("x")
+        stage = cls(int(size), int(epochs))
+        if stage.size % 32 or stage.size <= 0 or stage.epochs <= 0:
+            raise argparse.ArgumentTypeError(f"{text}: the size must divide by 32, and there must be epochs")
+        return stage
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -39,11 +62,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("faces", type=Path, help="folder with images/ and labels/")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and log")
     parser.add_argument("--width", type=float, default=0.5)
-    parser.add_argument("--size", type=int, default=256, help="pixels a side, divisible by 32")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument(
+        "--stages",
+        type=TrainingStage.parse,
+        nargs="+",
+        default=[TrainingStage(256, 40), TrainingStage(384, 30), TrainingStage(512, 10)],
+        help="SIZExEPOCHS, in order",
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--measure-every", type=int, default=5, help="epochs between two measurements")
     parser.add_argument("--start-from", type=Path, help="safetensors to begin with")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
@@ -57,78 +86,6 @@ def load_all(faces: list[Face]) -> tuple[Tensor, Tensor]:
     return pictures, labels
 
 
-def class_weights(labels: Tensor) -> Tensor:
-    """Loss weights: inverse square root of each label's frequency, at most 6 times skin's."""
-    counts = torch.bincount(labels.flatten().long(), minlength=len(Part)).float()
-    weights = (counts[Part.SKIN] / counts.clamp(min=1)).sqrt()
-    return weights.clamp(0.5, 6.0)
-
-
-def mirror_table() -> Tensor:
-    table = torch.arange(len(Part))
-    for left, right in MIRROR_PAIRS:
-        table[left], table[right] = int(right), int(left)
-    return table
-
-
-def augment(pictures: Tensor, labels: Tensor, size: int, mirrored: Tensor) -> tuple[Tensor, Tensor]:
-    """A random view of each picture: mirror, turn, scale, shift, colour.
-
-    Args:
-        pictures: uint8 (batch, 3, h, w).
-        labels: uint8 (batch, 1, h, w).
-
-    Returns:
-        Normalised float (batch, 3, size, size) and int64 (batch, size, size).
-    """
-    count = len(pictures)
-    angle = torch.randn(count) * math.radians(12)
-    zoom = torch.empty(count).uniform_(math.log(0.75), math.log(1.8)).exp()
-    zoom = torch.where(torch.rand(count) < 0.4, torch.ones(count), zoom)
-    flip = torch.rand(count) < 0.5
-    sign = torch.where(flip, -1.0, 1.0)
-    cos, sin = angle.cos() * zoom, angle.sin() * zoom
-    shift = (torch.rand(count, 2) - 0.5) * 0.3
-    matrix = torch.stack(
-        [torch.stack([cos * sign, -sin, shift[:, 0]], 1), torch.stack([sin * sign, cos, shift[:, 1]], 1)], 1
-    )
-    grid = functional.affine_grid(matrix, [count, 3, size, size], align_corners=False)
-    view = functional.grid_sample(pictures.float(), grid, mode="bilinear", align_corners=False)
-    target = functional.grid_sample(labels.float(), grid, mode="nearest", align_corners=False)
-    target = target.squeeze(1).long()
-    target[flip] = mirrored[target[flip]]
-    return normalise(jitter(view)), target
-
-
-def jitter(view: Tensor) -> Tensor:
-    """Random brightness, contrast and saturation, sometimes grey, sometimes blurred; 0 to 255."""
-    count = len(view)
-
-    def factor(spread: float) -> Tensor:
-        return torch.empty(count, 1, 1, 1).uniform_(1 - spread, 1 + spread)
-
-    view = view * factor(0.4)
-    mean = view.mean(dim=(1, 2, 3), keepdim=True)
-    view = (view - mean) * factor(0.4) + mean
-    grey = view.mean(dim=1, keepdim=True)
-    saturation = torch.where(torch.rand(count, 1, 1, 1) < 0.1, torch.zeros(1), factor(0.5))
-    view = (view - grey) * saturation + grey
-    if random.random() < 0.2:
-        view = functional.avg_pool2d(view, 3, stride=1, padding=1, count_include_pad=False)
-    return view.clamp(0, 255)
-
-
-def loss_of(network: BiSeNet, view: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy of main and auxiliary heads, at half scale: full scale costs 4 times as much."""
-    half = target[:, ::2, ::2]
-    total = torch.zeros((), device=view.device)
-    shares = (1.0, AUXILIARY_WEIGHT, AUXILIARY_WEIGHT)
-    for scores, share in zip(network.raw_scores(view), shares, strict=True):
-        scores = functional.interpolate(scores.float(), half.shape[1:], mode="bilinear", align_corners=True)
-        total = total + share * functional.cross_entropy(scores, half, weights, label_smoothing=0.02)
-    return total
-
-
 def rate_at(step: int, steps: int) -> float:
     """Cosine decay after a linear warm-up, as a share of the peak rate."""
     warm = max(1, int(steps * WARM_UP))
@@ -137,83 +94,116 @@ def rate_at(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
+def new_network(options: argparse.Namespace) -> BiSeNet:
+    if options.start_from:
+        loaded = load_network(options.start_from).network
+        assert isinstance(loaded, BiSeNet)
+        return loaded
+    network = BiSeNet(len(Part), options.width)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    return network
+
+
+class Trainer:
+    """A network on its way: what a checkpoint holds, and one epoch at a time."""
+
+    def __init__(self, options: argparse.Namespace, training: list[Face]) -> None:
+        self._options = options
+        self._device = torch.device(options.device)
+        self._pictures, self._labels = load_all(training)
+        self._weights = class_weights(self._labels).to(self._device)
+        self._chances = repeat_factors(self._labels, RARE)
+        self._mirrored = mirror_table()
+        network = new_network(options).to(self._device).train()
+        self.network: BiSeNet = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average_fn = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
+        self._average = AveragedModel(self.network, multi_avg_fn=average_fn, use_buffers=True)
+        self._optimiser = torch.optim.AdamW(self.network.parameters(), lr=options.rate, weight_decay=0.02)
+        self.epochs = [stage for stage in options.stages for _ in range(stage.epochs)]
+        self._batches = len(training) // options.batch
+        steps = len(self.epochs) * self._batches
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: rate_at(step, steps))
+
+    def train_epoch(self, epoch: int) -> float:
+        """One epoch's mean loss. Pictures are drawn by their repeat factors."""
+        torch.manual_seed(self._options.seed * 100_003 + epoch)
+        size, batch = self.epochs[epoch].size, self._options.batch
+        drawn = torch.multinomial(self._chances, self._batches * batch, replacement=True)
+        losses = [self._step(chosen, size) for chosen in drawn.view(self._batches, batch)]
+        return sum(losses) / len(losses)
+
+    def _step(self, chosen: Tensor, size: int) -> float:
+        view, target = random_view(self._pictures[chosen], self._labels[chosen], size, self._mirrored)
+        view = normalise(view).to(self._device, memory_format=torch.channels_last)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16):
+            loss = loss_of(self.network, view, target.to(self._device), self._weights)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)
+        self._optimiser.step()
+        self._schedule.step()
+        self._average.update_parameters(self.network)
+        return loss.item()
+
+    def save(self, path: Path, epoch: int) -> None:
+        parts = {name: part.state_dict() for name, part in self._parts()}
+        partial = path.with_suffix(".tmp")
+        torch.save({**parts, "epoch": epoch}, partial)
+        partial.replace(path)
+
+    def resume(self, path: Path) -> int:
+        """Take up a checkpoint; the number of epochs it has behind it."""
+        saved = torch.load(path, weights_only=True, map_location=self._device)
+        for name, part in self._parts():
+            part.load_state_dict(saved[name])
+        return int(saved["epoch"])
+
+    def export(self, path: Path) -> None:
+        """The averaged weights, as the daemon loads them."""
+        card = Card(
+            width=self.network.width,
+            classes=[part.label for part in Part],
+            source=f"{len(self._pictures)} faces of CelebAMask-HQ, from scratch, maskdrop tools/train.py",
+            licence="trained on CelebAMask-HQ: non-commercial research use only",
+        )
+        save_weights(path, self._average.module, card)
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        return [
+            ("network", self.network),
+            ("average", self._average),
+            ("optimiser", self._optimiser),
+            ("schedule", self._schedule),
+        ]
+
+
 def main() -> None:
     options = parse_arguments()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
-    random.seed(options.seed)
-    device = torch.device(options.device)
+    training, validation = find_faces(options.faces)
+    trainer = Trainer(options, training)
+    checkpoint, weights = options.out / "last.pt", options.out / "ema.safetensors"
+    first = trainer.resume(checkpoint) if checkpoint.exists() else 0
 
-    training, _ = find_faces(options.faces)
-    pictures, labels = load_all(training)
-    weights = class_weights(labels).to(device)
-    mirrored = mirror_table()
-
-    if options.start_from:
-        network = load_network(options.start_from).network
-        options.width = network.width
-    else:
-        network = BiSeNet(len(Part), options.width)
-    network = network.to(device).train()
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and not options.start_from:
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average_fn = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
-    average = AveragedModel(network, multi_avg_fn=average_fn, use_buffers=True)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=options.rate, weight_decay=0.02)
-    steps = options.epochs * (len(training) // options.batch)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_at(step, steps))
-
-    first = 0
-    checkpoint = options.out / "last.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True, map_location=device)
-        network.load_state_dict(saved["network"])
-        average.load_state_dict(saved["average"])
-        optimiser.load_state_dict(saved["optimiser"])
-        schedule.load_state_dict(saved["schedule"])
-        first = saved["epoch"]
-        torch.manual_seed(options.seed + first)
-
-    for epoch in range(first, options.epochs):
+    for epoch in range(first, len(trainer.epochs)):
         began = time.monotonic()
-        losses = []
-        order = torch.randperm(len(training))
-        whole = len(order) // options.batch
-        for batch in order[: whole * options.batch].view(whole, options.batch):
-            view, target = augment(pictures[batch], labels[batch], options.size, mirrored)
-            view = view.to(device, memory_format=torch.channels_last)
-            with torch.autocast(device.type, dtype=torch.bfloat16):
-                loss = loss_of(network, view, target.to(device), weights)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), 2.0)
-            optimiser.step()
-            schedule.step()
-            average.update_parameters(network)
-            losses.append(loss.item())
-        state = {
-            "network": network.state_dict(),
-            "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "schedule": schedule.state_dict(),
+        loss = trainer.train_epoch(epoch)
+        trainer.export(weights)
+        line = {
             "epoch": epoch + 1,
+            "size": trainer.epochs[epoch].size,
+            "loss": round(loss, 4),
+            "seconds": round(time.monotonic() - began, 1),
         }
-        partial = checkpoint.with_suffix(".tmp")
-        torch.save(state, partial)
-        partial.replace(checkpoint)
-        card = Card(
-            width=network.width,
-            classes=[part.label for part in Part],
-            source=f"{len(training)} faces of CelebAMask-HQ, from scratch, maskdrop tools/train.py",
-            licence="trained on CelebAMask-HQ: non-commercial research use only",
-        )
-        save_weights(options.out / "ema.safetensors", average.module, card)
-        line = {"epoch": epoch + 1, "loss": sum(losses) / len(losses), "seconds": time.monotonic() - began}
+        if (epoch + 1) % options.measure_every == 0 or epoch + 1 == len(trainer.epochs):
+            line["miou"] = round(mean_iou_of(weights, validation, options.device), 4)
         with (options.out / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
         print(line, flush=True)
+        trainer.save(checkpoint, epoch + 1)
 
 
 if __name__ == "__main__":

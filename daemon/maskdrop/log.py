@@ -83,7 +83,9 @@ def relay(worker: str, line: str) -> None:
 
 
 def set_up(settings: LogSettings) -> None:
-    """Send maskdrop's log where the settings say. A file that is moved away is made anew.
+    """Send the log where the settings say. A file that is moved away is made anew.
+
+    Libraries' warnings go there too, so that no line comes in another form.
 
     Raises:
         OSError: the log file can't be opened.
@@ -96,9 +98,11 @@ def set_up(settings: LogSettings) -> None:
         handlers.append(logging.handlers.WatchedFileHandler(path, encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(formatter)
-    logger.handlers = handlers
+    root = logging.getLogger()
+    root.handlers = handlers
+    root.setLevel(logging.WARNING)
     logger.setLevel(settings.level.upper())
-    logger.propagate = False
+    logging.captureWarnings(True)
 
 
 def one_line(text: str) -> str:

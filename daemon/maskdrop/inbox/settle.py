@@ -67,7 +67,7 @@ class SettleTracker:
         forgotten or postponed."""
         ready = []
         for watched in islice(self._watched.values(), most):
-            if now - watched.quiet_from < self._settle_seconds:
+            if now < watched.quiet_from + self._settle_seconds:
                 break
             ready.append(watched)
         return ready

@@ -24,6 +24,11 @@ from watchdog.observers.polling import PollingObserver
 
 logger = logging.getLogger("maskdrop")
 
+# watchdog calls its own end an error, at every stop.
+logging.getLogger("watchdog.observers.inotify").addFilter(
+    lambda record: "when the thread is inactive" not in record.getMessage()
+)
+
 MOST_EVENTS = 20_000
 """Events kept until they are read; beyond that a rescan finds what they would have told."""
 

@@ -1,0 +1,94 @@
+"""The log: one whole line for each thing that happens, for people and for programs."""
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+
+from broken_files import broken_files
+from drawing import face_bytes
+from running import Daemon, Rooms
+from waiting import wait_for
+
+Start = Callable[..., Daemon]
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
+SAVED = re.compile(
+    rf"{TIME} INFO saved (\S+) -> (\S+) in ms: settle \d+, preprocess \d+, infer \d+, save \d+, total \d+"
+)
+
+
+def test_one_line_a_picture_with_result_times_and_place(start: Start, rooms: Rooms) -> None:
+    daemon = start().wait_ready()
+    for index in range(5):
+        rooms.drop(f"sub/{index}.png", face_bytes(index, "PNG"))
+    rooms.drop("broken.jpg", broken_files()["jpeg-half.jpg"])
+    daemon.wait_count("saved", 5)
+    daemon.wait_count("quarantined", 1)
+    assert daemon.stop() == 0
+    lines = daemon.log.splitlines()
+    saved = [match.groups() for line in lines if (match := SAVED.fullmatch(line))]
+    assert sorted(saved) == [(f"sub/{index}.png", f"sub/{index}.jpg") for index in range(5)]
+    (broken,) = [line for line in lines if "quarantined" in line]
+    assert re.fullmatch(
+        rf"{TIME} WARNING quarantined broken\.jpg -> broken\.jpg: preprocess: OSError: .* in ms: settle \d+",
+        broken,
+    )
+    assert all(re.match(TIME, line) for line in lines)
+
+
+def test_json_lines(start: Start, rooms: Rooms) -> None:
+    daemon = start("--log-format", "json").wait_ready()
+    rooms.drop("new\nline.jpg", face_bytes(1))
+    rooms.drop("broken.jpg", b"no picture")
+    daemon.wait_count("saved", 1)
+    daemon.wait_count("quarantined", 1)
+    assert daemon.stop() == 0
+    entries = [json.loads(line) for line in daemon.log.splitlines()]
+    assert all(re.fullmatch(TIME, entry["time"]) and entry["level"] and entry["message"] for entry in entries)
+    (saved,) = [entry for entry in entries if entry.get("result") == "saved"]
+    assert saved["picture"] == "new\\nline.jpg"
+    assert saved["outputs"] == ["new\\nline.jpg"]
+    assert set(saved["ms"]) == {"settle", "preprocess", "infer", "save", "total"}
+    (broken,) = [entry for entry in entries if entry.get("result") == "quarantined"]
+    assert (broken["stage"], broken["error"]) == ("preprocess", "UnidentifiedImageError")
+    assert broken["level"] == "warning"
+
+
+def test_a_log_file_that_is_moved_away_is_made_anew(start: Start, rooms: Rooms) -> None:
+    log = rooms.base / "logs" / "maskdrop.log"
+    daemon = start("--log-file", str(log)).wait_ready()
+    rooms.drop("first.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    log.rename(log.with_suffix(".log.1"))
+    rooms.drop("second.jpg", face_bytes(2))
+    daemon.wait_count("saved", 2)
+    wait_for(lambda: log.exists() and "saved second.jpg" in log.read_text(), "a new log file")
+    assert daemon.stop() == 0
+    old, new = log.with_suffix(".log.1").read_text(), log.read_text()
+    assert "saved first.jpg" in old
+    assert "saved second.jpg" not in old
+    assert "ended with exit code 0" in new
+    assert old + new == daemon.log, "the same lines as on standard error"
+
+
+def test_what_a_dying_worker_writes_comes_through_in_whole_lines(start: Start, rooms: Rooms) -> None:
+    daemon = start().wait_ready()
+    pid = daemon.workers("preprocess")[0]
+    os.kill(pid, signal.SIGSEGV)
+    daemon.wait_log(f"worker preprocess-0 (pid {pid}) died of signal 11 (SIGSEGV)")
+    lines = daemon.log.splitlines()
+    assert any(line.endswith("preprocess-0: Fatal Python error: Segmentation fault") for line in lines)
+    assert all(re.match(TIME, line) for line in lines)
+
+
+def test_the_level_is_heeded(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings="[watch]\nsettle_ms = 50\n[health]\ninterval_s = 0.2\n[log]\nlevel = 'warning'\n")
+    daemon.wait_ready()
+    rooms.drop("good.jpg", face_bytes(1))
+    rooms.drop("broken.jpg", b"no picture")
+    daemon.wait_count("saved", 1)
+    daemon.wait_count("quarantined", 1)
+    assert daemon.stop() == 0
+    assert [line.split()[1:3] for line in daemon.log.splitlines()] == [["WARNING", "quarantined"]]

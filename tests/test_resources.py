@@ -1,0 +1,51 @@
+"""What the daemon takes of the machine: nothing while idle, and no more for many pictures than for few."""
+
+import time
+from collections.abc import Callable
+
+import psutil
+
+from drawing import face_bytes
+from running import Daemon, Rooms
+
+Start = Callable[..., Daemon]
+
+IDLE_S = 10.0
+DEFAULTS = "[watch]\nsettle_ms = 500\n"
+
+
+def processor_seconds(processes: list[psutil.Process]) -> float:
+    times = [process.cpu_times() for process in processes]
+    return float(sum(t.user + t.system for t in times))
+
+
+def resident_bytes(processes: list[psutil.Process]) -> int:
+    return sum(process.memory_info().rss for process in processes)
+
+
+def test_an_idle_daemon_uses_next_to_no_processor_time(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=DEFAULTS).wait_ready()
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    processes = daemon.processes()
+    assert len(processes) >= 4
+    before = processor_seconds(processes)
+    time.sleep(IDLE_S)  # not hope: this is the time that is measured
+    assert processor_seconds(processes) - before < 0.1
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(start: Start, rooms: Rooms) -> None:
+    contents = [face_bytes(seed, width=96, height=96) for seed in range(50)]
+    daemon = start().wait_ready()
+
+    def drop_and_wait(first: int, end: int) -> int:
+        for index in range(first, end):
+            rooms.drop(f"{index}.jpg", contents[index % len(contents)])
+        daemon.wait_count("saved", end, 240)
+        return resident_bytes(daemon.processes())
+
+    after_200 = drop_and_wait(0, 200)
+    after_2000 = drop_and_wait(200, 2000)
+    assert after_2000 <= 1.1 * after_200
+    assert daemon.stop() == 0
+    assert len(rooms.pictures("outbox")) == len(rooms.pictures("archive")) == 2000
