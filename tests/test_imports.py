@@ -74,8 +74,9 @@ def test_workers_never_import_the_supervisor(stage: str) -> None:
         ("torchvision", {"maskdrop.model.torchvision_resnet"}),
         ("safetensors", {"maskdrop.model.weights"}),
         ("systemd", set()),
-        ("rich", {"maskdrop.status"}),
-        ("typer", {"maskdrop.cli", "maskdrop.__main__"}),
+        ("onnxruntime", {"maskdrop.model.onnx_network"}),
+        ("rich", {"maskdrop.status", "maskdrop.model_cli"}),
+        ("typer", {"maskdrop.cli", "maskdrop.model_cli", "maskdrop.exits", "maskdrop.__main__"}),
     ],
 )
 def test_each_library_is_known_to_one_room(library: str, owners: set[str]) -> None:
@@ -106,6 +107,6 @@ def test_only_the_spawn_context_is_used() -> None:
 
 def test_cuda_is_touched_in_the_model_alone() -> None:
     users = {name for name, path in MODULES.items() if "torch.cuda" in path.read_text()}
-    assert users <= {"maskdrop.model.parser", "maskdrop.supervisor.plan"}
+    assert users <= {"maskdrop.model.precision", "maskdrop.supervisor.plan"}
     # The supervisor's own mention is a program text for another process.
     assert "import torch; print(torch.cuda.device_count())" in MODULES["maskdrop.supervisor.plan"].read_text()

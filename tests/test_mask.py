@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from maskdrop.mask import OVERLAY_SHARE, cut_out, kept, over_black, overlay, scale_labels
-from maskdrop.parts import ARTICLE_PARTS, MIRROR_PAIRS, PALETTE, Part
+from maskdrop.parts import ARTICLE_PARTS, MIRROR_PAIRS, PALETTE, Part, palette_of
 
 Pixels = NDArray[np.uint8]
 
@@ -70,13 +70,15 @@ def test_scaled_labels_are_the_nearest_ones(labels: Pixels, width: int, height: 
 def test_parts_are_numbered_named_and_coloured_apart() -> None:
     assert [int(part) for part in Part] == list(range(19))
     assert len({part.label for part in Part}) == len(set(PALETTE)) == len(PALETTE) == 19
-    assert {part.label for part in ARTICLE_PARTS} == {
-        "skin",
-        "left_brow",
-        "right_brow",
-        "nose",
-        "upper_lip",
-        "lower_lip",
-    }
+    assert ARTICLE_PARTS == ("skin", "left_brow", "right_brow", "nose", "upper_lip", "lower_lip")
     for left, right in MIRROR_PAIRS:
         assert left.label.replace("left", "right") == right.label
+
+
+def test_a_colour_for_each_class_of_any_network() -> None:
+    assert palette_of(19) == PALETTE
+    voc = palette_of(21)
+    # The first and some later colours as PASCAL VOC's label pictures show them.
+    assert voc[:4] == ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
+    assert (voc[15], voc[20]) == ((192, 128, 128), (0, 64, 128))
+    assert len(set(palette_of(256))) == 256

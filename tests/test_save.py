@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from drawing import draw_face, encode, face_bytes
-from maskdrop.model.weights import load_network
+from maskdrop.model.load import load_network
 from maskdrop.outbox import source_of
 from maskdrop.parts import PALETTE
 from running import QUICK, Daemon, Rooms

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from faces import Face, find_faces
-from maskdrop.config import MODEL_SIDE
+from maskdrop.config import MODEL_SIDE, ModelSettings
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.parts import Part
 
@@ -48,7 +48,7 @@ def count_pixels(parser: FaceParser, faces: list[Face], size: int = MODEL_SIDE) 
 
 def mean_iou_of(weights: Path, faces: list[Face], device: str, precision: str = "auto") -> float:
     """Mean IoU over the classes that the faces hold."""
-    parser = load_parser(weights, device, precision, channels_last=True)
+    parser = load_parser(ModelSettings(weights=weights, precision=precision), device)
     return float(np.nanmean(intersection_over_union(count_pixels(parser, faces))))
 
 
@@ -62,7 +62,8 @@ def main() -> None:
     options = parser.parse_args()
 
     _, validation = find_faces(options.faces)
-    network = load_parser(options.weights, options.device, options.precision, channels_last=True)
+    settings = ModelSettings(weights=options.weights, precision=options.precision)
+    network = load_parser(settings, options.device)
     began = time.monotonic()
     counts = count_pixels(network, validation)
     scores = intersection_over_union(counts)

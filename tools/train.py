@@ -28,8 +28,9 @@ from evaluate import mean_iou_of
 from faces import Face, find_faces
 from loss import class_weights, loss_of, repeat_factors
 from maskdrop.model.bisenet import BiSeNet
+from maskdrop.model.load import load_network
 from maskdrop.model.normalise import normalise
-from maskdrop.model.weights import Card, load_network, save_weights
+from maskdrop.model.weights import Card, save_weights
 from maskdrop.parts import Part
 
 STORED_SIZE = 512

@@ -1,19 +1,17 @@
 """The command line."""
 
 import json
-import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from maskdrop import __version__
 from maskdrop.config_file import ConfigurationError, load_settings
+from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
 from maskdrop.health import HealthUnreadable, read_health
-
-EX_TEMPFAIL, EX_CONFIG = 75, 78
-"""Exit codes of sysexits.h: try again later; can't run as configured."""
+from maskdrop.model_cli import model_app
 
 app = typer.Typer(
     name="maskdrop",
@@ -24,10 +22,7 @@ app = typer.Typer(
 )
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    line = os.fsencode(f"maskdrop: {message}\n").decode("utf-8", "backslashreplace")
-    sys.stderr.write(line)
-    raise typer.Exit(code)
+app.add_typer(model_app, name="model")
 
 
 @app.command()
@@ -59,9 +54,9 @@ def run(
 
         code = run_daemon(settings)
     except ConfigurationError as error:
-        _fail(str(error), EX_CONFIG)
+        end_with(str(error), EX_CONFIG)
     except InboxHeld as error:
-        _fail(str(error), EX_TEMPFAIL)
+        end_with(str(error), EX_TEMPFAIL)
     raise typer.Exit(code)
 
 
@@ -76,7 +71,7 @@ def status(
     try:
         content = read_health(health)
     except HealthUnreadable as error:
-        _fail(str(error), 1)
+        end_with(str(error), EX_FAILED)
     if as_json:
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
     else:

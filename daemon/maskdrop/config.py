@@ -5,10 +5,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from maskdrop.parts import ARTICLE_PARTS, Part
+from maskdrop.parts import ARTICLE_PARTS, PART_NAMES, Colour, palette_of
 
 MODEL_SIDE = 512
-"""Pixels a side at which the network reads a picture."""
+"""Pixels a side at which BiSeNet face parsing reads a picture."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Mean of red, green and blue over ImageNet, on a scale of 0 to 1 (torchvision's reference)."""
+
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+"""Standard deviation of the same (torchvision's reference)."""
 
 Format = Literal["jpeg", "png", "webp"]
 Output = Literal["face", "model", "cutout", "labels", "overlay"]
@@ -75,13 +81,45 @@ class DecodeSettings(Section):
         return self
 
 
+Channel = Annotated[float, Field(ge=-1000, le=1000)]
+Spread = Annotated[float, Field(gt=0, le=1000)]
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+Byte = Annotated[int, Field(ge=0, le=255)]
+
+
 class ModelSettings(Section):
-    """What labels the pictures, and on which device."""
+    """What labels the pictures, and on which device.
+
+    Attributes:
+        input_size: pixels a side at which the network reads a picture.
+        mean, deviation: of red, green and blue, on a scale of 0 to 1, as the network was trained.
+        classes: a name for each class, in the order of their numbers; the first is background.
+        palette: an RGB colour for each class, or None for the usual ones.
+    """
 
     weights: Folder | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
+    input_size: Annotated[int, Field(ge=32, le=4096)] = MODEL_SIDE
+    mean: tuple[Channel, Channel, Channel] = IMAGENET_MEAN
+    deviation: tuple[Spread, Spread, Spread] = IMAGENET_DEVIATION
+    classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=256)] = PART_NAMES
+    palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_name_and_colour_a_class(self) -> "ModelSettings":
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class is named twice in classes; give each a name of its own")
+        if self.palette is not None and len(self.palette) != len(self.classes):
+            counts = f"{len(self.palette)} colours in palette for {len(self.classes)} classes"
+            raise ValueError(f"{counts}; give one [red, green, blue] for each class, or leave palette out")
+        return self
+
+    @property
+    def colours(self) -> tuple[Colour, ...]:
+        """An RGB colour for each class."""
+        return self.palette or palette_of(len(self.classes))
 
 
 class WorkerSettings(Section):
@@ -100,7 +138,7 @@ class SaveSettings(Section):
     """What is written for each picture."""
 
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)] = ("face",)
-    keep: Annotated[tuple[str, ...], Field(min_length=1)] = tuple(part.label for part in ARTICLE_PARTS)
+    keep: Annotated[tuple[str, ...], Field(min_length=1)] = ARTICLE_PARTS
     format: Format = "jpeg"
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     suffix: dict[Output, Annotated[str, Field(max_length=64, pattern=r"^[^/\x00]*$")]] = {
@@ -112,18 +150,10 @@ class SaveSettings(Section):
     }
 
     @model_validator(mode="after")
-    def _known_parts(self) -> "SaveSettings":
-        names = [part.label for part in Part]
-        for name in self.keep:
-            if name not in names:
-                raise ValueError(f"unknown part {name!r} in keep; choose from {', '.join(names)}")
+    def _each_output_once(self) -> "SaveSettings":
         if len(set(self.outputs)) != len(self.outputs):
             raise ValueError("an output is named twice in outputs; name each once")
         return self
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        return tuple(part for part in Part if part.label in self.keep)
 
     def suffix_of(self, output: Output) -> str:
         """The configured suffix, or the default one where the table leaves it out."""
@@ -164,6 +194,19 @@ class Settings(Section):
     drain: DrainSettings = DrainSettings()
     health: HealthSettings = HealthSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _kept_classes_exist(self) -> "Settings":
+        for name in self.save.keep:
+            if name not in self.model.classes:
+                known = ", ".join(self.model.classes)
+                raise ValueError(f"save.keep names {name!r}, which is no class; choose from {known}")
+        return self
+
+    @property
+    def kept_labels(self) -> tuple[int, ...]:
+        """Label numbers of the classes that are kept."""
+        return tuple(label for label, name in enumerate(self.model.classes) if name in self.save.keep)
 
     @property
     def health_file(self) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from maskdrop.config import Settings
+from maskdrop.config import ModelSettings, Settings
 from maskdrop.log import one_line
 from maskdrop.names import printable
 
@@ -49,6 +49,25 @@ def load_settings(file: Path | None, overrides: Mapping[str, Mapping[str, Any]])
             )
     try:
         return Settings.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error) from error
+
+
+class _ModelTable(BaseModel):
+    model: ModelSettings = ModelSettings()
+
+
+def load_model_settings(file: Path | None, changes: Mapping[str, Any]) -> ModelSettings:
+    """The ``[model]`` table of a TOML file, if any, with changes laid over; other tables are passed over.
+
+    Raises:
+        ConfigurationError: the file can't be read, or a value can't be used.
+    """
+    table = (_read(file) if file else {}).get("model", {})
+    if not isinstance(table, dict):
+        raise fault("model", table, "is not a table", "write [model] and its keys below")
+    try:
+        return _ModelTable.model_validate({"model": {**table, **changes}}).model
     except ValidationError as error:
         raise _explain(error) from error
 

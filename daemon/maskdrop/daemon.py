@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maskdrop import __version__
 from maskdrop import log as daemon_log
-from maskdrop.config import MODEL_SIDE, Settings
+from maskdrop.config import Settings
 from maskdrop.config_file import fault
 from maskdrop.folders import Folders, prepare_folders
 from maskdrop.inbox.lock import InboxLock
@@ -34,7 +34,7 @@ def run_daemon(settings: Settings) -> int:
     set_up_log(settings)
     lock = take_lock(folders.inbox)
     try:
-        slots = make_slots(plan)
+        slots = make_slots(plan, settings.model.input_size)
         logger.info(
             "maskdrop %s starts, inbox %s, pid %d", __version__, printable(folders.inbox), os.getpid()
         )
@@ -85,11 +85,11 @@ def take_lock(inbox: Path) -> InboxLock:
         ) from error
 
 
-def make_slots(plan: Plan) -> Slots:
+def make_slots(plan: Plan, side: int) -> Slots:
     try:
-        return Slots(plan.slots, MODEL_SIDE)
+        return Slots(plan.slots, side)
     except OSError as error:
-        problem = f"there is no memory for so many slots of 1 MiB ({error.strerror})"
+        problem = f"there is no memory for so many slots of {side} x {side} x 4 bytes ({error.strerror})"
         raise fault("workers.slots", plan.slots, problem, "set fewer") from error
 
 

@@ -4,11 +4,10 @@ import logging
 import time
 import warnings
 
-import numpy as np
 import torch
 
+from maskdrop.model.errors import WeightsError
 from maskdrop.model.parser import FaceParser, load_parser
-from maskdrop.model.weights import WeightsError
 from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Ready, Started, Stop, Unfit
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
@@ -21,23 +20,17 @@ def serve(workplace: Workplace, link: Link) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(workplace.threads)
     settings = workplace.settings
-    wanted = settings.model
     try:
-        parser = load_parser(wanted.weights, workplace.device, wanted.precision, wanted.channels_last)
+        parser = load_parser(settings.model, workplace.device, workplace.threads)
+        parser.probe()
     except WeightsError as error:
         link.report(Unfit(str(error)[:MESSAGE_LIMIT]))
         return
     max_batch = int(settings.workers.max_batch)
-    warm_up(parser, workplace.slots.side)
     info = parser.info
     link.report(Ready(info.device, f"{info.weights} sha256:{info.sha256[:12]}", info.precision))
     while batch := gather(link, max_batch, settings.workers.max_wait_ms / 1000):
         compute(batch, parser, workplace.slots, link)
-
-
-def warm_up(parser: FaceParser, side: int) -> None:
-    """Run once, so that the first picture doesn't wait for kernels to be made."""
-    parser.parse(np.zeros((1, side, side, 3), dtype=np.uint8))
 
 
 def gather(link: Link, max_batch: int, max_wait: float) -> list[Infer]:

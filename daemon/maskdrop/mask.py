@@ -1,12 +1,12 @@
 """Mask maths: from pixels and a label map to each kind of result. Pure, on arrays."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskdrop.parts import PALETTE, Part
+from maskdrop.parts import PALETTE, Colour, Part
 
 Pixels = NDArray[np.uint8]
 
@@ -14,18 +14,18 @@ OVERLAY_SHARE = 0.5
 """How much of an overlay's colour is the label's, the rest being the picture's."""
 
 
-def kept(labels: Pixels, parts: Iterable[Part]) -> NDArray[np.bool_]:
-    """Where the label is one of the parts.
+def kept(labels: Pixels, wanted: Iterable[int]) -> NDArray[np.bool_]:
+    """Where the label is one of the wanted ones.
 
     Args:
         labels: uint8 (height, width).
-        parts: the parts to keep.
+        wanted: label numbers to keep.
 
     Returns:
         bool (height, width).
     """
     table = np.zeros(256, dtype=np.bool_)
-    table[[int(part) for part in parts]] = True
+    table[[int(label) for label in wanted]] = True
     return table[labels]
 
 
@@ -51,10 +51,10 @@ def cut_out(picture: Pixels, keep: NDArray[np.bool_]) -> Pixels:
     return np.dstack([over_black(picture, keep), alpha])
 
 
-def overlay(picture: Pixels, labels: Pixels) -> Pixels:
+def overlay(picture: Pixels, labels: Pixels, palette: Sequence[Colour] = PALETTE) -> Pixels:
     """The picture tinted with each label's colour, background untouched: uint8 (height, width, 3)."""
     colours = np.zeros((256, 3), dtype=np.float32)
-    colours[: len(PALETTE)] = PALETTE
+    colours[: len(palette)] = palette
     share = np.where(labels == Part.BACKGROUND, 0.0, OVERLAY_SHARE).astype(np.float32)[:, :, np.newaxis]
     mixed = picture * (1 - share) + colours[labels] * share
     return np.rint(mixed).astype(np.uint8)

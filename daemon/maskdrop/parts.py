@@ -2,6 +2,9 @@
 
 from enum import IntEnum
 
+Colour = tuple[int, int, int]
+"""Red, green and blue, 8 bits each."""
+
 
 class Part(IntEnum):
     """Label numbers in the order of the public BiSeNet face-parsing checkpoints."""
@@ -32,14 +35,10 @@ class Part(IntEnum):
         return self.name.lower()
 
 
-ARTICLE_PARTS = (
-    Part.SKIN,
-    Part.LEFT_BROW,
-    Part.RIGHT_BROW,
-    Part.NOSE,
-    Part.UPPER_LIP,
-    Part.LOWER_LIP,
-)
+PART_NAMES = tuple(part.label for part in Part)
+"""Names of all parts, in label order."""
+
+ARTICLE_PARTS = ("skin", "left_brow", "right_brow", "nose", "upper_lip", "lower_lip")
 """The parts kept unless configured otherwise: skin, brows, nose and lips."""
 
 MIRROR_PAIRS = (
@@ -49,7 +48,7 @@ MIRROR_PAIRS = (
 )
 """Labels that change places when a picture is mirrored."""
 
-PALETTE: tuple[tuple[int, int, int], ...] = (
+PALETTE: tuple[Colour, ...] = (
     (0, 0, 0),
     (244, 194, 161),
     (128, 72, 24),
@@ -71,3 +70,19 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (176, 208, 64),
 )
 """RGB colour of each label, 8 bits a channel, in label order."""
+
+
+def palette_of(count: int) -> tuple[Colour, ...]:
+    """A colour for each of so many classes: the parts' own for nineteen, else PASCAL VOC's.
+
+    VOC's colours spread a label's bits over the channels' high bits (VOCdevkit, ``VOClabelcolormap``).
+    """
+    return PALETTE if count == len(PALETTE) else tuple(_voc_colour(label) for label in range(count))
+
+
+def _voc_colour(label: int) -> Colour:
+    channels = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            channels[channel] |= (label >> (3 * bit + channel) & 1) << (7 - bit)
+    return channels[0], channels[1], channels[2]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from maskdrop.config import MODEL_SIDE, DecodeSettings
+from maskdrop.config import DecodeSettings
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
@@ -74,7 +74,7 @@ def prepare(task: Prepare, inbox: Path, settings: DecodeSettings, slots: Slots) 
     try:
         content = read_original(inbox, task.ticket, settings.max_bytes)
         picture = decode(content, settings)
-        np.copyto(slots.pictures[task.slot], np.asarray(at_model_size(picture)))
+        np.copyto(slots.pictures[task.slot], np.asarray(at_model_size(picture, slots.side)))
     except LeaveAlone as error:
         return Left(number, error.absence, str(error)[:MESSAGE_LIMIT])
     except BrokenPicture as error:
@@ -152,6 +152,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def at_model_size(picture: Image.Image) -> Image.Image:
-    """The picture as the network reads it, 512 x 512, bilinear."""
-    return picture.resize((MODEL_SIDE, MODEL_SIDE), Image.Resampling.BILINEAR)
+def at_model_size(picture: Image.Image, side: int) -> Image.Image:
+    """The picture as the network reads it, ``side`` x ``side``, bilinear."""
+    return picture.resize((side, side), Image.Resampling.BILINEAR)

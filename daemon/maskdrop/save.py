@@ -3,18 +3,18 @@
 import io
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from maskdrop.config import Output, SaveSettings
+from maskdrop.config import Output, SaveSettings, Settings
 from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
 from maskdrop.mask import cut_out, kept, over_black, overlay, scale_labels
 from maskdrop.outbox import OriginalChanged, Outbox, Result, identity_of, provenance
-from maskdrop.parts import PALETTE
+from maskdrop.parts import Colour
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original
 from maskdrop.quarantine import quarantine
 from maskdrop.ticket import (
@@ -112,7 +112,7 @@ class Saver:
         results = []
         for output in self._settings.save.outputs:
             picture, labels = (model_picture, model_labels) if output == "model" or own is None else own
-            image = compose(output, picture, labels, self._settings.save)
+            image = compose(output, picture, labels, self._settings)
             results.append(
                 Result(tail_of(output, self._settings.save), self._encode(output, image, task.facts))
             )
@@ -146,25 +146,25 @@ def tail_of(output: Output, settings: SaveSettings) -> str:
     return settings.suffix_of(output) + EXTENSION[format_of(output, settings)]
 
 
-def compose(output: Output, picture: Pixels, labels: Pixels, settings: SaveSettings) -> Image.Image:
+def compose(output: Output, picture: Pixels, labels: Pixels, settings: Settings) -> Image.Image:
     """One result as an image.
 
     Args:
         picture: uint8 (height, width, 3), RGB.
         labels: uint8 (height, width).
     """
-    keep = kept(labels, settings.parts)
+    keep, palette = kept(labels, settings.kept_labels), settings.model.colours
     makers: dict[Output, Callable[[], Image.Image]] = {
         "face": lambda: Image.fromarray(over_black(picture, keep)),
         "model": lambda: Image.fromarray(over_black(picture, keep)),
         "cutout": lambda: Image.fromarray(cut_out(picture, keep)),
-        "labels": lambda: _with_palette(labels),
-        "overlay": lambda: Image.fromarray(overlay(picture, labels)),
+        "labels": lambda: _with_palette(labels, palette),
+        "overlay": lambda: Image.fromarray(overlay(picture, labels, palette)),
     }
     return makers[output]()
 
 
-def _with_palette(labels: Pixels) -> Image.Image:
+def _with_palette(labels: Pixels, palette: Sequence[Colour]) -> Image.Image:
     image = Image.fromarray(labels)
-    image.putpalette([channel for colour in PALETTE for channel in colour])
+    image.putpalette([channel for colour in palette for channel in colour])
     return image

@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-MEAN = (0.485, 0.456, 0.406)
-"""Mean of red, green and blue over ImageNet, on a scale of 0 to 1 (torchvision's reference)."""
+from maskdrop.config import IMAGENET_DEVIATION, IMAGENET_MEAN
 
-DEVIATION = (0.229, 0.224, 0.225)
-"""Standard deviation of the same (torchvision's reference)."""
+Channels = tuple[float, float, float]
 
 
-def normalise(pixels: Tensor) -> Tensor:
+def normalise(
+    pixels: Tensor, mean: Channels = IMAGENET_MEAN, deviation: Channels = IMAGENET_DEVIATION
+) -> Tensor:
     """Scale to 0..1, subtract the mean, divide by the deviation.
 
     Args:
@@ -19,6 +19,6 @@ def normalise(pixels: Tensor) -> Tensor:
     Returns:
         float32 of the same shape, on the same device.
     """
-    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1)
-    deviation = torch.tensor(DEVIATION, device=pixels.device).view(1, 3, 1, 1)
-    return pixels.float().div(255).sub_(mean).div_(deviation)
+    middle = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
+    spread = torch.tensor(deviation, device=pixels.device).view(1, 3, 1, 1)
+    return pixels.float().div(255).sub_(middle).div_(spread)

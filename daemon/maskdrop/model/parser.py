@@ -1,23 +1,23 @@
 """Running the network: from 8-bit pixels to 8-bit labels, in batches, on one device."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
 
-from maskdrop.model.bisenet import BiSeNet
+from maskdrop.config import ModelSettings
+from maskdrop.model.errors import WeightsError
+from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
-from maskdrop.model.weights import embedded_weights, load_network
+from maskdrop.model.precision import choose_precision
+from maskdrop.model.weights import embedded_weights
 
 Pixels = NDArray[np.uint8]
-
-_BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""/proc/cpuinfo flags of processors with bf16 arithmetic: x86's AVX-512 and AMX, Arm's."""
-
-_AMPERE = 8
-"""First CUDA compute capability whose matrix units take bf16."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,19 @@ class ModelInfo:
 class FaceParser:
     """A network on a device, ready to label pictures."""
 
-    def __init__(self, network: BiSeNet, info: ModelInfo, channels_last: bool) -> None:
-        self.info = info
-        self._device = torch.device(info.device)
-        self._dtype = torch.bfloat16 if info.precision == "bf16" else torch.float32
-        self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._network = network.eval().to(self._device, self._dtype)
-        self._network = self._network.to(memory_format=self._format)  # type: ignore[call-overload]
+    def __init__(self, loaded: Loaded, settings: ModelSettings, device: str, precision: str) -> None:
+        self.info = ModelInfo(loaded.path.name, loaded.sha256, device, precision)
+        self._settings = settings
+        self._path, self._shape = loaded.path, loaded.shape
+        self._device = torch.device(device)
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._format = torch.channels_last if settings.channels_last else torch.contiguous_format
+        network = loaded.network
+        if loaded.form is not Form.ONNX:
+            network = network.to(self._device, self._dtype)
+        if loaded.form is Form.BISENET:
+            network = network.to(memory_format=self._format)  # type: ignore[call-overload]
+        self._network = network
 
     @torch.inference_mode()
     def parse(self, pictures: Pixels) -> Pixels:
@@ -52,41 +58,94 @@ class FaceParser:
             uint8 (batch, side, side): the class of highest score. Only these bytes come
             back from the device.
         """
+        parts = [self._labels(pictures[part]) for part in self._shape.parts_of(len(pictures))]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def probe(self) -> None:
+        """Run once on noise, which also makes the kernels, and look at the answer.
+
+        Raises:
+            WeightsError: the network fails, or answers other than one finite score for each
+                class and pixel; the message says what, and the remedy.
+        """
+        side, classes = self._settings.input_size, self._settings.classes
+        wanted = self._shape.side
+        if wanted is not None and wanted != side:
+            problem = f"takes pictures of {wanted} x {wanted}, not {side} x {side}"
+            raise WeightsError(f"{self._path}: {problem}; set model.input_size = {wanted}")
+        noise = np.random.default_rng(1).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+        try:
+            scores = self._scores(noise)
+        except Exception as error:  # a foreign network fails in any way
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            problem = f"fails on a picture of {side} x {side} ({type(error).__name__}: {reason})"
+            raise WeightsError(
+                f"{self._path}: {problem}; see model.input_size and model.precision"
+            ) from error
+        shape = tuple(scores.shape)
+        if len(shape) == 4 and shape[1] != len(classes) and shape[2:] == (side, side):
+            problem = f"answers {shape[1]} classes, but model.classes names {len(classes)}"
+            raise WeightsError(f"{self._path}: {problem}; name each of its classes there")
+        if shape != (1, len(classes), side, side):
+            problem = f"answers {shape}, not (1, {len(classes)}, {side}, {side})"
+            raise WeightsError(f"{self._path}: {problem}; give a network that scores each class and pixel")
+        if not bool(torch.isfinite(scores).all()):
+            raise WeightsError(f"{self._path}: answers NaN or infinity; its weights are damaged: get it anew")
+
+    @torch.inference_mode()
+    def _scores(self, pictures: Pixels) -> Tensor:
         pixels = torch.from_numpy(pictures).to(self._device).permute(0, 3, 1, 2)
-        batch = normalise(pixels).to(self._dtype).contiguous(memory_format=self._format)
+        batch = normalise(pixels, self._settings.mean, self._settings.deviation)
+        batch = batch.to(self._dtype).contiguous(memory_format=self._format)
+        if (missing := self._shape.fewest - len(batch)) > 0:
+            batch = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, missing))
+        return first_tensor(self._network(batch))[: len(pictures)]
+
+    def _labels(self, pictures: Pixels) -> Pixels:
         # max gives the same index as argmax, in a fraction of its time on a CPU.
-        labels: Pixels = self._network(batch).max(dim=1).indices.to(torch.uint8).cpu().numpy()
+        labels: Pixels = self._scores(pictures).max(dim=1).indices.to(torch.uint8).cpu().numpy()
         return labels
 
 
-def load_parser(weights: Path | None, device: str, precision: str, channels_last: bool) -> FaceParser:
+def first_tensor(answer: Any) -> Tensor:
+    """The scores in a network's answer: itself, or the first of several, or of those with names.
+
+    Public face-parsing networks give three (main head first), torchvision's a dict with ``out`` first.
+
+    Raises:
+        TypeError: there is no tensor.
+    """
+    if isinstance(answer, Mapping) and answer:
+        answer = next(iter(answer.values()))
+    elif isinstance(answer, tuple | list) and answer:
+        answer = answer[0]
+    if not isinstance(answer, Tensor):
+        raise TypeError(f"it answers with {type(answer).__name__}, not with a tensor")
+    return answer
+
+
+def load_parser(settings: ModelSettings, device: str, threads: int = 1) -> FaceParser:
     """A parser from a weights file, or from the embedded weights where none is named.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``fp32``, ``bf16``, or ``auto``: bf16 where the device does it well.
 
     Raises:
-        WeightsError: the file can't be used.
+        WeightsError: the file can't be used, or not with these settings.
     """
-    loaded = load_network(weights or embedded_weights())
-    chosen = choose_precision(device) if precision == "auto" else precision
-    info = ModelInfo(loaded.path.name, loaded.sha256, device, chosen)
-    return FaceParser(loaded.network, info, channels_last)
+    loaded = load_network(settings.weights or embedded_weights(), device, threads)
+    named = tuple(loaded.card.classes)
+    if named and named != settings.classes:
+        problem = f"its classes are {', '.join(named)}, not those of model.classes"
+        raise WeightsError(f"{loaded.path}: {problem}; set model.classes to them, or leave it out for faces")
+    return FaceParser(loaded, settings, device, _precision_for(loaded, settings, device))
 
 
-def choose_precision(device: str) -> str:
-    """``bf16`` on devices with bf16 arithmetic of their own, else ``fp32``."""
-    if device.startswith("cuda"):
-        major, _ = torch.cuda.get_device_capability(torch.device(device))
-        return "bf16" if major >= _AMPERE else "fp32"
-    return "bf16" if _BF16_FLAGS & _processor_flags() else "fp32"
-
-
-def _processor_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return set()
-    named = [line for line in lines if line.lower().startswith(("flags", "features"))]
-    return set(named[0].partition(":")[2].split()) if named else set()
+def _precision_for(loaded: Loaded, settings: ModelSettings, device: str) -> str:
+    """What ``auto`` means: exported networks may have their types written into them."""
+    if loaded.form is Form.ONNX and settings.precision == "bf16":
+        problem = "an ONNX network computes as it was exported, not in model.precision = bf16"
+        raise WeightsError(f"{loaded.path}: {problem}; set auto or fp32")
+    if settings.precision != "auto":
+        return settings.precision
+    return choose_precision(device) if loaded.form is Form.BISENET else "fp32"

@@ -1,29 +1,33 @@
 """Weights on disk: our safetensors, and the public face-parsing checkpoint."""
 
-import hashlib
+import io
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from maskdrop.model.bisenet import BiSeNet, scaled
+from maskdrop.model.errors import WeightsError, first_line
 
 AUXILIARY = ("conv_out16.", "conv_out32.")
 """Prefixes of the heads that only training uses; a file may leave them out."""
 
+PREFIXES = ("module.", "model.", "net.")
+"""Words that wrappers put before every tensor's name: DataParallel's, and common trainers'."""
+
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys below which training checkpoints keep the state dict."""
+
 _CARD_KEY = "maskdrop"
 _SHOWN_NAMES = 3
-
-
-class WeightsError(Exception):
-    """The weights can't be used; the message says what differs and what to do."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +38,6 @@ class Card:
     classes: list[str] = field(default_factory=list)
     source: str = ""
     licence: str = ""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A network ready to run, where it came from and the SHA-256 of its file."""
-
-    network: BiSeNet
-    path: Path
-    sha256: str
-    card: Card
 
 
 def embedded_weights() -> Path:
@@ -61,57 +55,81 @@ def save_weights(path: Path, network: nn.Module, card: Card) -> None:
     save_file(tensors, path, metadata={_CARD_KEY: json.dumps(asdict(card))})
 
 
-def load_network(path: Path) -> Loaded:
-    """Read weights and build the network they fit, in fp32, in evaluation mode, on the CPU.
+def bisenet_of(content: bytes, path: Path) -> tuple[BiSeNet, Card, str]:
+    """The BiSeNet whose weights a file holds, in fp32, in evaluation mode, on the CPU.
 
     Safetensors and PyTorch checkpoints are told apart by content. Only tensors are ever
     read from a checkpoint, never code.
 
+    Args:
+        content: the whole file.
+        path: its name, for messages.
+
+    Returns:
+        The network, what the file says of itself, and the type its numbers are stored in.
+
     Raises:
-        WeightsError: no such file, not weights, or weights of another network.
+        WeightsError: not weights, or weights of another network.
     """
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"{path}: {error.strerror}; name a readable weights file") from error
-    tensors, card = _read(path)
+    tensors, card = _read(content, path)
+    tensors = _without_prefix(tensors)
     width = _width_of(tensors, path)
-    if card.width != width:
-        card = Card(width, card.classes, card.source, card.licence)
     network = BiSeNet(tensors["conv_out.conv_out.weight"].shape[0], width)
     _fill(network, tensors, path)
-    return Loaded(network.float().eval(), path, digest, card)
+    return network.float().eval(), replace(card, width=width), stored_type(tensors.values())
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], Card]:
+def stored_type(tensors: Iterable[Tensor]) -> str:
+    """The type of most numbers, such as ``float16``."""
+    counts: Counter[str] = Counter()
+    for tensor in tensors:
+        counts[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    return max(counts, key=lambda name: counts[name], default="unknown")
+
+
+def _read(content: bytes, path: Path) -> tuple[dict[str, Tensor], Card]:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, Card(**json.loads(metadata.get(_CARD_KEY, "{}")))
-    except SafetensorError:
-        return _read_checkpoint(path), Card(source="PyTorch checkpoint")
+        tensors, header = load(content), _header_of(content)
+    except (SafetensorError, ValueError, KeyError):
+        return _read_checkpoint(content, path), Card(source="PyTorch checkpoint")
+    try:
+        return tensors, Card(**json.loads(header.get("__metadata__", {}).get(_CARD_KEY, "{}")))
     except (TypeError, ValueError) as error:
         raise WeightsError(
             f"{path}: unreadable maskdrop header ({error}); export the weights again"
         ) from error
 
 
-def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+def _header_of(content: bytes) -> dict[str, Any]:
+    """The JSON header of safetensors: its length as 8 bytes, little-endian, then the text."""
+    length = int.from_bytes(content[:8], "little")
+    return cast(dict[str, Any], json.loads(content[8 : 8 + length]))
+
+
+def _read_checkpoint(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        found: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load fails in many ways on foreign bytes
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise WeightsError(
-            f"{path}: neither safetensors nor a checkpoint of plain tensors ({reason}); "
+            f"{path}: neither safetensors nor a checkpoint of plain tensors ({first_line(error)}); "
             "give a .safetensors file or a state dict saved with torch.save"
         ) from error
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    for wrapper in WRAPPERS:
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise WeightsError(
             f"{path}: holds no state dict of tensors; save it with torch.save(network.state_dict(), …)"
         )
-    return cast(dict[str, Tensor], dict(content))
+    return cast(dict[str, Tensor], dict(found))
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names as the network has them: ``DataParallel`` puts a word before each."""
+    for prefix in PREFIXES:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def _width_of(tensors: Mapping[str, Tensor], path: Path) -> float:

@@ -1,0 +1,60 @@
+"""Writing a network for other programs: ONNX, a torch.export program, or our safetensors."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from maskdrop.model.errors import WeightsError
+from maskdrop.model.load import Form, Loaded
+from maskdrop.model.weights import save_weights
+
+ENDINGS = (".onnx", ".pt2", ".safetensors")
+
+_MOST = 512
+"""Largest batch of an exported program; a bound must be named, and this is configuration's."""
+
+
+def export_network(loaded: Loaded, side: int, target: Path) -> None:
+    """Write a network in the form that the target's ending names; any batch size stays possible.
+
+    Raises:
+        WeightsError: no such form, a network that is no BiSeNet, or a missing package.
+    """
+    if loaded.form is not Form.BISENET:
+        problem = f"is a network from a file of another kind ({loaded.form}), exported already"
+        raise WeightsError(f"{loaded.path}: {problem}; give BiSeNet weights")
+    match target.suffix.lower():
+        case ".onnx":
+            _write_onnx(loaded.network, side, target)
+        case ".pt2":
+            torch.export.save(_exported(loaded.network, side), target)
+        case ".safetensors":
+            save_weights(target, loaded.network, loaded.card)
+        case _:
+            raise WeightsError(f"{target}: no form ends in {target.suffix!r}; choose {', '.join(ENDINGS)}")
+
+
+def _exported(network: nn.Module, side: int) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch", min=1, max=_MOST)
+    sample = (torch.zeros(2, 3, side, side),)
+    with torch.no_grad():
+        return torch.export.export(network, sample, dynamic_shapes=({0: batch},))
+
+
+def _write_onnx(network: nn.Module, side: int, target: Path) -> None:
+    try:
+        import onnxscript  # noqa: F401 - torch.onnx needs it, and says so only deep inside
+    except ImportError as error:
+        problem = "writing ONNX needs onnxscript, which is not installed"
+        raise WeightsError(f"{target}: {problem}; pip install 'maskdrop[onnx]'") from error
+    program = torch.onnx.export(
+        _exported(network, side),
+        dynamo=True,
+        input_names=["picture"],
+        output_names=["scores"],
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    program.save(target)

@@ -1,0 +1,25 @@
+"""What input a network takes: how many pictures at once, and of which size."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class InputShape:
+    """Limits that a network's file sets.
+
+    Attributes:
+        fewest: smallest batch it takes; fewer pictures are filled up with black ones.
+        most: largest batch, None for any.
+        side: pixels a side that its input must have, None for any.
+    """
+
+    fewest: int = 1
+    most: int | None = None
+    side: int | None = None
+
+    def parts_of(self, count: int) -> Iterator[slice]:
+        """A batch of so many pictures, cut into parts that are small enough."""
+        step = self.most or count
+        for start in range(0, count, step):
+            yield slice(start, min(start + step, count))

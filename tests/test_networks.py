@@ -1,0 +1,443 @@
+"""People's own networks: every kind of file, through the real daemon; wrong ones found at the start."""
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor, nn
+
+from drawing import draw_face, encode
+from maskdrop.config import ModelSettings
+from maskdrop.model import torchvision_resnet  # noqa: F401 - lets torchvision import beside a CPU torch
+from maskdrop.model.errors import WeightsError
+from maskdrop.model.export import export_network
+from maskdrop.model.load import Form, load_network
+from maskdrop.model.parser import load_parser
+from maskdrop.model.program import is_plain_expression
+from maskdrop.model.weights import embedded_weights
+from public_checkpoint import public_checkpoint
+from running import QUICK, Daemon, Rooms
+
+Start = Callable[..., Daemon]
+
+VOC = tuple(f"class_{index}" for index in range(21))
+
+
+class Plain(nn.Module):
+    """A network of one layer: scores a class and pixel, or whatever a test wants it to answer."""
+
+    def __init__(self, classes: int = 3, answer: str = "scores") -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.layer = nn.Conv2d(3, classes, 3, padding=1)
+        self.answer = answer
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        scores: Tensor = self.layer(x)
+        match self.answer:
+            case "nan":
+                return scores * float("nan")
+            case "small":
+                return scores[:, :, ::8, ::8]
+            case "flat":
+                return scores.flatten(1)
+            case "several":
+                return scores, scores[:, :, ::2, ::2]
+        return scores
+
+
+def save_program(network: nn.Module, path: Path, side: int = 64, batch: int | None = None) -> Path:
+    """Export a network as its owner would, for any batch size or for a fixed one."""
+    sample = (torch.zeros(batch or 2, 3, side, side),)
+    free = {0: torch.export.Dim("batch", min=1, max=64)} if batch is None else None
+    program = torch.export.export(network.eval(), sample, dynamic_shapes=(free,))
+    torch.export.save(program, path)
+    return path
+
+
+def settings_for(path: Path, classes: int = 3, side: int = 64) -> ModelSettings:
+    return ModelSettings(weights=path, classes=tuple(f"c{i}" for i in range(classes)), input_size=side)
+
+
+def settle_batch_norms(network: nn.Module, batch: Tensor) -> None:
+    """Let random weights see something once: otherwise their answers are the same everywhere."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # a plain mean over what was seen
+    with torch.no_grad():
+        network.train()(batch)
+    network.eval()
+
+
+# Through the daemon.
+
+
+@pytest.mark.parametrize("form", ["program", "onnx"])
+def test_lraspp_of_torchvision_through_the_whole_daemon(start: Start, rooms: Rooms, form: str) -> None:
+    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+    torch.manual_seed(3)
+    network = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=21)
+    side = 224
+    settle_batch_norms(network, torch.rand(4, 3, side, side) * 4 - 2)
+    path = rooms.base / ("lraspp.pt2" if form == "program" else "lraspp.onnx")
+    if form == "program":
+        save_program(network, path, side)
+    else:
+        pytest.importorskip("onnxruntime", reason="needs maskdrop[onnx]")
+        program = torch.export.load(save_program(network, rooms.base / "p.pt2", side))
+        written = torch.onnx.export(program, dynamo=True, verbose=False)
+        assert written is not None
+        written.save(path)
+    picture = draw_face(1, 300, 260)
+    pixels = np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
+    with torch.inference_mode():
+        tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 255
+        scores = network((tensor - 0.5) / 0.25)["out"][0].numpy()
+    expected = scores.argmax(0)
+    assert len(np.unique(expected)) > 1
+    label = int(np.bincount(expected.ravel()).argmax())
+
+    settings = QUICK + (
+        f"[model]\nclasses = {json.dumps(VOC)}\ninput_size = {side}\nprecision = 'fp32'\n"
+        "mean = [0.5, 0.5, 0.5]\ndeviation = [0.25, 0.25, 0.25]\n"
+        f"[save]\noutputs = ['model', 'labels']\nformat = 'png'\nkeep = ['{VOC[label]}']\n"
+    )
+    daemon = start("--weights", str(path), settings=settings).wait_ready()
+    rooms.drop("p.png", encode(picture, "PNG"))
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+    with Image.open(rooms.outbox / "p.model.png") as image:
+        masked = np.asarray(image)
+    best = np.sort(scores, axis=0)[-2:]
+    clear = best[1] - best[0] > 1e-3  # elsewhere the order of sums decides
+    assert clear.mean() > 0.95
+    wanted = pixels * (expected == label)[:, :, None]
+    assert np.array_equal(masked[clear], wanted[clear])
+    with Image.open(rooms.outbox / "p.labels.png") as image:
+        assert image.mode == "P"
+        assert image.size == (300, 260)
+        assert (image.getpalette() or [])[:6] == [0, 0, 0, 128, 0, 0]  # PASCAL VOC's colours
+
+
+@pytest.mark.parametrize(
+    ("answer", "classes", "said"),
+    [
+        ("nan", 3, "answers NaN or infinity"),
+        ("scores", 4, "answers 3 classes, but model.classes names 4"),
+        ("small", 3, "answers (1, 3, 8, 8), not (1, 3, 64, 64)"),
+    ],
+)
+def test_a_network_of_no_use_is_found_at_the_start(
+    start: Start, rooms: Rooms, answer: str, classes: int, said: str
+) -> None:
+    path = save_program(Plain(answer=answer), rooms.base / "net.pt2")
+    names = [f"c{i}" for i in range(classes)]
+    settings = QUICK + f"[model]\nclasses = {json.dumps(names)}\ninput_size = 64\n[save]\nkeep = ['c1']\n"
+    rooms.drop("a.png", encode(draw_face(1), "PNG"))
+    daemon = start("--weights", str(path), settings=settings)
+    assert daemon.wait_end() == 78
+    (line,) = [line for line in daemon.log.splitlines() if " ERROR " in line]
+    assert f"{path}: {said}" in line
+    assert "; " in line
+    assert daemon.health()["counts"]["accepted"] <= 1
+    assert rooms.pictures("inbox") == ["a.png"]
+
+
+# Kinds of file.
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "net."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+def test_checkpoints_with_prefixes_and_wrappers(tmp_path: Path, prefix: str, wrapper: str | None) -> None:
+    tensors = public_checkpoint()
+    named = {prefix + name: tensor for name, tensor in tensors.items()}
+    path = tmp_path / "checkpoint.pth"
+    torch.save(named if wrapper is None else {wrapper: named, "epoch": 7}, path)
+    loaded = load_network(path)
+    assert loaded.form is Form.BISENET
+    for name, tensor in loaded.network.state_dict().items():
+        assert torch.equal(tensor, tensors[name]), name
+
+
+@pytest.mark.parametrize("batch", [None, 1, 4])
+def test_a_program_takes_batches_of_any_size(tmp_path: Path, batch: int | None) -> None:
+    """Also one exported for a fixed batch size: larger batches are cut, smaller ones filled up."""
+    network = Plain()
+    parser = load_parser(settings_for(save_program(network, tmp_path / "n.pt2", batch=batch)), "cpu")
+    parser.probe()
+    pictures = np.random.default_rng(2).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    together = parser.parse(pictures)
+    assert together.shape == (6, 64, 64)
+    alone = np.concatenate([parser.parse(pictures[i : i + 1]) for i in range(6)])
+    assert (together == alone).mean() > 0.999
+    assert len(np.unique(together)) == 3
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".pt2", ".safetensors"])
+def test_what_is_exported_gives_the_same_labels(tmp_path: Path, tiny_weights: Path, ending: str) -> None:
+    if ending == ".onnx":
+        pytest.importorskip("onnxruntime", reason="needs maskdrop[onnx]")
+        pytest.importorskip("onnxscript", reason="needs maskdrop[onnx]")
+    target = tmp_path / f"out{ending}"
+    export_network(load_network(tiny_weights), 128, target)
+    pictures = np.stack([np.asarray(draw_face(seed, 128, 128)) for seed in range(3)])
+    settings = ModelSettings(weights=tiny_weights, input_size=128, precision="fp32")
+    before = load_parser(settings, "cpu").parse(pictures)
+    after = load_parser(settings.model_copy(update={"weights": target}), "cpu")
+    after.probe()
+    assert (after.parse(pictures) == before).mean() > 0.999
+    assert len(np.unique(before)) > 3
+
+
+def test_of_several_answers_the_first_is_taken(tmp_path: Path) -> None:
+    path = save_program(Plain(answer="several"), tmp_path / "n.pt2")
+    load_parser(settings_for(path), "cpu").probe()
+
+
+def test_a_program_for_pictures_of_another_size_is_named(tmp_path: Path) -> None:
+    path = save_program(Plain(), tmp_path / "n.pt2", side=96)
+    with pytest.raises(
+        WeightsError, match=r"takes pictures of 96 x 96, not 64 x 64; set model\.input_size = 96"
+    ):
+        load_parser(settings_for(path), "cpu").probe()
+
+
+def test_scores_in_another_form_are_named(tmp_path: Path) -> None:
+    path = save_program(Plain(answer="flat"), tmp_path / "n.pt2")
+    with pytest.raises(WeightsError, match=r"answers \(1, 12288\), not \(1, 3, 64, 64\)"):
+        load_parser(settings_for(path), "cpu").probe()
+
+
+def test_weights_that_name_other_classes_than_configured_are_refused() -> None:
+    with pytest.raises(WeightsError, match=r"its classes are background, skin, .*; set model\.classes"):
+        load_parser(ModelSettings(classes=("background", "cat")), "cpu")
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.pt2", "a.pth"])
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"PK\x03\x04" + bytes(60), b"\x08\x07\x12\x04junk"])
+def test_damaged_files_are_refused_with_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    if name.endswith(".onnx"):
+        pytest.importorskip("onnxruntime", reason="needs maskdrop[onnx]")
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(WeightsError) as caught:
+        load_network(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "; " in message
+    assert "\n" not in message
+
+
+# Nothing that could run code.
+
+
+class Hostile:
+    """Runs a command wherever it is unpickled by a careless program."""
+
+    def __init__(self, victim: Path) -> None:
+        self._victim = victim
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"touch {self._victim}",)
+
+
+def altered(source: Path, target: Path, change: Callable[[str, bytes], bytes | None], **more: bytes) -> Path:
+    """A copy of an archive with some files changed, left out (None) or added, as torch would read it."""
+    with zipfile.ZipFile(source) as before, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as after:
+        root = before.namelist()[0].split("/")[0]
+        for name in before.namelist():
+            content = change(name, before.read(name))
+            if content is not None:
+                after.writestr(name, content)
+        for name, content in more.items():
+            after.writestr(f"{root}/{name}", content)
+    return target
+
+
+def in_model(replace: str, by: str) -> Callable[[str, bytes], bytes]:
+    def change(name: str, content: bytes) -> bytes:
+        if not name.endswith("models/model.json"):
+            return content
+        text = content.decode()
+        assert replace in text
+        return text.replace(replace, by).encode()
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_program(Plain(), tmp_path_factory.mktemp("program") / "net.pt2")
+
+
+def test_hostile_pickles_in_a_program_run_nothing(tmp_path: Path, program: Path) -> None:
+    victim = tmp_path / "victim"
+    zipped = io.BytesIO()
+    torch.save(Hostile(victim), zipped)
+
+    def poison(name: str, content: bytes) -> bytes:
+        return zipped.getvalue() if name.endswith("sample_inputs/model.pt") else content
+
+    path = altered(program, tmp_path / "bad.pt2", poison)
+    with pytest.raises(WeightsError, match="refused, for it holds a pickle of more than tensors"):
+        load_network(path)
+    assert not victim.exists()
+    # The danger is real: torch's own loader runs it.
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it fails with after having run it
+        torch.export.load(path)
+    assert victim.exists()
+
+
+@pytest.mark.parametrize(
+    "where", ["data/constants/custom_obj_0", "data/aotinductor/m/x.so", "extra/a", "x.py"]
+)
+def test_files_that_a_plain_program_lacks_are_refused(tmp_path: Path, program: Path, where: str) -> None:
+    content = pickle.dumps(Hostile(tmp_path / "victim"))
+    path = altered(program, tmp_path / "bad.pt2", lambda _, data: data, **{where: content})
+    with pytest.raises(WeightsError, match="which a plain program doesn't"):
+        load_network(path)
+
+
+@pytest.mark.parametrize(
+    ("replace", "by", "said"),
+    [
+        ("torch.ops.aten.conv2d.default", "torch.hub.load", "calls 'torch.hub.load'"),
+        ("torch.ops.aten.conv2d.default", "torch.ops.aten.from_file.default", "calls"),
+        ("torch.ops.aten.conv2d.default", "math.__loader__", "calls"),
+        ('"guards_code": []', '"guards_code": ["__import__(\'os\').abort()"]', "guards written as code"),
+        ("Symbol('s77', positive=True, integer=True)", "__import__('os').abort()", "no plain arithmetic"),
+    ],
+)
+def test_code_in_a_program_is_refused(
+    tmp_path: Path, program: Path, replace: str, by: str, said: str
+) -> None:
+    with zipfile.ZipFile(program) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith("models/model.json")]
+        text = archive.read(name).decode()
+    if replace.startswith("Symbol"):  # its number differs between versions of torch
+        start = text.index("Symbol('")
+        replace = text[start : text.index(")", start) + 1]
+    path = altered(program, tmp_path / "bad.pt2", in_model(replace, by))
+    with pytest.raises(WeightsError, match="refused, for it ") as caught:
+        load_network(path)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("s77", True),
+        ("2*s0 - 1", True),
+        ("Max(1, s77 - 2)", True),
+        ("Add(Symbol('s77', positive=True, integer=True), Integer(-2))", True),
+        ("__import__('os').system('true')", False),
+        ("exit()", False),
+        ("s0.__class__", False),
+        ("(lambda: 1)()", False),
+        ("Symbol('__import__')", False),
+        ("Symbol('s1', x=print(1))", False),
+        ("[s0 for s0 in (1,)]", False),
+        ("x", False),
+        ("'text'", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_plain_expressions(text: object, plain: bool) -> None:
+    assert is_plain_expression(text) is plain
+
+
+@given(st.text(alphabet="s0123456789+-*/()[]{}.,_' aSymbolMaxeval:=", max_size=40))
+def test_a_plain_expression_has_no_names_but_sizes_and_functions(text: str) -> None:
+    if is_plain_expression(text):
+        names = {"Max": max, "Min": min, "Mod": divmod, **{f"{c}{n}": 1 for c in "su" for n in range(10)}}
+        words = "".join(c if c.isalnum() or c == "_" else " " for c in text).split()
+        assert all(w.isdigit() or w in names or w[0] in "su" or w == "Symbol" for w in words)
+
+
+# From the command line.
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "maskdrop", "model", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+    )
+
+
+def test_show() -> None:
+    done = command("show")
+    assert done.returncode == 0, done.stderr
+    loaded = load_network(embedded_weights())
+    count = sum(tensor.numel() for tensor in loaded.network.parameters())
+    for part in (
+        f"{count:,}",
+        f"{loaded.size / 1e6:.2f} MB",
+        "float16",
+        "necklace",
+        "non-commercial",
+        loaded.sha256,
+    ):
+        assert part in done.stdout
+
+
+def test_check_of_the_embedded_weights_and_of_random_ones(tiny_weights: Path) -> None:
+    good = command("check")
+    assert good.returncode == 0, good.stderr
+    assert "fit for use" in good.stdout
+    random = command("check", str(tiny_weights))
+    assert random.returncode == 1
+    assert "of the known picture's labels are right" in random.stderr
+    assert random.stderr.count("\n") == 1
+
+
+def test_export_and_install(tmp_path: Path) -> None:
+    target, state = tmp_path / "face.pt2", tmp_path / "state"
+    done = command("export", str(target))
+    assert done.returncode == 0, done.stderr
+    done = command("install", str(target), "--state", str(state))
+    assert done.returncode == 0, done.stderr
+    (installed,) = (state / "weights").iterdir()
+    assert f'weights = "{installed}"' in done.stdout
+    assert installed.read_bytes() == target.read_bytes()
+    assert load_network(target).sha256[:12] in installed.name
+
+
+def test_what_fails_the_check_is_not_installed(tmp_path: Path, tiny_weights: Path) -> None:
+    done = command("install", str(tiny_weights), "--state", str(tmp_path / "state"))
+    assert done.returncode == 1
+    assert "not installed" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["show", "/nowhere.pth"], 1, "/nowhere.pth: No such file"),
+        (["export", "/tmp/x.docx"], 1, "choose .onnx, .pt2, .safetensors"),
+        (["check", "--config", "/nowhere.toml"], 78, "/nowhere.toml"),
+    ],
+)
+def test_commands_fail_with_one_line(arguments: list[str], code: int, said: str) -> None:
+    done = command(*arguments)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert done.stderr.startswith("maskdrop: ")
+    assert done.stderr.count("\n") == 1
