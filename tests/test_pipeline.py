@@ -58,7 +58,7 @@ def test_what_a_dead_worker_held_goes_round_again_in_order_and_only_work_counts(
         pipeline.assign(Step.INFER, "infer-0")
     for number in (1, 2):
         pipeline.begin(number)
-    held = pipeline.lost("infer-0", "signal 9 (SIGKILL)", max_attempts=3)
+    held = pipeline.lost("infer-0", "WorkerDied", "signal 9 (SIGKILL)", max_attempts=3)
     assert [(flight.number, flight.attempts) for flight in held] == [(1, 1), (2, 1), (3, 0), (4, 0)]
     assert [pipeline.assign(Step.INFER, "infer-0").number for _ in range(5)] == [1, 2, 3, 4, 5]
 
@@ -70,16 +70,45 @@ def test_a_picture_that_kills_is_condemned_only_when_it_was_alone() -> None:
         for number in (1, 2):
             pipeline.assign(Step.INFER, "infer-0")
             pipeline.begin(number)
-        assert all(f.step is Step.INFER for f in pipeline.lost("infer-0", "signal 11 (SIGSEGV)", 2))
+        assert all(
+            f.step is Step.INFER for f in pipeline.lost("infer-0", "WorkerDied", "signal 11 (SIGSEGV)", 2)
+        )
     pipeline.assign(Step.INFER, "infer-0")
     pipeline.begin(1)
-    (guilty,) = pipeline.lost("infer-0", "signal 11 (SIGSEGV)", 2)
+    (guilty,) = pipeline.lost("infer-0", "WorkerDied", "signal 11 (SIGSEGV)", 2)
     assert guilty.step is Step.QUARANTINE
     task = pipeline.assign(Step.QUARANTINE, "save-0").task()
     assert isinstance(task, Quarantine)
     assert (task.fault.error, task.fault.stage, task.attempts) == ("WorkerDied", Stage.INFER, 4)
     assert "signal 11 (SIGSEGV)" in task.fault.message
     assert pipeline[2].step is Step.INFER
+
+
+def test_attempts_count_anew_in_each_step_so_that_a_batch_is_not_punished() -> None:
+    pipeline = Pipeline(4)
+    to_infer(pipeline, 2)
+    for number in (1, 2):
+        pipeline.assign(Step.INFER, "infer-0")
+        pipeline.begin(number)
+    pipeline.lost("infer-0", "WorkerDied", "signal 9 (SIGKILL)", 2)
+    assert pipeline.assign(Step.INFER, "infer-0").number == 1
+    pipeline.begin(1)
+    pipeline.inferred(1, 1.0)
+    assert pipeline[1].attempts == 0
+    pipeline.assign(Step.SAVE, "save-0")
+    (flight,) = pipeline.lost("save-0", "WorkerDied", "signal 9 (SIGKILL)", 2)
+    assert (flight.step, flight.attempts) == (Step.SAVE, 1)
+
+
+def test_the_reason_of_a_hang_names_it() -> None:
+    pipeline = Pipeline(1)
+    accept(pipeline, 1)
+    for _ in range(2):
+        pipeline.assign(Step.PREPARE, "preprocess-0")
+        (flight,) = pipeline.lost("preprocess-0", "StageTimeout", "nothing heard for 3 s", 2)
+    assert flight.fault is not None
+    assert (flight.fault.error, flight.attempts) == ("StageTimeout", 2)
+    assert "nothing heard for 3 s" in flight.fault.message
 
 
 def test_a_death_while_quarantining_never_gives_up() -> None:
@@ -89,7 +118,7 @@ def test_a_death_while_quarantining_never_gives_up() -> None:
     pipeline.condemn(flight.number, FAULT)
     for _ in range(5):
         pipeline.assign(Step.QUARANTINE, "save-0")
-        (after,) = pipeline.lost("save-0", "exit code 1", 3)
+        (after,) = pipeline.lost("save-0", "WorkerDied", "exit code 1", 3)
         assert (after.step, after.fault) == (Step.QUARANTINE, FAULT)
 
 
@@ -125,7 +154,9 @@ def test_no_slot_is_shared_or_lost_and_every_flight_has_one_place(slots: int, se
         elif action < 0.9 and held[worker]:
             end_step(held[worker].pop(chance.randrange(len(held[worker]))))
         elif action >= 0.95:
-            assert [flight.number for flight in pipeline.lost(worker, "signal 9", 2)] == sorted(held[worker])
+            assert [flight.number for flight in pipeline.lost(worker, "WorkerDied", "signal 9", 2)] == sorted(
+                held[worker]
+            )
             held[worker].clear()
 
         in_flight = [number for number in range(1, accepted + 1) if number in pipeline]

@@ -21,6 +21,9 @@ PLAIN_SHARE = 0.3
 FAR_SHARE = 0.15
 """Pictures that are shrunk to between a half and a third of the frame."""
 
+GROUP_SHARE = 0.06
+"""Views that become pictures of four people."""
+
 
 def mirror_table() -> Tensor:
     """Each label's label in a mirrored picture: left and right change places."""
@@ -52,7 +55,8 @@ def random_view(pictures: Tensor, labels: Tensor, size: int, mirrored: Tensor) -
     view = torch.where(outside, _backdrop(floats, size), view)
     target = target.squeeze(1).long()
     target[flip] = mirrored[target[flip]]
-    return worn(recoloured(view)), target
+    view, target = with_groups(recoloured(view), target)
+    return worn(view), target
 
 
 def _placements(count: int, flip: Tensor) -> Tensor:
@@ -80,6 +84,22 @@ def _backdrop(pictures: Tensor, size: int) -> Tensor:
     coarse = coarse[:, :, torch.randperm(cells)]
     smooth = functional.interpolate(coarse, (size, size), mode="bilinear", align_corners=False)
     return smooth + torch.randn_like(smooth) * (torch.rand(len(smooth), 1, 1, 1) * 20)
+
+
+def with_groups(view: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Some views replaced by four of the batch, each at half its size: pictures of several people."""
+    views, targets = [], []
+    for index, chance in enumerate(torch.rand(len(view)).tolist()):
+        if chance >= GROUP_SHARE:
+            views.append(view[index])
+            targets.append(target[index])
+            continue
+        four = torch.randint(len(view), (4,))
+        half = functional.interpolate(view[four], scale_factor=0.5, mode="bilinear", antialias=True)
+        parts = target[four, ::2, ::2]
+        views.append(torch.cat([torch.cat([half[0], half[1]], 2), torch.cat([half[2], half[3]], 2)], 1))
+        targets.append(torch.cat([torch.cat([parts[0], parts[1]], 1), torch.cat([parts[2], parts[3]], 1)]))
+    return torch.stack(views), torch.stack(targets)
 
 
 def recoloured(view: Tensor) -> Tensor:

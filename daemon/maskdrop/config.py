@@ -132,6 +132,7 @@ class WorkerSettings(Section):
     max_batch: Annotated[int, Field(ge=1, le=512)] | Auto = "auto"
     max_wait_ms: Annotated[float, Field(ge=0, le=10_000)] = 5.0
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 3
+    stage_timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 120.0
 
 
 class SaveSettings(Section):

@@ -141,7 +141,18 @@ def decode(content: bytes, settings: DecodeSettings) -> Image.Image:
         problem = f"not a picture of a format in decode.formats ({', '.join(formats)})"
         raise BrokenPicture(type(error).__name__, problem) from error
     except Exception as error:  # decoders raise every kind of error on damaged input
+        refuse_want_of_memory(error)
         raise BrokenPicture(type(error).__name__, str(error) or type(error).__name__) from error
+
+
+def refuse_want_of_memory(error: Exception) -> None:
+    """Raise MemoryError if that is what a decoder or encoder means by its error.
+
+    Want of memory is not the picture's fault on the first try: it ends the worker and
+    counts as an attempt. Codecs tell it as an OSError of code -9 (``PIL.ImageFile.ERRORS``).
+    """
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        raise MemoryError(str(error) or "no memory for the picture") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -15,7 +15,7 @@ from maskdrop.folders import Folders
 from maskdrop.mask import cut_out, kept, over_black, overlay, scale_labels
 from maskdrop.outbox import OriginalChanged, Outbox, Result, identity_of, provenance
 from maskdrop.parts import Colour
-from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original
+from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original, refuse_want_of_memory
 from maskdrop.quarantine import quarantine
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
@@ -129,6 +129,7 @@ class Saver:
         try:
             image.save(buffer, form, quality=self._settings.save.quality, exif=provenance(facts.sha256))
         except (OSError, ValueError) as error:  # such as WebP's limit of 16,383 pixels a side
+            refuse_want_of_memory(error)
             problem = f"can't be written as {form}: {error}; choose another save.format"
             raise BrokenPicture(type(error).__name__, problem) from error
         return buffer.getvalue()

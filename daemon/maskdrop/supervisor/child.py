@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from dataclasses import dataclass
 from enum import Enum
 from multiprocessing.connection import Connection
 from typing import Any
@@ -11,7 +12,7 @@ import torch.multiprocessing
 
 from maskdrop.log import LineBuffer
 from maskdrop.ticket import Report, Stage, Task
-from maskdrop.topology.worker import Workplace, work
+from maskdrop.topology.worker import EX_OUT_OF_MEMORY, Workplace, work
 
 _READ_SIZE = 65_536
 
@@ -24,6 +25,26 @@ class ChildState(Enum):
     DEAD = "dead"
 
 
+class Ending(Enum):
+    """Ways for a worker to end; the value is the error that a reason file names."""
+
+    DIED = "WorkerDied"
+    HUNG = "StageTimeout"
+    UNFIT = "Unfit"
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a worker ended, and the cause in words."""
+
+    ending: Ending
+    cause: str
+
+    def __str__(self) -> str:
+        told = {Ending.DIED: "died of", Ending.HUNG: "was hung and killed:", Ending.UNFIT: "can't work:"}
+        return f"{told[self.ending]} {self.cause}"
+
+
 class Child:
     """A started worker process and the pipes that nobody else reads or writes.
 
@@ -31,12 +52,15 @@ class Child:
     and no half-read message is left for another one.
     """
 
-    def __init__(self, workplace: Workplace) -> None:
+    def __init__(self, workplace: Workplace, now: float) -> None:
         """Start the process."""
         self.stage: Stage = workplace.stage
         self.name = workplace.name
         self.device = workplace.device
         self.state = ChildState.STARTING
+        self.heard_at = now
+        """When it started, last reported, or got its first ticket after it held none."""
+        self._verdict: Death | None = None
         context = torch.multiprocessing.get_context("spawn")
         theirs_tasks, self._tasks = context.Pipe(duplex=False)
         self.reports, theirs_reports = context.Pipe(duplex=False)
@@ -96,7 +120,17 @@ class Child:
     def kill(self) -> None:
         self._process.kill()
 
-    def bury(self) -> str:
+    def end(self, verdict: Death) -> None:
+        """Kill it, and give this as what it died of."""
+        self._verdict = verdict
+        self.kill()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it was killed by `end`, and its death is not yet dealt with."""
+        return self._verdict is not None
+
+    def bury(self) -> Death:
         """Collect the dead process, close its pipes and tell what it died of."""
         self._process.join()
         code = self._process.exitcode
@@ -105,7 +139,7 @@ class Child:
             pipe.close()
         self._process.close()
         self.state = ChildState.DEAD
-        return cause_of_death(code)
+        return self._verdict or Death(Ending.DIED, cause_of_death(code))
 
 
 def cause_of_death(code: int | None) -> str:
@@ -115,6 +149,8 @@ def cause_of_death(code: int | None) -> str:
             return f"signal {-code} ({signal.Signals(-code).name})"
         except ValueError:
             return f"signal {-code}"
+    if code == EX_OUT_OF_MEMORY:
+        return f"want of memory (exit code {code})"
     return f"exit code {code}"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from maskdrop.config import Settings
 from maskdrop.health import WorkerHealth
 from maskdrop.inbox.lock import InboxLock
-from maskdrop.supervisor.child import Child, ChildState
+from maskdrop.supervisor.child import Child, ChildState, Death
 from maskdrop.supervisor.plan import Plan
 from maskdrop.ticket import Stage
 from maskdrop.topology.slots import Slots
@@ -19,6 +19,13 @@ LONGEST_WAIT_S = 30.0
 """A worker that dies before it was ready is started again after waits that double between these."""
 
 
+def wait_before_start(failed_starts: int) -> float:
+    """Seconds to wait after so many starts in a row that failed: 0, 0.5, 1, 2, … 30, 30."""
+    if failed_starts == 0:
+        return 0.0
+    return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failed_starts - 1, 16))
+
+
 @dataclass
 class Place:
     """A worker's place: it stays when the worker in it dies and another one takes over."""
@@ -29,7 +36,8 @@ class Place:
     failed_starts: int = 0
     start_at: float = 0.0
     last_pid: int = 0
-    last_cause: str = ""
+    last_death: Death | None = None
+    was_ready: bool = False
 
 
 class Crew:
@@ -52,7 +60,12 @@ class Crew:
         return [place.child for place in self.places if place.child is not None]
 
     def ready(self, stage: Stage) -> list[Child]:
-        return [c for c in self.children if c.stage is stage and c.state is ChildState.READY]
+        """Workers of a stage that can be given tickets."""
+        return [
+            child
+            for child in self.children
+            if child.stage is stage and child.state is ChildState.READY and not child.is_ended
+        ]
 
     @property
     def all_ready(self) -> bool:
@@ -63,15 +76,19 @@ class Crew:
         """Why the daemon is degraded: a worker that can't start."""
         for place in self.places:
             if place.failed_starts:
-                return f"worker {place.workplace.name} died while starting: {place.last_cause}"
+                return f"worker {place.workplace.name}, while starting, {place.last_death}"
         return None
+
+    def was_ready(self, child: Child) -> bool:
+        """Whether this worker, or one before it in its place, could work as configured."""
+        return self._place_of(child).was_ready
 
     def start_due(self, now: float) -> list[Child]:
         """Start the workers whose time has come, and return them."""
         started = []
         for place in self.places:
             if place.child is None and now >= place.start_at:
-                place.child = Child(place.workplace)
+                place.child = Child(place.workplace, now)
                 place.last_pid = place.child.pid
                 started.append(place.child)
         return started
@@ -83,9 +100,10 @@ class Crew:
 
     def note_ready(self, child: Child) -> None:
         child.state = ChildState.READY
-        self._place_of(child).failed_starts = 0
+        place = self._place_of(child)
+        place.failed_starts, place.was_ready = 0, True
 
-    def note_death(self, child: Child, now: float) -> str:
+    def note_death(self, child: Child, now: float) -> Death:
         """Bury a dead worker and plan its successor's start.
 
         Returns:
@@ -93,15 +111,12 @@ class Crew:
         """
         place = self._place_of(child)
         was_ready = child.state is ChildState.READY
-        place.last_cause = child.bury()
+        place.last_death = child.bury()
         place.child = None
         place.restarts += 1
         place.failed_starts = 0 if was_ready else place.failed_starts + 1
-        wait = 0.0
-        if place.failed_starts:
-            wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(place.failed_starts - 1, 16))
-        place.start_at = now + wait
-        return place.last_cause
+        place.start_at = now + wait_before_start(place.failed_starts)
+        return place.last_death
 
     def kill_all(self) -> None:
         for child in self.children:

@@ -5,6 +5,7 @@ from typing import Any
 
 from maskdrop.log import FIELDS, relay
 from maskdrop.names import printable
+from maskdrop.supervisor.child import Death
 from maskdrop.supervisor.pipeline import Flight
 from maskdrop.supervisor.record import Record
 from maskdrop.ticket import Absence, Left, Quarantined, Saved
@@ -60,11 +61,11 @@ class Journal:
         fields = {"picture": name, "result": "left", "absence": report.absence.value}
         self._log(level, f"left {name}: {report.message}{again}", fields)
 
-    def died(self, worker: str, pid: int, cause: str, held: list[Flight]) -> None:
+    def died(self, worker: str, pid: int, death: Death, held: list[Flight]) -> None:
         self.record.retried += len(held)
         pictures = ", ".join(printable(flight.ticket.path) for flight in held) or "nothing"
-        fields = {"worker": worker, "pid": pid, "cause": cause, "retried": len(held)}
-        self._log(logging.ERROR, f"worker {worker} (pid {pid}) died of {cause}; it held {pictures}", fields)
+        fields = {"worker": worker, "pid": pid, "cause": death.cause, "retried": len(held)}
+        self._log(logging.ERROR, f"worker {worker} (pid {pid}) {death}; it held {pictures}", fields)
 
     def relay(self, worker: str, lines: list[str]) -> None:
         """Log what a worker wrote."""

@@ -31,7 +31,8 @@ class Flight:
         step: what is next, or being done if a worker has it.
         worker: name of the worker that holds it, None while it waits.
         working: whether that worker is at this very picture, or has it queued.
-        attempts: how often a worker died at it.
+        attempts: how often a worker died at it in this step. Each step counts anew: a picture
+            that got through the step where a worker died was not the cause.
         milliseconds: time spent in each stage so far.
     """
 
@@ -129,7 +130,9 @@ class Pipeline:
 
     def condemn(self, number: int, fault: Fault) -> None:
         """The picture goes to quarantine."""
+        attempts = self._flights[number].attempts
         self._queue(self._change(number, fault=fault), Step.QUARANTINE)
+        self._change(number, attempts=attempts)  # for the reason file
 
     def put_back(self, number: int) -> None:
         """The step could not be done now; it is the first to be tried again."""
@@ -147,11 +150,15 @@ class Pipeline:
     def held_by(self, worker: str) -> list[Flight]:
         return [self._flights[number] for number in sorted(self._held[worker])]
 
-    def lost(self, worker: str, cause: str, max_attempts: int) -> list[Flight]:
+    def lost(self, worker: str, error: str, cause: str, max_attempts: int) -> list[Flight]:
         """A worker died: what it held goes round again, at the step it was in.
 
         Pictures it was at count an attempt. After the last one, if the worker was at
         nothing else, the picture is condemned.
+
+        Args:
+            error: name of the fault of a picture that is condemned.
+            cause: what the worker died of, in words.
 
         Returns:
             The flights that it held, as they are now.
@@ -164,14 +171,14 @@ class Pipeline:
             self.put_back(flight.number)
             alone = flight.working and at_work == 1
             if alone and attempts >= max_attempts and flight.step is not Step.QUARANTINE:
-                message = f"the {flight.step.value} worker died at it {attempts} times, last of {cause}"
-                self.condemn(flight.number, Fault(flight.step.stage, "WorkerDied", message))
+                message = f"the {flight.step.value} worker was lost at it in {attempts} tries; last: {cause}"
+                self.condemn(flight.number, Fault(flight.step.stage, error, message))
         return [self._flights[flight.number] for flight in held]
 
     def _queue(self, flight: Flight, step: Step, **milliseconds: float) -> None:
         self._leave_place(flight)
         times = {**flight.milliseconds, **milliseconds}
-        self._change(flight.number, step=step, worker=None, working=False, milliseconds=times)
+        self._change(flight.number, step=step, worker=None, working=False, attempts=0, milliseconds=times)
         self._waiting[step].append(flight.number)
 
     def _leave_place(self, flight: Flight) -> None:

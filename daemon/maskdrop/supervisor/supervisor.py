@@ -26,9 +26,11 @@ from maskdrop.health import State
 from maskdrop.inbox.intake import Intake
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.names import printable
-from maskdrop.supervisor.child import Child
+from maskdrop.supervisor.child import Child, Death, Ending
 from maskdrop.supervisor.crew import Crew
+from maskdrop.supervisor.dispatch import Dispatch
 from maskdrop.supervisor.journal import Journal
+from maskdrop.supervisor.patience import Patience, overslept
 from maskdrop.supervisor.pipeline import Pipeline, Step
 from maskdrop.supervisor.plan import Plan
 from maskdrop.supervisor.pulse import Model, Pulse
@@ -73,6 +75,8 @@ class Supervisor:
         self._crew = Crew(settings, plan, slots, lock)
         self._journal = Journal()
         self._pulse = Pulse(settings)
+        self._dispatch = Dispatch(self._intake, self._pipeline, self._crew, self._journal, plan.max_batch)
+        self._patience = Patience(settings.workers.stage_timeout_s)
         self._stall = Stall()
         self._model = Model()
         self._was_ready = False
@@ -86,19 +90,31 @@ class Supervisor:
         self._intake.start()
         self._beat(time.monotonic())
         while not self._is_over():
-            for key, _ in self._selector.select(self._wait(time.monotonic())):
-                if self._selector.get_map().get(key.fd) is key:  # not unregistered by one before it
-                    key.data()
+            self._take_in()
             now = time.monotonic()
             self._heed_signals(now)
             if self._drain_deadline is None:
                 self._intake.advance(now)
             self._start_workers(now)
-            self._dispatch(now)
+            self._move_on(now)
             self._beat(now)
         self._intake.stop()
         self._write_health(State.STOPPED, self._stop_reason())
         return self._exit_code
+
+    def _take_in(self) -> None:
+        """Wait for whatever comes first and handle all that came, then end the workers that are late."""
+        began = time.monotonic()
+        wanted = self._wait(began)
+        events = self._selector.select(wanted)
+        now = time.monotonic()
+        for key, _ in events:
+            if self._selector.get_map().get(key.fd) is key:  # not unregistered by one before it
+                key.data()
+        if overslept(wanted, now - began):
+            for child in self._crew.children:
+                child.heard_at = now
+        self._end_late_workers(now)
 
     # What is next in time.
 
@@ -109,6 +125,7 @@ class Supervisor:
         deadlines: list[float | None] = [self._pulse.next_at]
         if not self._stopping:
             deadlines += [self._crew.next_start(), self._stall.next_try]
+            deadlines += [self._deadline_of(child) for child in self._crew.children]
         if self._exit_code == EX_OK:
             deadlines.append(self._drain_deadline)
         waits = [deadline - now for deadline in deadlines if deadline is not None]
@@ -168,6 +185,18 @@ class Supervisor:
             register(child.stderr, data=partial(self._on_lines, child))
             register(child.sentinel, data=partial(self._on_death, child))
 
+    def _deadline_of(self, child: Child) -> float | None:
+        """When the worker is late, if something is expected of it."""
+        if child.is_ended:
+            return None
+        return self._patience.deadline(child.state, bool(self._pipeline.held_by(child.name)), child.heard_at)
+
+    def _end_late_workers(self, now: float) -> None:
+        for child in self._crew.children:
+            deadline = self._deadline_of(child)
+            if deadline is not None and now >= deadline:
+                child.end(Death(Ending.HUNG, self._patience.verdict(child.state)))
+
     def _on_lines(self, child: Child) -> None:
         lines = child.lines()
         if lines is None:
@@ -180,6 +209,7 @@ class Supervisor:
         if report is None:
             self._selector.unregister(child.reports)
         else:
+            child.heard_at = time.monotonic()
             self._handle(child, report)
 
     def _on_death(self, child: Child) -> None:
@@ -190,11 +220,12 @@ class Supervisor:
             if end in self._selector.get_map():
                 self._selector.unregister(end)
         pid = child.pid
-        cause = self._crew.note_death(child, time.monotonic())
+        death = self._crew.note_death(child, time.monotonic())
         if self._stopping:
             return
-        held = self._pipeline.lost(child.name, cause, self._settings.workers.max_attempts)
-        self._journal.died(child.name, pid, cause, held)
+        most = self._settings.workers.max_attempts
+        held = self._pipeline.lost(child.name, death.ending.value, death.cause, most)
+        self._journal.died(child.name, pid, death, held)
 
     # Reports.
 
@@ -203,10 +234,7 @@ class Supervisor:
             case Ready():
                 self._on_ready(child, report)
             case Unfit():
-                logger.error("%s", report.message)
-                self._exit_code = EX_CONFIG
-                self._stopping = True
-                self._crew.kill_all()
+                self._on_unfit(child, report)
             case Prepared():
                 self._pipeline.prepared(report.number, report.facts, report.milliseconds)
             case Refused():
@@ -248,6 +276,16 @@ class Supervisor:
                 self._plan.slots,
             )
 
+    def _on_unfit(self, child: Child, report: Unfit) -> None:
+        """A daemon that never worked ends; one that did waits for what was spoilt to be mended."""
+        if self._was_ready or self._crew.was_ready(child):
+            child.end(Death(Ending.UNFIT, report.message))
+            return
+        logger.error("%s", report.message)
+        self._exit_code = EX_CONFIG
+        self._stopping = True
+        self._crew.kill_all()
+
     def _on_left(self, report: Left) -> None:
         flight = self._pipeline.finish(report.number)
         self._journal.left(flight, report)
@@ -271,43 +309,16 @@ class Supervisor:
 
     # Moving tickets along.
 
-    def _dispatch(self, now: float) -> None:
+    def _move_on(self, now: float) -> None:
+        give = self._dispatch.give
         if self._drain_deadline is None and self._stall.reason is None:
-            self._accept(now)
-        self._give(Stage.PREPROCESS, (Step.PREPARE,))
-        self._give_batches()
+            self._dispatch.accept(now)
+        give(Stage.PREPROCESS, (Step.PREPARE,), now)
+        self._dispatch.give_batches(now)
         if self._stall.reason is None or self._drain_deadline is not None:
-            self._give(Stage.SAVE, (Step.QUARANTINE, Step.SAVE))
+            give(Stage.SAVE, (Step.QUARANTINE, Step.SAVE), now)
         elif self._stall.may_try(now):
-            self._give(Stage.SAVE, (Step.QUARANTINE, Step.SAVE), most=1)
-
-    def _accept(self, now: float) -> None:
-        while self._pipeline.free_slots and (candidate := self._intake.take()) is not None:
-            self._pipeline.accept(candidate, now)
-            self._journal.accepted()
-
-    def _give(self, stage: Stage, steps: tuple[Step, ...], most: int | None = None) -> None:
-        """Give each idle worker of a stage one ticket, the first step's first."""
-        idle = [child for child in self._crew.ready(stage) if not self._pipeline.held_by(child.name)]
-        for child in idle[:most]:
-            step = next((step for step in steps if self._pipeline.waiting(step)), None)
-            if step is None:
-                return
-            child.send(self._pipeline.assign(step, child.name).task())
-
-    def _give_batches(self) -> None:
-        """Keep two batches with each inference worker: one computing, one gathering. A picture
-        at which a worker died goes alone.
-        """
-        for child in self._crew.ready(Stage.INFER):
-            held = self._pipeline.held_by(child.name)
-            while (flight := self._pipeline.next_for(Step.INFER)) is not None:
-                must_wait = flight.attempts > 0 or any(other.attempts > 0 for other in held)
-                if (held and must_wait) or len(held) >= 2 * self._plan.max_batch:
-                    break
-                assigned = self._pipeline.assign(Step.INFER, child.name)
-                held.append(assigned)
-                child.send(assigned.task())
+            give(Stage.SAVE, (Step.QUARANTINE, Step.SAVE), now, most=1)
 
     # State.
 

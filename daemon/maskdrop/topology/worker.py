@@ -19,6 +19,9 @@ from maskdrop.topology.slots import Slots
 
 _PR_SET_PDEATHSIG = 1
 
+EX_OUT_OF_MEMORY = 71
+"""Exit code of a worker that found no memory (EX_OSERR of sysexits.h)."""
+
 
 @dataclass(frozen=True)
 class Workplace:
@@ -76,6 +79,10 @@ def work(workplace: Workplace, tasks: Any, reports: Any, stderr: Any, supervisor
         stage.serve(workplace, Link(tasks, reports))
     except BrokenPipeError:
         logging.getLogger("maskdrop").debug("the supervisor is gone")
+    except MemoryError as error:
+        # Whoever's fault it is, a fresh process has the best chance; the supervisor counts the attempts.
+        logging.getLogger("maskdrop").error("no memory for what is in hand: %s", error)
+        sys.exit(EX_OUT_OF_MEMORY)
 
 
 def _die_with(supervisor: int) -> None:

@@ -1,0 +1,51 @@
+"""Who gets the next ticket: the inbox's pictures into flight, and flights to idle workers."""
+
+from maskdrop.inbox.intake import Intake
+from maskdrop.supervisor.child import Child
+from maskdrop.supervisor.crew import Crew
+from maskdrop.supervisor.journal import Journal
+from maskdrop.supervisor.pipeline import Pipeline, Step
+from maskdrop.ticket import Stage
+
+
+class Dispatch:
+    """Moves tickets along, and owns nothing: flights are the pipeline's, workers the crew's."""
+
+    def __init__(
+        self, intake: Intake, pipeline: Pipeline, crew: Crew, journal: Journal, max_batch: int
+    ) -> None:
+        self._intake, self._pipeline, self._crew, self._journal = intake, pipeline, crew, journal
+        self._max_batch = max_batch
+
+    def accept(self, now: float) -> None:
+        """Take settled pictures while there are free slots."""
+        while self._pipeline.free_slots and (candidate := self._intake.take()) is not None:
+            self._pipeline.accept(candidate, now)
+            self._journal.accepted()
+
+    def give(self, stage: Stage, steps: tuple[Step, ...], now: float, most: int | None = None) -> None:
+        """Give each idle worker of a stage one ticket, the first step's first."""
+        idle = [child for child in self._crew.ready(stage) if not self._pipeline.held_by(child.name)]
+        for child in idle[:most]:
+            step = next((step for step in steps if self._pipeline.waiting(step)), None)
+            if step is None:
+                return
+            self._hand(step, child, now)
+
+    def give_batches(self, now: float) -> None:
+        """Keep two batches with each inference worker: one computing, one gathering. A picture
+        at which a worker died goes alone.
+        """
+        for child in self._crew.ready(Stage.INFER):
+            held = self._pipeline.held_by(child.name)
+            while (flight := self._pipeline.next_for(Step.INFER)) is not None:
+                must_wait = flight.attempts > 0 or any(other.attempts > 0 for other in held)
+                if (held and must_wait) or len(held) >= 2 * self._max_batch:
+                    break
+                self._hand(Step.INFER, child, now)
+                held = self._pipeline.held_by(child.name)
+
+    def _hand(self, step: Step, child: Child, now: float) -> None:
+        if not self._pipeline.held_by(child.name):
+            child.heard_at = now  # the wait for it begins with its first ticket
+        child.send(self._pipeline.assign(step, child.name).task())
