@@ -56,6 +56,11 @@ class FolderSettings(Section):
     def mode(self) -> int:
         return int(self.file_mode, 8)
 
+    @property
+    def folder_mode(self) -> int:
+        """Permissions of folders that are made: who may read a file may enter its folder."""
+        return self.mode | 0o700 | (self.mode & 0o444) >> 2
+
 
 class WatchSettings(Section):
     """How arrivals are seen."""

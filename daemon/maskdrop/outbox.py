@@ -6,6 +6,7 @@ that a name in use is only ever replaced by the same picture's result.
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -14,19 +15,18 @@ from pathlib import Path, PurePath
 from PIL import Image
 
 from maskdrop import __version__
+from maskdrop.beneath import identity_at, open_file, open_folder, split
+from maskdrop.claim import claim
 from maskdrop.config import FolderSettings
-from maskdrop.durable import FolderTrouble, make_subfolders, rename_new, sync_folder, write_synced
+from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, fit, numbered
-from maskdrop.ticket import Identity, Ticket
+from maskdrop.ticket import Ticket
 
 _DOCUMENT_NAME = 0x010D  # EXIF 2.32 / TIFF 6.0: the document this image was made from
 _SOFTWARE = 0x0131  # TIFF 6.0
 _SHORT_DIGEST = 8
-
-
-class OriginalChanged(Exception):
-    """The file in the inbox is gone, or not the one the result was made from."""
+_RESULT_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,27 @@ def provenance(sha256: str) -> Image.Exif:
 def source_of(result: Path) -> str | None:
     """The SHA-256 of the picture that a result was made from, or None where it doesn't say."""
     try:
-        with Image.open(result) as image:
-            name = str(image.getexif().get(_DOCUMENT_NAME, ""))
+        with open_folder(result.parent) as folder:
+            return _source_at(folder, result.name)
+    except OSError:
+        return None
+
+
+def _source_at(folder: int, name: str) -> str | None:
+    """The same of a name in a folder. Reads the file's headers alone: whatever lies there may be
+    anybody's, and made to be costly to decode.
+    """
+    try:
+        with open(open_file(folder, name), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            with Image.open(file, formats=_RESULT_FORMATS) as image:
+                exif = Image.Exif()
+                exif.load(image.info.get("exif", b""))
+                text = str(exif.get(_DOCUMENT_NAME, ""))
     except Exception:  # whatever lies there, it is not our result
         return None
-    return name.removeprefix("sha256:") if name.startswith("sha256:") else None
+    return text.removeprefix("sha256:") if text.startswith("sha256:") else None
 
 
 class Outbox:
@@ -60,7 +76,7 @@ class Outbox:
 
     def __init__(self, folders: Folders, settings: FolderSettings) -> None:
         self._folders = folders
-        self._mode = settings.mode
+        self._mode, self._folder_mode = settings.mode, settings.folder_mode
 
     def publish(self, ticket: Ticket, sha256: str, results: list[Result]) -> tuple[str, ...]:
         """Write the results, whole and synced, under names that replace no other picture's.
@@ -73,32 +89,32 @@ class Outbox:
         """
         relative = PurePath(ticket.path)
         try:
-            folder = make_subfolders(self._folders.outbox, Path(relative.parent))
-            names = [self._publish_one(folder, relative, ticket, sha256, result) for result in results]
-            sync_folder(folder)
+            with open_folder(self._folders.outbox, relative.parent, self._folder_mode) as folder:
+                names = [self._publish_one(folder, relative, ticket, sha256, result) for result in results]
+                sync_folder(folder)
         except OSError as error:
             raise FolderTrouble(f"outbox {self._folders.outbox}", error) from error
         return tuple(str(relative.parent / name) for name in names)
 
     def _publish_one(
-        self, folder: Path, relative: PurePath, ticket: Ticket, sha256: str, result: Result
+        self, folder: int, relative: PurePath, ticket: Ticket, sha256: str, result: Result
     ) -> str:
         key = hashlib.sha256(os.fsencode(ticket.path) + sha256.encode() + result.tail.encode()).hexdigest()
-        temporary = folder / f".maskdrop-{key[:32]}.tmp"
+        temporary = f".maskdrop-{key[:32]}.tmp"
         try:
-            write_synced(temporary, result.content, self._mode)
+            write_synced(folder, temporary, result.content, self._mode)
             for mark in _marks(sha256):
-                target = folder / fit(relative.stem, mark + result.tail)
+                name = fit(relative.stem, mark + result.tail)
                 try:
-                    rename_new(temporary, target)
+                    rename_new(folder, temporary, folder, name)
                 except FileExistsError:
-                    if not target.is_symlink() and source_of(target) == sha256:
-                        temporary.replace(target)
-                        return target.name
+                    if _source_at(folder, name) == sha256:
+                        rename_over(folder, temporary, name)
+                        return name
                 else:
-                    return target.name
+                    return name
         finally:
-            temporary.unlink(missing_ok=True)
+            remove(folder, temporary)
         raise AssertionError("marks never end")
 
     def put_away(self, ticket: Ticket) -> None:
@@ -106,37 +122,39 @@ class Outbox:
 
         Raises:
             OriginalChanged: the file in the inbox is not the ticket's any more.
+            OriginalStuck: it can't be moved.
             FolderTrouble: the archive can't take it now; it is still in the inbox.
         """
-        original = self._folders.inbox / ticket.path
-        if identity_of(original) != ticket.identity:
-            raise OriginalChanged
         archive = self._folders.archive
-        try:
-            if archive is None:
-                original.unlink()
-            else:
-                move_into(original, archive, ticket.path)
-            sync_folder(original.parent)
-        except OSError as error:
-            raise FolderTrouble(f"archive {archive}" if archive else f"inbox {original}", error) from error
+        with claim(self._folders.inbox, ticket) as claimed:
+            try:
+                if archive is None:
+                    os.unlink(claimed.name, dir_fd=claimed.folder)
+                else:
+                    move_into(claimed.folder, claimed.name, archive, ticket.path, self._folder_mode)
+            except OSError as error:
+                raise FolderTrouble(f"archive {archive or self._folders.inbox}", error) from error
 
     def was_put_away(self, ticket: Ticket, sha256: str, tails: list[str]) -> bool:
         """Whether a worker that died had already put this very file away."""
         if self._folders.archive is not None:
             return found_in(self._folders.archive, ticket)
         relative = PurePath(ticket.path)
-        folder = self._folders.outbox / relative.parent
-        return all(self._published(folder, relative.stem, tail, sha256) for tail in tails)
+        try:
+            with open_folder(self._folders.outbox, relative.parent) as folder:
+                return all(_is_published(folder, relative.stem, tail, sha256) for tail in tails)
+        except OSError:
+            return False
 
-    def _published(self, folder: Path, stem: str, tail: str, sha256: str) -> bool:
-        for mark in _marks(sha256):
-            target = folder / fit(stem, mark + tail)
-            if not target.exists():
-                return False
-            if source_of(target) == sha256:
-                return True
-        raise AssertionError("marks never end")
+
+def _is_published(folder: int, stem: str, tail: str, sha256: str) -> bool:
+    for mark in _marks(sha256):
+        name = fit(stem, mark + tail)
+        if identity_at(folder, name) is None:
+            return False
+        if _source_at(folder, name) == sha256:
+            return True
+    raise AssertionError("marks never end")
 
 
 def _marks(sha256: str) -> Iterator[str]:
@@ -147,16 +165,8 @@ def _marks(sha256: str) -> Iterator[str]:
         yield f"~{sha256[:_SHORT_DIGEST]}-{number}"
 
 
-def identity_of(path: Path) -> Identity | None:
-    """The identity of a file, never following a link, or None where there is none."""
-    try:
-        return Identity.of(path.lstat())
-    except OSError:
-        return None
-
-
-def move_into(source: Path, base: Path, relative: str) -> str:
-    """Rename a file into a folder tree, under its own relative path or a numbered one.
+def move_into(folder: int, name: str, base: Path, relative: str, folder_mode: int) -> str:
+    """Rename a file into a folder tree, under a relative path or a numbered one.
 
     Returns:
         The path relative to the base.
@@ -164,25 +174,27 @@ def move_into(source: Path, base: Path, relative: str) -> str:
     Raises:
         OSError: it could not be moved, and is where it was.
     """
-    place = PurePath(relative)
-    folder = make_subfolders(base, Path(place.parent))
-    for name in numbered(place.name):
-        try:
-            rename_new(source, folder / name)
-        except FileExistsError:
-            continue
-        sync_folder(folder)
-        return str(place.parent / name)
+    parent, wanted = split(relative)
+    with open_folder(base, parent, folder_mode) as target:
+        for new_name in numbered(wanted):
+            try:
+                rename_new(folder, name, target, new_name)
+            except FileExistsError:
+                continue
+            sync_folder(target)
+            return str(PurePath(parent) / new_name)
     raise AssertionError("names never end")
 
 
 def found_in(base: Path, ticket: Ticket, limit: int = NAME_MAX) -> bool:
     """Whether the ticket's very file lies in a folder tree under one of its names."""
-    place = PurePath(ticket.path)
-    for name in numbered(place.name, limit):
-        identity = identity_of(base / place.parent / name)
-        if identity is None:
-            return False
-        if identity == ticket.identity:
-            return True
-    return False
+    try:
+        parent, wanted = split(ticket.path)
+        with open_folder(base, parent) as folder:
+            for name in numbered(wanted, limit):
+                identity = identity_at(folder, name)
+                if identity is None or identity == ticket.identity:
+                    return identity is not None
+    except OSError:
+        return False
+    raise AssertionError("names never end")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from maskdrop.beneath import open_file, open_folder, split
 from maskdrop.config import DecodeSettings
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
@@ -86,15 +87,16 @@ def prepare(task: Prepare, inbox: Path, settings: DecodeSettings, slots: Slots) 
 def read_original(inbox: Path, ticket: Ticket, max_bytes: int) -> bytes:
     """The whole content of the file that the ticket means.
 
-    Opened without following a link and without waiting for a FIFO's writer.
+    Opened without following a link anywhere on its path, and without waiting for a FIFO's writer.
 
     Raises:
         LeaveAlone: the file is gone, may not be read, or is not the one seen in the inbox.
         BrokenPicture: it is empty or larger than ``max_bytes``.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(inbox / ticket.path, flags)
+        parent, name = split(ticket.path)
+        with open_folder(inbox, parent) as folder:
+            descriptor = open_file(folder, name)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise LeaveAlone(Absence.GONE, "no such file any more") from error
     except OSError as error:

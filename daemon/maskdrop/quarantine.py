@@ -3,21 +3,27 @@
 import json
 import os
 from datetime import UTC, datetime
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
-from maskdrop.durable import FolderTrouble, make_subfolders, rename_new, sync_folder, write_synced
+from maskdrop.beneath import identity_at, open_file, open_folder, split
+from maskdrop.claim import Claimed, OriginalChanged, claim
+from maskdrop.config import FolderSettings
+from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, numbered, printable
-from maskdrop.outbox import OriginalChanged, found_in, identity_of
+from maskdrop.outbox import found_in
 from maskdrop.ticket import Fault, Identity, Ticket
 
 REASON_TAIL = ".reason.json"
 
 _LIMIT = NAME_MAX - len(REASON_TAIL)
+_LONGEST_REASON = 65_536
 
 
-def quarantine(folders: Folders, ticket: Ticket, fault: Fault, attempts: int, mode: int) -> str:
-    """Write the reason, then move the picture beside it.
+def quarantine(
+    folders: Folders, ticket: Ticket, fault: Fault, attempts: int, settings: FolderSettings
+) -> str:
+    """Claim the picture, write the reason, then move the picture beside it.
 
     The reason comes first: a crash in between leaves a reason whose picture is still in
     the inbox, and the next try finds and replaces it.
@@ -27,34 +33,45 @@ def quarantine(folders: Folders, ticket: Ticket, fault: Fault, attempts: int, mo
 
     Raises:
         OriginalChanged: the file in the inbox is not the ticket's any more.
+        OriginalStuck: it can't be moved.
         FolderTrouble: the quarantine can't take it now; it is still in the inbox.
     """
-    original = folders.inbox / ticket.path
-    if identity_of(original) != ticket.identity:
+    reason = json.dumps(_reason(ticket, fault, attempts), indent=2, ensure_ascii=False).encode() + b"\n"
+    parent, _ = split(ticket.path)
+    try:
+        with claim(folders.inbox, ticket) as claimed:
+            try:
+                with open_folder(folders.quarantine, parent, settings.folder_mode) as folder:
+                    name = _move(claimed, folder, ticket, reason, settings.mode)
+            except OSError as error:
+                raise FolderTrouble(f"quarantine {folders.quarantine}", error) from error
+    except OriginalChanged:
         if found_in(folders.quarantine, ticket, _LIMIT):
             return ticket.path
-        raise OriginalChanged
-    reason = json.dumps(_reason(ticket, fault, attempts), indent=2, ensure_ascii=False).encode() + b"\n"
-    relative = PurePath(ticket.path)
-    try:
-        folder = make_subfolders(folders.quarantine, Path(relative.parent))
-        temporary = folder / f".maskdrop-{os.getpid()}.tmp"
-        for name in numbered(relative.name, _LIMIT):
-            note = folder / (name + REASON_TAIL)
-            if os.path.lexists(folder / name) or (os.path.lexists(note) and not _is_reason_for(note, ticket)):
-                continue
-            write_synced(temporary, reason, mode)
-            temporary.replace(note)
-            try:
-                rename_new(original, folder / name)
-            except FileExistsError:
-                note.unlink()
-                continue
-            sync_folder(folder)
-            sync_folder(original.parent)
-            return str(relative.parent / name)
-    except OSError as error:
-        raise FolderTrouble(f"quarantine {folders.quarantine}", error) from error
+        raise
+    return str(PurePath(parent) / name)
+
+
+def _move(claimed: Claimed, folder: int, ticket: Ticket, reason: bytes, mode: int) -> str:
+    """Move a claimed picture into a folder of the quarantine, and return its name there."""
+    temporary = f".maskdrop-{os.getpid()}.tmp"
+    for name in numbered(claimed.name, _LIMIT):
+        note = name + REASON_TAIL
+        if identity_at(folder, name) is not None:
+            continue
+        if identity_at(folder, note) is not None and not _is_reason_for(folder, note, ticket):
+            continue
+        write_synced(folder, temporary, reason, mode)
+        rename_over(folder, temporary, note)
+        try:
+            rename_new(claimed.folder, claimed.name, folder, name)
+        except OSError as error:
+            remove(folder, note)
+            if not isinstance(error, FileExistsError):
+                raise
+            continue
+        sync_folder(folder)
+        return name
     raise AssertionError("names never end")
 
 
@@ -72,10 +89,11 @@ def _reason(ticket: Ticket, fault: Fault, attempts: int) -> dict[str, object]:
     }
 
 
-def _is_reason_for(note: Path, ticket: Ticket) -> bool:
+def _is_reason_for(folder: int, note: str, ticket: Ticket) -> bool:
     """Whether a reason without its picture was written for this very file."""
     try:
-        content = json.loads(note.read_bytes())
+        with open(open_file(folder, note), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+            content = json.loads(file.read(_LONGEST_REASON))
         seen = Identity(ticket.identity.device, content["inode"], content["size"], content["mtime_ns"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from maskdrop.beneath import identity_below
+from maskdrop.claim import OriginalChanged, OriginalStuck, is_claimed
 from maskdrop.config import Output, SaveSettings, Settings
 from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
 from maskdrop.mask import cut_out, kept, over_black, overlay, scale_labels
-from maskdrop.outbox import OriginalChanged, Outbox, Result, identity_of, provenance
+from maskdrop.outbox import Outbox, Result, provenance
 from maskdrop.parts import Colour
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original, refuse_want_of_memory
 from maskdrop.quarantine import quarantine
@@ -74,15 +76,15 @@ class Saver:
         began = time.monotonic()
         ticket = task.ticket
         try:
-            if identity_of(self._folders.inbox / ticket.path) != ticket.identity:
-                raise OriginalChanged
-            names = self._outbox.publish(ticket, task.facts.sha256, self._render(task))
+            names = self._publish(task)
             self._outbox.put_away(ticket)
         except OriginalChanged:
             tails = [tail_of(output, self._settings.save) for output in self._settings.save.outputs]
             if not self._outbox.was_put_away(ticket, task.facts.sha256, tails):
                 return Left(ticket.number, Absence.CHANGED, "gone or changed while it was processed")
             names = ()
+        except OriginalStuck as error:
+            return Left(ticket.number, Absence.UNREADABLE, str(error)[:MESSAGE_LIMIT])
         except LeaveAlone as error:
             return Left(ticket.number, error.absence, str(error)[:MESSAGE_LIMIT])
         except FolderTrouble as error:
@@ -95,13 +97,23 @@ class Saver:
         """Move a picture to quarantine."""
         ticket = task.ticket
         try:
-            mode = self._settings.folders.mode
-            name = quarantine(self._folders, ticket, task.fault, task.attempts, mode)
+            name = quarantine(self._folders, ticket, task.fault, task.attempts, self._settings.folders)
         except OriginalChanged:
             return Left(ticket.number, Absence.CHANGED, "gone or changed before it could be quarantined")
+        except OriginalStuck as error:
+            return Left(ticket.number, Absence.UNREADABLE, str(error)[:MESSAGE_LIMIT])
         except FolderTrouble as error:
             return Stalled(ticket.number, str(error)[:MESSAGE_LIMIT])
         return Quarantined(ticket.number, name)
+
+    def _publish(self, task: Save) -> tuple[str, ...]:
+        """The results' names; none where a worker that died had published them and come further."""
+        ticket, inbox = task.ticket, self._folders.inbox
+        if is_claimed(inbox, ticket):
+            return ()
+        if identity_below(inbox, ticket.path) != ticket.identity:
+            raise OriginalChanged
+        return self._outbox.publish(ticket, task.facts.sha256, self._render(task))
 
     def _render(self, task: Save) -> list[Result]:
         """Every configured result. The picture's own pixels are decoded again from the inbox:

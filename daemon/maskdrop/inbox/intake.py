@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from maskdrop.claim import put_all_back
 from maskdrop.config import WatchSettings
 from maskdrop.inbox.scan import Oddity, Seen, is_candidate, look, scan
 from maskdrop.inbox.settle import SettleTracker, Watched
@@ -61,7 +62,9 @@ class Intake:
         return len(self._tracker) + len(self._ready)
 
     def start(self) -> None:
-        """Watch, then scan, so that nothing can arrive unseen in between."""
+        """Put back what a daemon that died had claimed; watch, then scan, so that nothing can
+        arrive unseen in between."""
+        put_all_back(self._inbox)
         self._begin_scan(time.monotonic())
 
     def stop(self) -> None:
@@ -74,7 +77,7 @@ class Intake:
         events, overflowed = self._watch.take()
         for event in events:
             if event.is_folder:
-                if self._settings.recursive:
+                if is_candidate(event.path, self._settings.recursive):
                     self._next_scan = now
             elif is_candidate(event.path, self._settings.recursive):
                 self._see(look(self._inbox, event.path), now, _writing(event.change))
@@ -181,7 +184,7 @@ class Intake:
             self._ready_paths.add(watched.path)
 
     def _is_closed(self, watched: Watched, now: float) -> bool:
-        match writers_of(self._inbox / watched.path):
+        match writers_of(self._inbox, watched.path):
             case Writers.NONE:
                 return True
             case Writers.SOME:

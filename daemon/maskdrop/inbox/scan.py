@@ -4,8 +4,9 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
+from maskdrop.beneath import open_folder, split
 from maskdrop.ticket import Identity
 
 UNFINISHED = (".part", ".tmp", ".crdownload")
@@ -29,24 +30,20 @@ class Oddity:
 
 
 def is_candidate(path: str, recursive: bool) -> bool:
-    """Whether a relative path may be a picture, going by its name alone."""
-    parts = PurePath(path).parts
-    if not parts or (len(parts) > 1 and not recursive):
+    """Whether a relative path may be a picture, or a folder of pictures, going by its name alone."""
+    if not path or path.startswith(".") or "/." in path or (not recursive and "/" in path):
         return False
-    return not any(part.startswith(".") for part in parts) and not parts[-1].lower().endswith(UNFINISHED)
+    return not path.lower().endswith(UNFINISHED)
 
 
 def look(inbox: Path, path: str) -> Seen | Oddity | None:
-    """What lies at a relative path now, without following links; None: nothing, or a folder."""
+    """What lies at a relative path now, following no link; None: nothing, or a folder."""
     try:
-        status = (inbox / path).lstat()
+        parent, name = split(path)
+        with open_folder(inbox, parent) as folder:
+            return _seen(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
     except OSError:
         return None
-    if stat.S_ISREG(status.st_mode):
-        return Seen(path, Identity.of(status))
-    if stat.S_ISDIR(status.st_mode):
-        return None
-    return Oddity(path, _KINDS.get(stat.S_IFMT(status.st_mode), "unknown kind of file"))
 
 
 def scan(inbox: Path, recursive: bool) -> Iterator[Seen | Oddity]:
@@ -59,22 +56,44 @@ def scan(inbox: Path, recursive: bool) -> Iterator[Seen | Oddity]:
     while waiting:
         folder = waiting.pop()
         try:
-            entries = os.scandir(inbox / folder)
+            for found in _scan_one(inbox, folder, recursive):
+                if isinstance(found, str):
+                    waiting.append(found)
+                else:
+                    yield found
         except OSError:
             if folder == "":
                 raise
-            continue
-        with entries:
-            for entry in entries:
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                if not is_candidate(path, recursive):
-                    continue
-                if recursive and entry.is_dir(follow_symlinks=False):
-                    waiting.append(path)
-                    continue
-                found = look(inbox, path)
+
+
+def _scan_one(inbox: Path, folder: str, recursive: bool) -> Iterator[Seen | Oddity | str]:
+    """The entries of one folder; sub-folders as their paths."""
+    with open_folder(inbox, folder) as descriptor, os.scandir(descriptor) as entries:
+        device = os.fstat(descriptor).st_dev
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if not is_candidate(path, recursive):
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISDIR(status.st_mode):
+                found = _seen(path, status)
                 if found is not None:
                     yield found
+            elif status.st_dev != device:
+                yield Oddity(path, "folder on another file system")
+            elif recursive:
+                yield path
+
+
+def _seen(path: str, status: os.stat_result) -> Seen | Oddity | None:
+    if stat.S_ISREG(status.st_mode):
+        return Seen(path, Identity.of(status))
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    return Oddity(path, _KINDS.get(stat.S_IFMT(status.st_mode), "unknown kind of file"))
 
 
 _KINDS = {

@@ -6,6 +6,8 @@ import os
 from enum import Enum
 from pathlib import Path
 
+from maskdrop.beneath import open_file, open_folder, split
+
 
 class Writers(Enum):
     """The kernel's answer."""
@@ -15,7 +17,7 @@ class Writers(Enum):
     UNKNOWN = "unknown"
 
 
-def writers_of(path: Path) -> Writers:
+def writers_of(inbox: Path, path: str) -> Writers:
     """Ask for a read lease, which the kernel grants only while nobody has the file open for
     writing (fcntl(2), F_SETLEASE), and give it back at once.
 
@@ -23,9 +25,10 @@ def writers_of(path: Path) -> Writers:
     daemon has no CAP_LEASE. The caller must ignore SIGIO: whoever opens the file for
     writing in that instant makes the kernel send one.
     """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags)
+        parent, name = split(path)
+        with open_folder(inbox, parent) as folder:
+            descriptor = open_file(folder, name)
     except OSError:
         return Writers.UNKNOWN
     try:

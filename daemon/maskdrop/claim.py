@@ -1,0 +1,135 @@
+"""Taking an original out of everybody's reach before its last move.
+
+Between a look at a file and its rename, its owner may put another file in its place; then
+a picture that nobody has processed would be archived or deleted. So the original is first
+renamed into a hidden folder of the inbox, looked at there, and only then moved on. What
+turns out to be another file goes back under its name. A crash in between leaves it in the
+hidden folder, that is, in the inbox: the next start puts it back.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskdrop.beneath import identity_at, identity_below, open_folder, split
+from maskdrop.durable import FolderTrouble, rename_new, sync_folder
+from maskdrop.names import numbered, printable
+from maskdrop.ticket import Ticket
+
+logger = logging.getLogger("maskdrop")
+
+CLAIMED = ".maskdrop.claimed"
+"""Hidden folder in the inbox: originals whose last move is under way, by their paths in the inbox."""
+
+_OURS_ALONE = 0o700
+_ANYBODYS = 0o777
+_STUCK = (errno.EACCES, errno.EPERM, errno.EXDEV)
+
+
+class OriginalChanged(Exception):
+    """The file in the inbox is gone, or not the one the result was made from."""
+
+
+class OriginalStuck(Exception):
+    """This one file can't be moved, though the inbox is well; the message says why."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """Where a claimed original is: a descriptor of its folder, and its name there."""
+
+    folder: int
+    name: str
+
+
+@contextlib.contextmanager
+def claim(inbox: Path, ticket: Ticket) -> Iterator[Claimed]:
+    """Hold the ticket's very file while it is moved on; what is still there at the end goes back.
+
+    Raises:
+        OriginalChanged: the ticket's file is not in the inbox any more.
+        OriginalStuck: it can't be moved.
+        FolderTrouble: nothing can be moved in the inbox now.
+    """
+    parent, name = split(ticket.path)
+    try:
+        with open_folder(inbox, f"{CLAIMED}/{parent}", _OURS_ALONE) as folder:
+            if identity_at(folder, name) != ticket.identity:
+                _fetch(inbox, parent, name, folder, ticket)
+            try:
+                yield Claimed(folder, name)
+            finally:
+                _put_back(inbox, parent, name, folder)
+            sync_folder(folder)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), open_folder(inbox, parent) as left:
+            sync_folder(left)
+    except OSError as error:
+        raise FolderTrouble(f"inbox {inbox}", error) from error
+
+
+def is_claimed(inbox: Path, ticket: Ticket) -> bool:
+    """Whether a worker that died had already claimed the ticket's very file."""
+    return identity_below(inbox, f"{CLAIMED}/{ticket.path}") == ticket.identity
+
+
+def put_all_back(inbox: Path) -> None:
+    """Return to the inbox whatever a daemon that died had claimed. Only while no worker runs."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            with open_folder(inbox, CLAIMED) as top:
+                for at, folders, names, folder in os.fwalk(".", topdown=False, dir_fd=top):
+                    for name in names:
+                        _put_back(inbox, at, name, folder)
+                    for name in folders:
+                        _remove_empty(folder, name)
+        except OSError as error:
+            logger.error("%s can't be cleared: %s", printable(inbox / CLAIMED), error.strerror)
+
+
+def _fetch(inbox: Path, parent: str, name: str, folder: int, ticket: Ticket) -> None:
+    """Bring the ticket's file into the folder of claimed ones."""
+    _put_back(inbox, parent, name, folder)  # another file, left by a worker that died just then
+    try:
+        source_folder = open_folder(inbox, parent)
+        with source_folder as source:
+            if identity_at(source, name) != ticket.identity:
+                raise OriginalChanged
+            rename_new(source, name, folder, name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise OriginalChanged from error
+    except OSError as error:
+        if error.errno in _STUCK and os.access(inbox, os.W_OK | os.X_OK):
+            raise OriginalStuck(f"{error.strerror} when it was to be moved") from error
+        raise
+    if identity_at(folder, name) != ticket.identity:
+        _put_back(inbox, parent, name, folder)
+        raise OriginalChanged
+
+
+def _put_back(inbox: Path, parent: str, name: str, folder: int) -> None:
+    """Rename what is in the folder of claimed ones, if anything, to its place in the inbox, or
+    beside it where another file has taken its name. Where that can't be done it stays.
+    """
+    if identity_at(folder, name) is None:
+        return
+    try:
+        with open_folder(inbox, parent, _ANYBODYS) as target:
+            for new_name in numbered(name):
+                with contextlib.suppress(FileExistsError):
+                    rename_new(folder, name, target, new_name)
+                    sync_folder(target)
+                    return
+    except OSError as error:
+        where = printable(f"{CLAIMED}/{parent}/{name}")
+        logger.error("%s can't be put back into the inbox: %s", where, error.strerror)
+
+
+def _remove_empty(folder: int, name: str) -> None:
+    if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+        with contextlib.suppress(OSError):
+            os.rmdir(name, dir_fd=folder)
