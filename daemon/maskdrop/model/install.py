@@ -4,7 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from maskdrop.durable import sync_folder, write_synced
+from maskdrop.beneath import open_folder
+from maskdrop.durable import rename_over, sync_folder, write_synced
 from maskdrop.model.errors import WeightsError
 
 SERVICE_STATE = Path("/var/lib/maskdrop")
@@ -44,10 +45,11 @@ def install_file(source: Path, sha256: str, state: Path) -> Path:
         if hashlib.sha256(content).hexdigest() != sha256:
             raise WeightsError(f"{source}: changed while it was checked; try again")
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{target.name}.{os.getpid()}.tmp"
-        write_synced(temporary, content, _MODE)
-        temporary.replace(target)
-        sync_folder(folder)
+        temporary = f".{target.name}.{os.getpid()}.tmp"
+        with open_folder(folder.resolve()) as descriptor:
+            write_synced(descriptor, temporary, content, _MODE)
+            rename_over(descriptor, temporary, target.name)
+            sync_folder(descriptor)
     except OSError as error:
         problem = f"can't be installed in {folder} ({error.strerror})"
         raise WeightsError(f"{source}: {problem}; name another folder with --state") from error
