@@ -15,6 +15,7 @@ from PIL import Image
 
 from maskdrop import __version__
 from maskdrop.config import FolderSettings
+from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble, make_subfolders, rename_new, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, fit, numbered
@@ -76,6 +77,7 @@ class Outbox:
             folder = make_subfolders(self._folders.outbox, Path(relative.parent))
             names = [self._publish_one(folder, relative, ticket, sha256, result) for result in results]
             sync_folder(folder)
+            crash_point(CrashPoint.RESULTS_PUBLISHED)
         except OSError as error:
             raise FolderTrouble(f"outbox {self._folders.outbox}", error) from error
         return tuple(str(relative.parent / name) for name in names)
@@ -87,6 +89,7 @@ class Outbox:
         temporary = folder / f".maskdrop-{key[:32]}.tmp"
         try:
             write_synced(temporary, result.content, self._mode)
+            crash_point(CrashPoint.RESULT_WRITTEN)
             for mark in _marks(sha256):
                 target = folder / fit(relative.stem, mark + result.tail)
                 try:
@@ -94,8 +97,10 @@ class Outbox:
                 except FileExistsError:
                     if not target.is_symlink() and source_of(target) == sha256:
                         temporary.replace(target)
+                        crash_point(CrashPoint.RESULT_RENAMED)
                         return target.name
                 else:
+                    crash_point(CrashPoint.RESULT_RENAMED)
                     return target.name
         finally:
             temporary.unlink(missing_ok=True)
@@ -115,9 +120,11 @@ class Outbox:
         try:
             if archive is None:
                 original.unlink()
+                crash_point(CrashPoint.ORIGINAL_MOVED)
             else:
                 move_into(original, archive, ticket.path)
             sync_folder(original.parent)
+            crash_point(CrashPoint.FOLDER_SYNCED)
         except OSError as error:
             raise FolderTrouble(f"archive {archive}" if archive else f"inbox {original}", error) from error
 
@@ -171,6 +178,7 @@ def move_into(source: Path, base: Path, relative: str) -> str:
             rename_new(source, folder / name)
         except FileExistsError:
             continue
+        crash_point(CrashPoint.ORIGINAL_MOVED)
         sync_folder(folder)
         return str(place.parent / name)
     raise AssertionError("names never end")

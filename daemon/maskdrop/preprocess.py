@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maskdrop.config import MODEL_SIDE, DecodeSettings
+from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
@@ -73,8 +74,10 @@ def prepare(task: Prepare, inbox: Path, settings: DecodeSettings, slots: Slots) 
     number = task.ticket.number
     try:
         content = read_original(inbox, task.ticket, settings.max_bytes)
+        crash_point(CrashPoint.ORIGINAL_READ)
         picture = decode(content, settings)
         np.copyto(slots.pictures[task.slot], np.asarray(at_model_size(picture)))
+        crash_point(CrashPoint.SLOT_FILLED)
     except LeaveAlone as error:
         return Left(number, error.absence, str(error)[:MESSAGE_LIMIT])
     except BrokenPicture as error:

@@ -1,10 +1,12 @@
 """Where broken pictures go: moved by rename, the reason beside each."""
 
+import hashlib
 import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 
+from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble, make_subfolders, rename_new, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, numbered, printable
@@ -38,18 +40,23 @@ def quarantine(folders: Folders, ticket: Ticket, fault: Fault, attempts: int, mo
     relative = PurePath(ticket.path)
     try:
         folder = make_subfolders(folders.quarantine, Path(relative.parent))
-        temporary = folder / f".maskdrop-{os.getpid()}.tmp"
+        # Named after the picture, so that the next try takes up what a dead one left.
+        key = hashlib.sha256(os.fsencode(ticket.path)).hexdigest()
+        temporary = folder / f".maskdrop-{key[:32]}.tmp"
         for name in numbered(relative.name, _LIMIT):
             note = folder / (name + REASON_TAIL)
             if os.path.lexists(folder / name) or (os.path.lexists(note) and not _is_reason_for(note, ticket)):
                 continue
             write_synced(temporary, reason, mode)
+            crash_point(CrashPoint.REASON_SYNCED)
             temporary.replace(note)
+            crash_point(CrashPoint.REASON_WRITTEN)
             try:
                 rename_new(original, folder / name)
             except FileExistsError:
                 note.unlink()
                 continue
+            crash_point(CrashPoint.QUARANTINED)
             sync_folder(folder)
             sync_folder(original.parent)
             return str(relative.parent / name)
