@@ -1,4 +1,4 @@
-.PHONY: demo test lint install clean
+.PHONY: demo test chaos lint install clean
 
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
@@ -8,6 +8,10 @@ demo: $(VENV)/installed-demo
 
 test: $(VENV)/installed-dev lint
 	$(PYTHON) -m pytest
+
+# Ten thousand pictures, two hundred kills; MASKDROP_CHAOS_PICTURES, MASKDROP_CHAOS_KILLS and MASKDROP_SEED.
+chaos: $(VENV)/installed-dev
+	$(PYTHON) -m pytest tests/chaos -m chaos -n 0 -s
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

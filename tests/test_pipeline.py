@@ -56,8 +56,7 @@ def test_what_a_dead_worker_held_goes_round_again_in_order_and_only_work_counts(
     to_infer(pipeline, 5)
     for _ in range(4):
         pipeline.assign(Step.INFER, "infer-0")
-    for number in (1, 2):
-        pipeline.begin(number)
+    pipeline.begin("infer-0", (1, 2))
     held = pipeline.lost("infer-0", "WorkerDied", "signal 9 (SIGKILL)", max_attempts=3)
     assert [(flight.number, flight.attempts) for flight in held] == [(1, 1), (2, 1), (3, 0), (4, 0)]
     assert [pipeline.assign(Step.INFER, "infer-0").number for _ in range(5)] == [1, 2, 3, 4, 5]
@@ -67,14 +66,14 @@ def test_a_picture_that_kills_is_condemned_only_when_it_was_alone() -> None:
     pipeline = Pipeline(4)
     to_infer(pipeline, 2)
     for _ in range(3):  # both at work: nobody knows which of them did it
-        for number in (1, 2):
+        for _ in range(2):
             pipeline.assign(Step.INFER, "infer-0")
-            pipeline.begin(number)
+        pipeline.begin("infer-0", (1, 2))
         assert all(
             f.step is Step.INFER for f in pipeline.lost("infer-0", "WorkerDied", "signal 11 (SIGSEGV)", 2)
         )
     pipeline.assign(Step.INFER, "infer-0")
-    pipeline.begin(1)
+    pipeline.begin("infer-0", (1,))
     (guilty,) = pipeline.lost("infer-0", "WorkerDied", "signal 11 (SIGSEGV)", 2)
     assert guilty.step is Step.QUARANTINE
     task = pipeline.assign(Step.QUARANTINE, "save-0").task()
@@ -87,17 +86,29 @@ def test_a_picture_that_kills_is_condemned_only_when_it_was_alone() -> None:
 def test_attempts_count_anew_in_each_step_so_that_a_batch_is_not_punished() -> None:
     pipeline = Pipeline(4)
     to_infer(pipeline, 2)
-    for number in (1, 2):
+    for _ in range(2):
         pipeline.assign(Step.INFER, "infer-0")
-        pipeline.begin(number)
+    pipeline.begin("infer-0", (1, 2))
     pipeline.lost("infer-0", "WorkerDied", "signal 9 (SIGKILL)", 2)
     assert pipeline.assign(Step.INFER, "infer-0").number == 1
-    pipeline.begin(1)
+    pipeline.begin("infer-0", (1,))
     pipeline.inferred(1, 1.0)
     assert pipeline[1].attempts == 0
     pipeline.assign(Step.SAVE, "save-0")
     (flight,) = pipeline.lost("save-0", "WorkerDied", "signal 9 (SIGKILL)", 2)
     assert (flight.step, flight.attempts) == (Step.SAVE, 1)
+
+
+def test_of_a_batch_done_in_halves_only_the_half_at_work_counts() -> None:
+    pipeline = Pipeline(4)
+    to_infer(pipeline, 3)
+    for _ in range(3):
+        pipeline.assign(Step.INFER, "infer-0")
+    pipeline.begin("infer-0", (1, 2, 3))
+    pipeline.begin("infer-0", (1,))
+    held = pipeline.lost("infer-0", "WorkerDied", "want of memory", 1)
+    assert [flight.attempts for flight in held] == [1, 0, 0]
+    assert [flight.step for flight in held] == [Step.QUARANTINE, Step.INFER, Step.INFER]
 
 
 def test_the_reason_of_a_hang_names_it() -> None:

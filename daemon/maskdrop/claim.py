@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskdrop.beneath import identity_at, identity_below, open_folder, split
+from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble, rename_new, sync_folder
 from maskdrop.names import numbered, printable
 from maskdrop.ticket import Ticket
@@ -100,6 +101,7 @@ def _fetch(inbox: Path, parent: str, name: str, folder: int, ticket: Ticket) -> 
             if identity_at(source, name) != ticket.identity:
                 raise OriginalChanged
             rename_new(source, name, folder, name)
+            crash_point(CrashPoint.ORIGINAL_CLAIMED)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise OriginalChanged from error
     except OSError as error:

@@ -1,7 +1,6 @@
 """The health file: written by the daemon, read by ``maskdrop status`` and by programs."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -80,7 +79,7 @@ def write_health(path: Path, health: Health) -> None:
     Raises:
         OSError: it can't be written; the old one stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_text(json.dumps(asdict(health), indent=2) + "\n", encoding="utf-8")
         temporary.replace(path)

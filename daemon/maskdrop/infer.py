@@ -6,7 +6,9 @@ import warnings
 
 import torch
 
+from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.model.errors import WeightsError
+from maskdrop.model.memory import free_memory, is_want_of_memory
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Ready, Started, Stop, Unfit
 from maskdrop.topology.slots import Slots
@@ -55,10 +57,32 @@ def gather(link: Link, max_batch: int, max_wait: float) -> list[Infer]:
 
 
 def compute(batch: list[Infer], parser: FaceParser, slots: Slots, link: Link) -> None:
-    """Label the pictures of a batch in their slots."""
+    """Label the pictures of a batch in their slots.
+
+    A batch too large for the device's memory is done in halves. A single picture that is
+    too large ends the worker, as any other fault of the device does: the supervisor starts
+    a new one and counts the attempts.
+
+    Raises:
+        MemoryError: there is no memory for one picture.
+    """
     numbers = tuple(task.number for task in batch)
     link.report(Started(numbers))
     began = time.monotonic()
     where = [task.slot for task in batch]
-    slots.labels[where] = parser.parse(slots.pictures[where])
-    link.report(Inferred(numbers, (time.monotonic() - began) * 1000))
+    try:
+        slots.labels[where] = parser.parse(slots.pictures[where])
+        crash_point(CrashPoint.LABELS_WRITTEN)
+    except (RuntimeError, MemoryError) as error:
+        if not is_want_of_memory(error):
+            raise
+        if len(batch) == 1:
+            raise MemoryError(f"one picture is too much for {parser.info.device}: {error}") from error
+        logger.warning("no memory on %s for %d pictures at once; halving", parser.info.device, len(batch))
+    else:
+        link.report(Inferred(numbers, (time.monotonic() - began) * 1000))
+        return
+    free_memory()  # out of the handler: until there the error's traceback holds the tensors
+    middle = len(batch) // 2
+    for half in (batch[:middle], batch[middle:]):
+        compute(half, parser, slots, link)

@@ -18,6 +18,7 @@ from maskdrop import __version__
 from maskdrop.beneath import identity_at, open_file, open_folder, split
 from maskdrop.claim import claim
 from maskdrop.config import FolderSettings
+from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, fit, numbered
@@ -92,6 +93,7 @@ class Outbox:
             with open_folder(self._folders.outbox, relative.parent, self._folder_mode) as folder:
                 names = [self._publish_one(folder, relative, ticket, sha256, result) for result in results]
                 sync_folder(folder)
+                crash_point(CrashPoint.RESULTS_PUBLISHED)
         except OSError as error:
             raise FolderTrouble(f"outbox {self._folders.outbox}", error) from error
         return tuple(str(relative.parent / name) for name in names)
@@ -103,6 +105,7 @@ class Outbox:
         temporary = f".maskdrop-{key[:32]}.tmp"
         try:
             write_synced(folder, temporary, result.content, self._mode)
+            crash_point(CrashPoint.RESULT_WRITTEN)
             for mark in _marks(sha256):
                 name = fit(relative.stem, mark + result.tail)
                 try:
@@ -110,8 +113,10 @@ class Outbox:
                 except FileExistsError:
                     if _source_at(folder, name) == sha256:
                         rename_over(folder, temporary, name)
+                        crash_point(CrashPoint.RESULT_RENAMED)
                         return name
                 else:
+                    crash_point(CrashPoint.RESULT_RENAMED)
                     return name
         finally:
             remove(folder, temporary)
@@ -130,10 +135,12 @@ class Outbox:
             try:
                 if archive is None:
                     os.unlink(claimed.name, dir_fd=claimed.folder)
+                    crash_point(CrashPoint.ORIGINAL_MOVED)
                 else:
                     move_into(claimed.folder, claimed.name, archive, ticket.path, self._folder_mode)
             except OSError as error:
                 raise FolderTrouble(f"archive {archive or self._folders.inbox}", error) from error
+        crash_point(CrashPoint.FOLDER_SYNCED)
 
     def was_put_away(self, ticket: Ticket, sha256: str, tails: list[str]) -> bool:
         """Whether a worker that died had already put this very file away."""
@@ -181,6 +188,7 @@ def move_into(folder: int, name: str, base: Path, relative: str, folder_mode: in
                 rename_new(folder, name, target, new_name)
             except FileExistsError:
                 continue
+            crash_point(CrashPoint.ORIGINAL_MOVED)
             sync_folder(target)
             return str(PurePath(parent) / new_name)
     raise AssertionError("names never end")

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maskdrop.beneath import open_file, open_folder, split
 from maskdrop.config import DecodeSettings
+from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
@@ -74,8 +75,10 @@ def prepare(task: Prepare, inbox: Path, settings: DecodeSettings, slots: Slots) 
     number = task.ticket.number
     try:
         content = read_original(inbox, task.ticket, settings.max_bytes)
+        crash_point(CrashPoint.ORIGINAL_READ)
         picture = decode(content, settings)
         np.copyto(slots.pictures[task.slot], np.asarray(at_model_size(picture, slots.side)))
+        crash_point(CrashPoint.SLOT_FILLED)
     except LeaveAlone as error:
         return Left(number, error.absence, str(error)[:MESSAGE_LIMIT])
     except BrokenPicture as error:

@@ -1,5 +1,6 @@
 """Where broken pictures go: moved by rename, the reason beside each."""
 
+import hashlib
 import json
 import os
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from pathlib import PurePath
 from maskdrop.beneath import identity_at, open_file, open_folder, split
 from maskdrop.claim import Claimed, OriginalChanged, claim
 from maskdrop.config import FolderSettings
+from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, numbered, printable
@@ -54,7 +56,9 @@ def quarantine(
 
 def _move(claimed: Claimed, folder: int, ticket: Ticket, reason: bytes, mode: int) -> str:
     """Move a claimed picture into a folder of the quarantine, and return its name there."""
-    temporary = f".maskdrop-{os.getpid()}.tmp"
+    # Named after the picture, so that the next try takes up what a dead one left.
+    key = hashlib.sha256(os.fsencode(ticket.path)).hexdigest()
+    temporary = f".maskdrop-{key[:32]}.tmp"
     for name in numbered(claimed.name, _LIMIT):
         note = name + REASON_TAIL
         if identity_at(folder, name) is not None:
@@ -62,7 +66,9 @@ def _move(claimed: Claimed, folder: int, ticket: Ticket, reason: bytes, mode: in
         if identity_at(folder, note) is not None and not _is_reason_for(folder, note, ticket):
             continue
         write_synced(folder, temporary, reason, mode)
+        crash_point(CrashPoint.REASON_SYNCED)
         rename_over(folder, temporary, note)
+        crash_point(CrashPoint.REASON_WRITTEN)
         try:
             rename_new(claimed.folder, claimed.name, folder, name)
         except OSError as error:
@@ -70,6 +76,7 @@ def _move(claimed: Claimed, folder: int, ticket: Ticket, reason: bytes, mode: in
             if not isinstance(error, FileExistsError):
                 raise
             continue
+        crash_point(CrashPoint.QUARANTINED)
         sync_folder(folder)
         return name
     raise AssertionError("names never end")

@@ -12,6 +12,7 @@ from PIL import Image
 from maskdrop.beneath import identity_below
 from maskdrop.claim import OriginalChanged, OriginalStuck, is_claimed
 from maskdrop.config import Output, SaveSettings, Settings
+from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
 from maskdrop.mask import cut_out, kept, over_black, overlay, scale_labels
@@ -52,12 +53,10 @@ def serve(workplace: Workplace, link: Link) -> None:
     saver = Saver(workplace)
     link.report(Ready())
     while (task := link.receive()) is not None and not isinstance(task, Stop):
-        if isinstance(task, Save):
-            link.report(saver.save(task))
-        elif isinstance(task, Quarantine):
-            link.report(saver.quarantine(task))
-        else:
-            raise AssertionError(task)
+        assert isinstance(task, Save | Quarantine), task
+        report = saver.save(task) if isinstance(task, Save) else saver.quarantine(task)
+        crash_point(CrashPoint.REPORT_DUE)
+        link.report(report)
 
 
 class Saver:

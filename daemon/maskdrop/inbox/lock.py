@@ -8,6 +8,8 @@ from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
 
+from maskdrop.crash_points import CrashPoint, crash_point
+
 LOCK_NAME = ".maskdrop.lock"
 
 _LET_GO_S = 5.0
@@ -51,6 +53,7 @@ class InboxLock:
                 time.sleep(0.05)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"maskdrop pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        crash_point(CrashPoint.LOCK_TAKEN)
         return cls(descriptor)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Who gets the next ticket: the inbox's pictures into flight, and flights to idle workers."""
 
+from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.inbox.intake import Intake
 from maskdrop.supervisor.child import Child
 from maskdrop.supervisor.crew import Crew
@@ -22,6 +23,7 @@ class Dispatch:
         while self._pipeline.free_slots and (candidate := self._intake.take()) is not None:
             self._pipeline.accept(candidate, now)
             self._journal.accepted()
+            crash_point(CrashPoint.TICKET_ACCEPTED)
 
     def give(self, stage: Stage, steps: tuple[Step, ...], now: float, most: int | None = None) -> None:
         """Give each idle worker of a stage one ticket, the first step's first."""

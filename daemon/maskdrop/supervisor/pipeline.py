@@ -117,9 +117,10 @@ class Pipeline:
         self._held[worker].add(number)
         return self._change(number, worker=worker, working=step is not Step.INFER)
 
-    def begin(self, number: int) -> None:
-        """The worker that holds the flight is at it now."""
-        self._change(number, working=True)
+    def begin(self, worker: str, numbers: tuple[int, ...]) -> None:
+        """Of all the flights that the worker holds, it is at these now."""
+        for number in self._held[worker]:
+            self._change(number, working=number in numbers)
 
     def prepared(self, number: int, facts: Facts, milliseconds: float) -> None:
         flight = self._change(number, facts=facts)

@@ -21,6 +21,7 @@ import time
 from functools import partial
 
 from maskdrop.config import Settings
+from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.folders import Folders
 from maskdrop.health import State
 from maskdrop.inbox.intake import Intake
@@ -240,8 +241,7 @@ class Supervisor:
             case Refused():
                 self._pipeline.condemn(report.number, report.fault)
             case Started():
-                for number in report.numbers:
-                    self._pipeline.begin(number)
+                self._pipeline.begin(child.name, report.numbers)
             case Inferred():
                 for number in report.numbers:
                     self._pipeline.inferred(number, report.milliseconds)
@@ -250,11 +250,13 @@ class Supervisor:
             case Stalled():
                 self._on_stalled(report)
             case Saved():
+                crash_point(CrashPoint.REPORT_TAKEN)
                 self._note_progress()
                 flight = self._pipeline.finish(report.number)
                 self._journal.saved(flight, report, time.monotonic())
                 self._intake.release(flight.ticket.path)
             case Quarantined():
+                crash_point(CrashPoint.REPORT_TAKEN)
                 self._note_progress()
                 flight = self._pipeline.finish(report.number)
                 self._journal.quarantined(flight, report)

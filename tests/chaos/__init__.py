@@ -1,0 +1,1 @@
+"""A load of pictures, a killer, and an auditor who trusts nobody."""

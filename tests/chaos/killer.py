@@ -1,0 +1,62 @@
+"""Sends signals to random processes of a daemon, the supervisor included, from a seed."""
+
+import contextlib
+import os
+import random
+import signal
+from dataclasses import dataclass
+
+import psutil
+
+LONGEST_STOP_S = 1.5
+STOPPED_FOR_GOOD = 0.2
+"""Share of stopped workers that nobody wakes again: the daemon must find them itself."""
+
+
+@dataclass(frozen=True)
+class Blow:
+    """A signal that was sent, and when the process is to be woken again, if it was stopped for a time."""
+
+    pid: int
+    name: str
+    is_supervisor: bool
+    wake_at: float | None = None
+
+
+class Killer:
+    """Chooses and sends. Processes come and go as they like, so a seed gives the same choices again, but
+    not the same instants."""
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self._asleep: list[Blow] = []
+        self.blows: list[Blow] = []
+
+    def strike(self, supervisor: int, now: float) -> Blow | None:
+        """Send one signal to one process; None where there was nobody to send it to."""
+        to_supervisor, which = self._chance.random() < 0.3, self._chance.random()
+        kind = self._chance.choices((signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM), (55, 30, 15))[0]
+        pause, for_good = self._chance.uniform(0.02, LONGEST_STOP_S), self._chance.random() < STOPPED_FOR_GOOD
+        try:
+            children = sorted(c.pid for c in psutil.Process(supervisor).children(recursive=True))
+        except psutil.NoSuchProcess:
+            return None
+        pid = supervisor if to_supervisor or not children else children[int(which * len(children))]
+        try:
+            os.kill(pid, kind)
+        except ProcessLookupError:
+            return None
+        is_supervisor = pid == supervisor
+        wakes = kind is signal.SIGSTOP and (is_supervisor or not for_good)
+        blow = Blow(pid, kind.name, is_supervisor, now + pause if wakes else None)
+        self.blows.append(blow)
+        if blow.wake_at is not None:
+            self._asleep.append(blow)
+        return blow
+
+    def wake(self, now: float) -> None:
+        """Wake those whose time has come."""
+        for blow in [blow for blow in self._asleep if blow.wake_at is not None and now >= blow.wake_at]:
+            self._asleep.remove(blow)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(blow.pid, signal.SIGCONT)

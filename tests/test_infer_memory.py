@@ -1,0 +1,86 @@
+"""The end of a device's memory: batches are halved, and only a single picture too large ends the worker."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from maskdrop.config import ModelSettings
+from maskdrop.infer import compute
+from maskdrop.model.load import load_network
+from maskdrop.model.memory import is_want_of_memory
+from maskdrop.model.parser import FaceParser, Pixels
+from maskdrop.ticket import Infer, Started
+from maskdrop.topology.slots import Slots
+from maskdrop.topology.worker import Link
+
+COUNT = 8
+
+
+def run_batch(weights: Path, device: str, mib: int) -> dict[str, Any]:
+    script = Path(__file__).parent / "little_memory.py"
+    command = [sys.executable, str(script), str(weights), device, str(COUNT), str(mib)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def check_halved(told: dict[str, Any]) -> None:
+    """The whole batch was tried first, smaller ones went through, each picture's labels are its own."""
+    everyone = list(range(1, COUNT + 1))
+    assert told["error"] == ""
+    assert told["reports"][0] == ["Started", everyone]
+    inferred = [numbers for kind, numbers in told["reports"] if kind == "Inferred"]
+    assert [number for numbers in inferred for number in numbers] == everyone
+    assert 1 < len(inferred) <= COUNT
+    assert min(told["alike"]) > 0.99
+
+
+def test_where_memory_ends_a_batch_is_done_in_halves(tiny_weights: Path) -> None:
+    check_halved(run_batch(tiny_weights, "cpu", mib=200))
+
+
+def test_where_one_picture_is_too_much_it_is_the_only_one_at_work(tiny_weights: Path) -> None:
+    told = run_batch(tiny_weights, "cpu", mib=10)
+    assert "one picture is too much for cpu" in told["error"]
+    assert told["reports"][-1] == ["Started", [1]]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_where_a_gpus_memory_ends_a_batch_is_done_in_halves(tiny_weights: Path) -> None:
+    check_halved(run_batch(tiny_weights, "cuda:0", mib=150))
+
+
+class Faulty(FaceParser):
+    """A parser whose device is at fault, which no smaller batch mends."""
+
+    def parse(self, pictures: Pixels) -> Pixels:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_other_faults_of_a_device_end_the_worker(tiny_weights: Path) -> None:
+    parser = Faulty(load_network(tiny_weights), ModelSettings(), "cpu", "fp32")
+    context = torch.multiprocessing.get_context("spawn")
+    (tasks, _), (reports, theirs) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        compute([Infer(1, 0), Infer(2, 1)], parser, Slots(2, 512), Link(tasks, theirs))
+    assert reports.recv() == Started((1, 2))
+    assert not reports.poll(0)
+
+
+@pytest.mark.parametrize(
+    ("error", "wanting"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_which_errors_are_want_of_memory(error: Exception, wanting: bool) -> None:
+    assert is_want_of_memory(error) is wanting
