@@ -6,7 +6,7 @@ import zlib
 from drawing import draw_face, encode, face_bytes
 
 
-def _png_bomb(width: int, height: int) -> bytes:
+def png_bomb(width: int, height: int) -> bytes:
     """A PNG of a few bytes that claims so many pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -46,7 +46,7 @@ def broken_files() -> dict[str, bytes]:
         "png-half.png": png[: len(png) // 2],
         "png-bad-header-checksum.png": _flipped(png, 18),
         "png-bad-data.png": _flipped(png, len(png) // 2),
-        "png-bomb.png": _png_bomb(200_000, 200_000),
+        "png-bomb.png": png_bomb(200_000, 200_000),
         "webp-half.webp": webp[: len(webp) // 2],
         "gif-half.gif": gif[: len(gif) // 2],
         "tiff-half.tif": tiff[: len(tiff) // 3],

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from maskdrop.claim import CLAIMED
 from waiting import PATIENCE_S, wait_for
 
 QUICK = """
@@ -48,10 +49,11 @@ class Rooms:
         return rooms
 
     def pictures(self, room: str) -> list[str]:
-        """Relative paths of the pictures in a room; reasons, locks and temporary files are none."""
+        """Relative paths of the pictures in a room; reasons, locks and temporary files are none, and
+        what a killed daemon had claimed in the inbox counts as lying in its place."""
         folder: Path = getattr(self, room)
         paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-        names = [str(path.relative_to(folder)) for path in paths]
+        names = [str(path.relative_to(folder)).removeprefix(f"{CLAIMED}/") for path in paths]
         return sorted(name for name in names if not name.endswith(".reason.json"))
 
     def drop(self, name: str, content: bytes) -> Path:

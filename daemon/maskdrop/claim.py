@@ -80,24 +80,24 @@ def is_claimed(inbox: Path, ticket: Ticket) -> bool:
 
 def put_all_back(inbox: Path) -> None:
     """Return to the inbox whatever a daemon that died had claimed. Only while no worker runs."""
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            with open_folder(inbox, CLAIMED) as top:
-                for at, folders, names, folder in os.fwalk(".", topdown=False, dir_fd=top):
-                    for name in names:
-                        _put_back(inbox, at, name, folder)
-                    for name in folders:
-                        _remove_empty(folder, name)
-        except OSError as error:
-            logger.error("%s can't be cleared: %s", printable(inbox / CLAIMED), error.strerror)
+    try:
+        with open_folder(inbox, CLAIMED) as top:
+            for at, folders, names, folder in os.fwalk(".", topdown=False, dir_fd=top):
+                for name in names:
+                    _put_back(inbox, at, name, folder)
+                for name in folders:
+                    _remove_empty(folder, name)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        logger.error("%s can't be cleared: %s", printable(inbox / CLAIMED), error.strerror)
 
 
 def _fetch(inbox: Path, parent: str, name: str, folder: int, ticket: Ticket) -> None:
     """Bring the ticket's file into the folder of claimed ones."""
     _put_back(inbox, parent, name, folder)  # another file, left by a worker that died just then
     try:
-        source_folder = open_folder(inbox, parent)
-        with source_folder as source:
+        with open_folder(inbox, parent) as source:
             if identity_at(source, name) != ticket.identity:
                 raise OriginalChanged
             rename_new(source, name, folder, name)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from maskdrop.claim import put_all_back
 from maskdrop.config import WatchSettings
+from maskdrop.inbox.oldest import Oldest
 from maskdrop.inbox.scan import Oddity, Seen, is_candidate, look, scan
 from maskdrop.inbox.settle import SettleTracker, Watched
 from maskdrop.inbox.watch import Change, Watch
@@ -21,6 +22,16 @@ logger = logging.getLogger("maskdrop")
 
 SCAN_STEP = 2_000
 """Files looked at between two looks at everything else."""
+
+MOST_KNOWN = 4_096
+"""Files known at once, about 1 KiB of memory each. Where there are more, the oldest are known, and
+another pass finds the next ones when half of these are done."""
+
+PATIENCE_S = 5.0
+"""How long the first files wait for a pass to end, so that the oldest go first."""
+
+MOST_ODDITIES = 1_000
+"""Odd files remembered, and so logged once only."""
 
 WRITER_LOST_S = 60.0
 """After so long without a change a file counts as closed though no event said so, where the
@@ -39,7 +50,8 @@ class Candidate:
 class Intake:
     """Owner of what is known of the inbox: files settling, files ready, files taken.
 
-    All of it can be lost: a scan finds it again.
+    All of it can be lost: a pass through the inbox finds it again. However many files there
+    are, the `MOST_KNOWN` oldest are known: every file up to the cut, and none beyond it.
     """
 
     def __init__(self, inbox: Path, settings: WatchSettings, wake: Callable[[], None]) -> None:
@@ -53,19 +65,29 @@ class Intake:
         self._set_aside: set[str] = set()
         self._oddities: set[str] = set()
         self._scan: Iterator[Seen | Oddity] | None = None
+        self._oldest = Oldest(MOST_KNOWN)
+        self._odd_now: set[str] = set()
+        self._scan_began = 0.0
         self._next_scan = 0.0
+        self._cut: int | None = None
+        self._beyond = 0
+        self._turned_away = False
         self.trouble: str | None = None
 
     @property
     def backlog(self) -> int:
-        """Files in the inbox that are known and not taken."""
+        """Files in the inbox that are not taken: those known, and those a pass has counted."""
+        return self._known + self._beyond
+
+    @property
+    def _known(self) -> int:
         return len(self._tracker) + len(self._ready)
 
     def start(self) -> None:
         """Put back what a daemon that died had claimed; watch, then scan, so that nothing can
         arrive unseen in between."""
         put_all_back(self._inbox)
-        self._begin_scan(time.monotonic())
+        self._begin_rescan(time.monotonic())
 
     def stop(self) -> None:
         """Take nothing more."""
@@ -76,16 +98,20 @@ class Intake:
         """Take in events, go on with a scan, move settled files to the ready ones."""
         events, overflowed = self._watch.take()
         for event in events:
-            if event.is_folder:
-                if is_candidate(event.path, self._settings.recursive):
-                    self._next_scan = now
-            elif is_candidate(event.path, self._settings.recursive):
+            if not is_candidate(event.path, self._settings.recursive):
+                continue
+            if not event.is_folder:
                 self._see(look(self._inbox, event.path), now, _writing(event.change))
+            elif self._settings.recursive:
+                self._next_scan = now
         if overflowed:
             logger.warning("too many file events at once; scanning the inbox")
             self._next_scan = now
-        if self._scan is None and now >= self._next_scan:
-            self._begin_scan(now)
+        if self._scan is None:
+            if now >= self._next_scan:
+                self._begin_rescan(now)
+            elif self._turned_away or (self._cut is not None and self._known < MOST_KNOWN // 2):
+                self._begin_pass(now)
         if self._scan is not None:
             self._continue_scan(now)
         for watched in self._tracker.settled(now, SCAN_STEP):
@@ -121,9 +147,9 @@ class Intake:
         self._taken.discard(path)
         self._set_aside.add(path)
 
-    def _begin_scan(self, now: float) -> None:
+    def _begin_rescan(self, now: float) -> None:
+        """Look at everything anew, and see that events are told."""
         self._set_aside.clear()
-        self._oddities = {path for path in self._oddities if isinstance(look(self._inbox, path), Oddity)}
         self._next_scan = now + self._settings.rescan_s
         if not self._watch.is_alive:
             self._watch.stop()
@@ -131,6 +157,11 @@ class Intake:
                 self._watch.start()
             except OSError as error:
                 self._note_trouble(f"the inbox {printable(self._inbox)} can't be watched: {error.strerror}")
+        self._begin_pass(now)
+
+    def _begin_pass(self, now: float) -> None:
+        self._scan_began, self._turned_away = now, False
+        self._oldest, self._odd_now = Oldest(MOST_KNOWN), set()
         self._scan = scan(self._inbox, self._settings.recursive)
 
     def _continue_scan(self, now: float) -> None:
@@ -139,33 +170,62 @@ class Intake:
             count = 0
             for seen in islice(self._scan, SCAN_STEP):
                 count += 1
-                self._see(seen, now, None)
+                if isinstance(seen, Oddity):
+                    self._note_oddity(seen)
+                elif seen.path not in self._taken and seen.path not in self._set_aside:
+                    self._oldest.offer(seen)
         except OSError as error:
             self._note_trouble(f"the inbox {printable(self._inbox)} can't be read: {error.strerror}")
             self._scan = None
             return
         if count < SCAN_STEP:
             self._scan = None
+            self._know(self._oldest, now)
+            self._oddities = self._odd_now
             if self.trouble is not None and self._watch.is_alive:
                 logger.info("the inbox can be read again")
                 self.trouble = None
+        elif not self._known and now - self._scan_began >= PATIENCE_S:
+            self._know(self._oldest, now)
+
+    def _know(self, oldest: Oldest, now: float) -> None:
+        """Exchange what is known for the oldest files that a pass has seen."""
+        self._cut, self._beyond = oldest.cut, oldest.beyond
+        if self._cut is not None:
+            self._tracker.forget_newer(self._cut)
+            self._ready = [entry for entry in self._ready if entry[0] <= self._cut]
+            heapq.heapify(self._ready)
+            self._ready_paths = {path for _, path, _ in self._ready}
+        for seen in oldest.files():
+            self._see(seen, now, None)
 
     def _note_trouble(self, trouble: str) -> None:
         if trouble != self.trouble:
             logger.error("%s; looking again at each rescan", trouble)
         self.trouble = trouble
 
+    def _note_oddity(self, oddity: Oddity) -> None:
+        self._tracker.forget(oddity.path)
+        if oddity.path not in self._oddities and len(self._oddities) < MOST_ODDITIES:
+            logger.warning("left alone %s: a %s, not a file", printable(oddity.path), oddity.kind)
+            self._oddities.add(oddity.path)
+        if oddity.path in self._oddities:
+            self._odd_now.add(oddity.path)
+
     def _see(self, seen: Seen | Oddity | None, now: float, writing: bool | None) -> None:
         if seen is None:
             return
         if isinstance(seen, Oddity):
-            self._tracker.forget(seen.path)
-            if seen.path not in self._oddities:
-                self._oddities.add(seen.path)
-                logger.warning("left alone %s: a %s, not a file", printable(seen.path), seen.kind)
+            self._note_oddity(seen)
             return
         if seen.path in self._taken or seen.path in self._ready_paths or seen.path in self._set_aside:
             return
+        if seen.path not in self._tracker:
+            if self._cut is not None and seen.identity.mtime_ns > self._cut:
+                return  # its turn comes, and a pass finds it then
+            if self._known >= 2 * MOST_KNOWN:
+                self._turned_away = True
+                return
         self._tracker.observe(seen.path, seen.identity, now, writing)
 
     def _settle(self, watched: Watched, now: float) -> None:

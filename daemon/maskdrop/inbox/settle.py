@@ -62,6 +62,11 @@ class SettleTracker:
     def forget(self, path: str) -> None:
         self._watched.pop(path, None)
 
+    def forget_newer(self, mtime_ns: int) -> None:
+        """Forget all files modified after a time."""
+        for path in [path for path, w in self._watched.items() if w.identity.mtime_ns > mtime_ns]:
+            del self._watched[path]
+
     def settled(self, now: float, most: int) -> list[Watched]:
         """Files unchanged for the settle time, so many at most. They stay watched until
         forgotten or postponed."""

@@ -28,6 +28,11 @@ logger = logging.getLogger("maskdrop")
 logging.getLogger("watchdog.observers.inotify").addFilter(
     lambda record: "when the thread is inactive" not in record.getMessage()
 )
+_inotify_log = logging.getLogger("watchdog.observers.inotify_c")
+
+_OVERFLOW = "queue overflow"
+"""What watchdog logs, and nothing else it does, when the kernel dropped events (inotify(7),
+IN_Q_OVERFLOW). Versions that say nothing leave it to the next rescan."""
 
 MOST_EVENTS = 20_000
 """Events kept until they are read; beyond that a rescan finds what they would have told."""
@@ -74,6 +79,7 @@ class Watch(FileSystemEventHandler):
         self._overflowed = False
         self._observer: BaseObserver | None = None
         self._watched_inode: tuple[int, int] | None = None
+        _inotify_log.addFilter(self._heed)
 
     def start(self) -> None:
         """Begin to watch.
@@ -117,6 +123,14 @@ class Watch(FileSystemEventHandler):
         while self._events:
             events.append(self._events.popleft())
         return events, overflowed
+
+    def _heed(self, record: logging.LogRecord) -> bool:
+        """Take note of lost events; the intake logs it."""
+        if _OVERFLOW not in record.getMessage():
+            return True
+        self._overflowed = True
+        self._wake()
+        return False
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Called by watchdog."""

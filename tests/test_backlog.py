@@ -1,0 +1,88 @@
+"""Many files at start: the oldest first, and what is known of them bounded."""
+
+import os
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drawing import face_bytes
+from maskdrop.config import WatchSettings
+from maskdrop.inbox.intake import MOST_KNOWN, Intake
+from maskdrop.inbox.oldest import Oldest
+from maskdrop.inbox.scan import Seen
+from maskdrop.ticket import Identity
+from running import QUICK, Daemon, Rooms
+
+Start = Callable[..., Daemon]
+
+COUNT = 5_000
+YEAR_2020_S = 1_577_836_800
+
+
+def fill(inbox: Path, count: int, content: bytes, seed: int) -> list[str]:
+    """Make files in sub-folders whose mtimes have nothing to do with their names; the names, oldest first."""
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    for folder in range(10):
+        (inbox / f"{folder}").mkdir()
+    names = [f"{number % 10}/{number:06}.jpg" for number in order]
+    for age, name in enumerate(names):
+        path = inbox / name
+        path.write_bytes(content)
+        os.utime(path, (YEAR_2020_S + age, YEAR_2020_S + age))
+    return names
+
+
+def test_the_oldest_of_5000_go_first(start: Start, rooms: Rooms) -> None:
+    names = fill(rooms.inbox, COUNT, face_bytes(1, width=32, height=32), seed=1)
+    daemon = start(settings=QUICK.replace("preprocess = 2", "preprocess = 1")).wait_ready()
+    daemon.wait_count("saved", 60)
+    in_flight = daemon.health()["queues"]["free_slots"] + daemon.health()["in_flight"]
+    assert daemon.health()["backlog"] > COUNT / 2
+    assert daemon.stop() == 0
+    done = rooms.pictures("archive")
+    assert len(done) >= 60
+    assert set(done) <= set(names[: len(done) + in_flight])
+    assert sorted([*done, *rooms.pictures("inbox")]) == sorted(names)
+
+
+def test_an_intake_gives_everything_in_order_and_knows_few_at_a_time(tmp_path: Path) -> None:
+    """Three times as many as are known at once."""
+    count = 3 * MOST_KNOWN
+    names = fill(tmp_path, count, b"", seed=2)
+    rung = threading.Event()
+    intake = Intake(tmp_path, WatchSettings(settle_ms=0, rescan_s=86_400), rung.set)
+    intake.start()
+    taken: list[str] = []
+    now = 0.0
+    while len(taken) < count:
+        now += 0.01
+        intake.advance(now)
+        assert intake._known <= 2 * MOST_KNOWN
+        while (candidate := intake.take()) is not None:
+            taken.append(candidate.path)
+            (tmp_path / candidate.path).unlink()
+            intake.release(candidate.path)
+    assert taken == names
+    (tmp_path / "last.jpg").write_bytes(b"")
+    while (candidate := intake.take()) is None:
+        assert rung.wait(30)
+        now += 0.01
+        intake.advance(now)
+    assert candidate.path == "last.jpg"
+    intake.stop()
+
+
+@given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 10))
+def test_the_oldest_of_a_stream(times: list[int], limit: int) -> None:
+    oldest = Oldest(limit)
+    for number, mtime in enumerate(times):
+        oldest.offer(Seen(str(number), Identity(1, number, 1, mtime)))
+    kept = [seen.identity.mtime_ns for seen in oldest.files()]
+    assert kept == sorted(times)[:limit]
+    assert oldest.beyond == max(0, len(times) - limit)
+    assert oldest.cut == (kept[-1] if len(times) > limit else None)

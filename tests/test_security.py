@@ -1,0 +1,231 @@
+"""Whoever may write into the folders can't make the daemon write, read or move elsewhere."""
+
+import contextlib
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broken_files import png_bomb
+from drawing import face_bytes
+from maskdrop.beneath import open_folder
+from maskdrop.claim import CLAIMED, OriginalChanged, claim, put_all_back
+from maskdrop.outbox import source_of
+from maskdrop.ticket import Identity, Ticket
+from running import QUICK, Daemon, Rooms
+
+Start = Callable[..., Daemon]
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def digests(contents: Iterable[bytes]) -> set[str]:
+    return {hashlib.sha256(content).hexdigest() for content in contents}
+
+
+@contextlib.contextmanager
+def again_and_again(act: Callable[[], None]) -> Iterator[None]:
+    """Do something in a thread, over and over, until the block ends."""
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.is_set():
+            act()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_folders_replaced_by_links_while_it_runs(start: Start, rooms: Rooms) -> None:
+    """Sub-folders of all four rooms are links to a foreign folder half of the time."""
+    foreign = rooms.base / "foreign"
+    foreign.mkdir()
+    for index in range(12):
+        (foreign / f"{index}.jpg").write_bytes(face_bytes(100 + index))
+    before = contents_of(foreign)
+    folders = [room / "sub" for room in (rooms.inbox, rooms.outbox, rooms.archive, rooms.quarantine)]
+    for folder in folders:
+        folder.mkdir()
+    chance = random.Random(1)
+
+    def swap() -> None:
+        folder = chance.choice(folders)
+        aside = folder.with_name(".aside")
+        folder.rename(aside)
+        folder.symlink_to(foreign)
+        time.sleep(chance.uniform(0, 0.004))
+        folder.unlink()
+        aside.rename(folder)
+        time.sleep(chance.uniform(0, 0.004))
+
+    daemon = start().wait_ready()
+    with again_and_again(swap):
+        for index in range(24):
+            content = face_bytes(index) if index % 3 else b"broken"
+            temporary = rooms.base / "new"
+            temporary.write_bytes(content)
+            while True:  # until the folder is one and no link
+                with contextlib.suppress(OSError), open_folder(rooms.inbox, "sub") as opened:
+                    os.rename(temporary, f"{index}.jpg", dst_dir_fd=opened)
+                    break
+        daemon.wait_count("saved", 4)
+    daemon.wait_health(lambda h: h["in_flight"] == 0 and h["backlog"] == 0, "rest")
+    assert daemon.stop() == 0
+    assert contents_of(foreign) == before
+    assert rooms.pictures("inbox") == []
+    assert len(rooms.pictures("archive")) == 16
+    assert len(rooms.pictures("quarantine")) == 8
+    made_from = {source_of(rooms.outbox / name) for name in rooms.pictures("outbox")}
+    assert made_from == {
+        hashlib.sha256(content).hexdigest() for content in contents_of(rooms.archive).values()
+    }
+
+
+def test_what_is_planted_under_the_names_of_results(start: Start, rooms: Rooms) -> None:
+    secret, nowhere = rooms.base / "secret", rooms.base / "nowhere"
+    secret.write_bytes(b"secret")
+    for name in ("link", "dangling"):
+        target = secret if name == "link" else nowhere
+        (rooms.outbox / f"{name}.jpg").symlink_to(target)
+        (rooms.archive / f"{name}.jpg").symlink_to(target)
+        (rooms.quarantine / f"{name}.txt").symlink_to(target)
+        (rooms.quarantine / f"{name}-note.txt.reason.json").symlink_to(target)
+        rooms.drop(f"{name}.jpg", face_bytes(1))
+        rooms.drop(f"{name}.txt", b"no picture")
+        rooms.drop(f"{name}-note.txt", b"no picture")
+    os.mkfifo(rooms.outbox / "fifo.jpg")
+    (rooms.outbox / "folder.jpg").mkdir()
+    (rooms.outbox / "bomb.jpg").write_bytes(png_bomb(200_000, 200_000))
+    (rooms.outbox / "file").write_bytes(b"a file where a folder is wanted later")
+    for seed, name in enumerate(("fifo", "folder", "bomb")):
+        rooms.drop(f"{name}.jpg", face_bytes(10 + seed))
+    left = rooms.inbox / CLAIMED / "sub" / "left.jpg"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(face_bytes(20))  # as a daemon that was killed leaves it
+    (rooms.inbox / CLAIMED / "link.jpg").write_bytes(face_bytes(21))  # and its name is in use again
+    settings = QUICK + "[folders]\nfile_mode = '0660'\n"
+    daemon = start(settings=settings, umask=0o027).wait_ready()
+    daemon.wait_count("saved", 7)
+    daemon.wait_count("quarantined", 4)
+    health = daemon.health()
+    assert daemon.stop() == 0
+    assert all(worker["restarts"] == 0 for worker in health["workers"])
+    assert secret.read_bytes() == b"secret"
+    assert not os.path.lexists(nowhere)
+    assert rooms.pictures("inbox") == []
+    assert (rooms.archive / "sub" / "left.jpg").read_bytes() == face_bytes(20)
+    archived = {
+        path.read_bytes() for path in rooms.archive.rglob("*") if path.is_file() and not path.is_symlink()
+    }
+    assert {face_bytes(1), face_bytes(20), face_bytes(21)} <= archived
+    results = [rooms.outbox / name for name in rooms.pictures("outbox")]
+    made = [path for path in results if not path.is_symlink() and source_of(path)]
+    assert {source_of(path) for path in made} == digests(archived)
+    reasons = [path for path in rooms.quarantine.rglob("*.reason.json") if not path.is_symlink()]
+    assert len(reasons) == 4
+    assert {path.stat().st_mode & 0o777 for path in made + reasons} == {0o640}
+    assert (rooms.outbox / "sub").stat().st_mode & 0o777 == 0o750
+    assert (rooms.archive / "sub").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("after", ["archive", "delete"])
+def test_originals_exchanged_without_end(start: Start, rooms: Rooms, after: str) -> None:
+    """The owner moves each version aside and puts another in its place: none is archived or
+    deleted whose result does not exist."""
+    daemon = start(settings=QUICK + f"[folders]\nafter = '{after}'\n").wait_ready()
+    aside = rooms.base / "aside"
+    aside.mkdir()
+    versions = [face_bytes(seed, width=300, height=300) for seed in range(40)]
+    chance = random.Random(after)
+    for index, content in enumerate(versions):
+        with contextlib.suppress(FileNotFoundError):
+            (rooms.inbox / "same.jpg").rename(aside / f"{index}.jpg")
+        rooms.drop("same.jpg", content)
+        time.sleep(chance.uniform(0, 0.3))
+    daemon.wait_health(lambda h: h["in_flight"] == 0 and h["backlog"] == 0, "rest")
+    assert daemon.stop() == 0
+    made_from = {source_of(rooms.outbox / name) for name in rooms.pictures("outbox")}
+    kept = set(contents_of(aside).values())
+    gone = [content for content in versions if content not in kept]
+    assert gone
+    assert digests(gone) <= made_from
+    if after == "archive":
+        assert sorted(contents_of(rooms.archive).values()) == sorted(gone)
+
+
+EXCHANGE = """
+import ctypes, os, sys
+libc, first, second = ctypes.CDLL(None), os.fsencode(sys.argv[1]), os.fsencode(sys.argv[2])
+while True:
+    libc.renameat2(-100, first, -100, second, 2)  # RENAME_EXCHANGE
+"""
+
+
+def test_a_claim_holds_the_tickets_file_and_no_other(tmp_path: Path) -> None:
+    inbox, spare = tmp_path / "inbox", tmp_path / "spare"
+    inbox.mkdir()
+    (inbox / "a.jpg").write_bytes(b"wanted")
+    spare.write_bytes(b"other")
+    ticket = Ticket(1, "a.jpg", Identity.of((inbox / "a.jpg").stat()))
+    stranger = subprocess.Popen([sys.executable, "-c", EXCHANGE, str(inbox / "a.jpg"), str(spare)])
+    held = lost = 0
+    try:
+        deadline = time.monotonic() + 60
+        while (held < 300 or lost < 300) and time.monotonic() < deadline:
+            try:
+                with claim(inbox, ticket) as claimed:
+                    held += 1
+                    status = os.stat(claimed.name, dir_fd=claimed.folder)
+                    assert Identity.of(status) == ticket.identity
+            except OriginalChanged:
+                lost += 1
+    finally:
+        stranger.kill()
+        stranger.wait()
+    assert held >= 300
+    assert lost >= 300
+    assert set(contents_of(tmp_path)) == {"inbox/a.jpg", "spare"}
+    assert set(contents_of(tmp_path).values()) == {b"wanted", b"other"}
+
+
+def test_what_was_claimed_is_put_back_beside_newer_files(tmp_path: Path) -> None:
+    claimed = tmp_path / CLAIMED / "deep" / "er"
+    claimed.mkdir(parents=True)
+    (claimed / "a.jpg").write_bytes(b"old")
+    (tmp_path / CLAIMED / "b.jpg").write_bytes(b"b")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "er").mkdir()
+    (tmp_path / "deep" / "er" / "a.jpg").write_bytes(b"new")
+    put_all_back(tmp_path)
+    assert contents_of(tmp_path) == {"deep/er/a.jpg": b"new", "deep/er/a~2.jpg": b"old", "b.jpg": b"b"}
+    assert list((tmp_path / CLAIMED).iterdir()) == []
+
+
+@given(st.lists(st.sampled_from(["..", ".", "", "a", "b", "link", "/"]), max_size=5).map("/".join))
+def test_no_relative_path_leads_out(tmp_path_factory: pytest.TempPathFactory, path: str) -> None:
+    base = tmp_path_factory.getbasetemp() / "leads-out"
+    (base / "room" / "a" / "b").mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (base / "room" / "link").symlink_to(base)
+    try:
+        with open_folder(base / "room", path) as folder:
+            reached = Path(f"/proc/self/fd/{folder}").resolve()
+    except OSError:
+        return
+    assert reached.is_relative_to(base / "room")
