@@ -23,6 +23,8 @@ rescan_s = 2
 [workers]
 preprocess = 2
 save = 2
+[face]
+locate = "off"
 [health]
 interval_s = 0.2
 """

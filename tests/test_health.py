@@ -35,7 +35,7 @@ def test_it_holds_what_is_promised(start: Start, rooms: Rooms) -> None:
     assert health["pid"] == daemon.process.pid
     assert health["counts"] == {"accepted": 21, "saved": 20, "quarantined": 1, "retried": 0}
     assert health["in_flight"] == health["backlog"] == 0
-    assert set(health["queues"]) == {"preprocess", "infer", "save", "quarantine", "free_slots"}
+    assert set(health["queues"]) == {"preprocess", "infer", "locate", "save", "quarantine", "free_slots"}
     workers = [(worker["stage"], worker["alive"], worker["restarts"]) for worker in health["workers"]]
     assert workers == [("preprocess", True, 0)] * 2 + [("infer", True, 0)] + [("save", True, 0)] * 2
     assert len({worker["pid"] for worker in health["workers"]}) == 5

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from maskdrop.parts import ARTICLE_PARTS, PART_NAMES, Colour, palette_of
+from maskdrop.parts import ARTICLE_PARTS, FACE_PARTS, PART_NAMES, Colour, palette_of
 
 MODEL_SIDE = 512
 """Pixels a side at which BiSeNet face parsing reads a picture."""
@@ -167,6 +167,13 @@ class SaveSettings(Section):
         return str(self.suffix.get(output, default[output]))
 
 
+class FaceSettings(Section):
+    """The second look at faces that are small in their picture."""
+
+    locate: Literal["off", "auto", "on"] = "auto"
+    most: Annotated[int, Field(ge=1, le=64)] = 6
+
+
 class DrainSettings(Section):
     """How the daemon ends."""
 
@@ -197,6 +204,7 @@ class Settings(Section):
     model: ModelSettings = ModelSettings()
     workers: WorkerSettings = WorkerSettings()
     save: SaveSettings = SaveSettings()
+    face: FaceSettings = FaceSettings()
     drain: DrainSettings = DrainSettings()
     health: HealthSettings = HealthSettings()
     log: LogSettings = LogSettings()
@@ -207,6 +215,20 @@ class Settings(Section):
             if name not in self.model.classes:
                 known = ", ".join(self.model.classes)
                 raise ValueError(f"save.keep names {name!r}, which is no class; choose from {known}")
+        return self
+
+    @property
+    def views(self) -> int:
+        """Faces of one picture that are looked at again at most; 0 where none is."""
+        knows_faces = set(FACE_PARTS) <= set(self.model.classes)
+        return self.face.most if self.face.locate != "off" and knows_faces else 0
+
+    @model_validator(mode="after")
+    def _faces_can_be_found(self) -> "Settings":
+        missing = [name for name in FACE_PARTS if name not in self.model.classes]
+        if self.face.locate == "on" and missing:
+            problem = f"face.locate is on, but model.classes has no {missing[0]!r}"
+            raise ValueError(f"{problem}; set face.locate = off")
         return self
 
     @property

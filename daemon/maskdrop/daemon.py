@@ -34,7 +34,7 @@ def run_daemon(settings: Settings) -> int:
     set_up_log(settings)
     lock = take_lock(folders.inbox)
     try:
-        slots = make_slots(plan, settings.model.input_size)
+        slots = make_slots(plan, settings)
         logger.info(
             "maskdrop %s starts, inbox %s, pid %d", __version__, printable(folders.inbox), os.getpid()
         )
@@ -85,12 +85,13 @@ def take_lock(inbox: Path) -> InboxLock:
         ) from error
 
 
-def make_slots(plan: Plan, side: int) -> Slots:
+def make_slots(plan: Plan, settings: Settings) -> Slots:
+    side, views = settings.model.input_size, settings.views
     try:
-        return Slots(plan.slots, side)
+        return Slots(plan.slots, side, views)
     except OSError as error:
-        problem = f"there is no memory for so many slots of {side} x {side} x 4 bytes ({error.strerror})"
-        raise fault("workers.slots", plan.slots, problem, "set fewer") from error
+        problem = f"there is no memory for so many slots of {1 + views} x {side} x {side} x 4 bytes"
+        raise fault("workers.slots", plan.slots, problem, "set fewer, or a smaller face.most") from error
 
 
 def resolved(settings: Settings, folders: Folders, plan: Plan) -> Settings:

@@ -4,12 +4,15 @@ import logging
 import time
 import warnings
 
+import numpy as np
 import torch
 
+from maskdrop.config import Settings
 from maskdrop.crash_points import CrashPoint, crash_point
+from maskdrop.locate import deserves_second_look, find_faces
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.memory import free_memory, is_want_of_memory
-from maskdrop.model.parser import FaceParser, load_parser
+from maskdrop.model.parser import FaceParser, Pixels, load_parser
 from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Ready, Started, Stop, Unfit
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
@@ -22,17 +25,18 @@ def serve(workplace: Workplace, link: Link) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(workplace.threads)
     settings = workplace.settings
+    max_batch = int(settings.workers.max_batch)
     try:
-        parser = load_parser(settings.model, workplace.device, workplace.threads)
+        parser = load_parser(settings.model, workplace.device, workplace.threads, max_batch)
         parser.probe()
     except WeightsError as error:
         link.report(Unfit(str(error)[:MESSAGE_LIMIT]))
         return
-    max_batch = int(settings.workers.max_batch)
     info = parser.info
     link.report(Ready(info.device, f"{info.weights} sha256:{info.sha256[:12]}", info.precision))
+    look = FirstLook(settings)
     while batch := gather(link, max_batch, settings.workers.max_wait_ms / 1000):
-        compute(batch, parser, workplace.slots, link)
+        compute(batch, parser, workplace.slots, link, look)
 
 
 def gather(link: Link, max_batch: int, max_wait: float) -> list[Infer]:
@@ -56,7 +60,24 @@ def gather(link: Link, max_batch: int, max_wait: float) -> list[Infer]:
     return batch
 
 
-def compute(batch: list[Infer], parser: FaceParser, slots: Slots, link: Link) -> None:
+class FirstLook:
+    """Tells from a picture's first labels whether its faces are so small that they deserve a second look."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._classes = settings.model.classes
+        self._wanted = settings.views > 0
+        self._always = settings.face.locate == "on"
+
+    def finds_small(self, labels: Pixels) -> bool:
+        """Looks at every fourth pixel of labels, uint8 (side, side)."""
+        if not self._wanted:
+            return False
+        return deserves_second_look(find_faces(labels[::4, ::4], self._classes), self._always)
+
+
+def compute(
+    batch: list[Infer], parser: FaceParser, slots: Slots, link: Link, look: FirstLook | None = None
+) -> None:
     """Label the pictures of a batch in their slots.
 
     A batch too large for the device's memory is done in halves. A single picture that is
@@ -69,9 +90,8 @@ def compute(batch: list[Infer], parser: FaceParser, slots: Slots, link: Link) ->
     numbers = tuple(task.number for task in batch)
     link.report(Started(numbers))
     began = time.monotonic()
-    where = [task.slot for task in batch]
     try:
-        slots.labels[where] = parser.parse(slots.pictures[where])
+        label(batch, parser, slots)
         crash_point(CrashPoint.LABELS_WRITTEN)
     except (RuntimeError, MemoryError) as error:
         if not is_want_of_memory(error):
@@ -80,9 +100,24 @@ def compute(batch: list[Infer], parser: FaceParser, slots: Slots, link: Link) ->
             raise MemoryError(f"one picture is too much for {parser.info.device}: {error}") from error
         logger.warning("no memory on %s for %d pictures at once; halving", parser.info.device, len(batch))
     else:
-        link.report(Inferred(numbers, (time.monotonic() - began) * 1000))
+        first = [task for task in batch if not task.views] if look else []
+        small = tuple(task.number for task in first if look and look.finds_small(slots.labels[task.slot]))
+        link.report(Inferred(numbers, (time.monotonic() - began) * 1000, small))
         return
     free_memory()  # out of the handler: until there the error's traceback holds the tensors
     middle = len(batch) // 2
     for half in (batch[:middle], batch[middle:]):
-        compute(half, parser, slots, link)
+        compute(half, parser, slots, link, look)
+
+
+def label(batch: list[Infer], parser: FaceParser, slots: Slots) -> None:
+    """Fill the label maps of a batch: of whole pictures, or of the views of their faces."""
+    whole = [task.slot for task in batch if not task.views]
+    views = [(task.slot, view) for task in batch for view in range(task.views)]
+    if not views:
+        slots.labels[whole] = parser.parse(slots.pictures[whole])
+        return
+    where = tuple(np.array(views).T)
+    labels = parser.parse(np.concatenate([slots.pictures[whole], slots.view_pictures[where]]))
+    slots.labels[whole] = labels[: len(whole)]
+    slots.view_labels[where] = labels[len(whole) :]

@@ -41,6 +41,15 @@ PART_NAMES = tuple(part.label for part in Part)
 ARTICLE_PARTS = ("skin", "left_brow", "right_brow", "nose", "upper_lip", "lower_lip")
 """The parts kept unless configured otherwise: skin, brows, nose and lips."""
 
+CORE_PARTS = (
+    *("left_brow", "right_brow", "left_eye", "right_eye"),
+    *("nose", "mouth", "upper_lip", "lower_lip"),
+)
+"""Parts that only a face has; their extent tells its size."""
+
+FACE_PARTS = (*CORE_PARTS, "skin", "glasses")
+"""Parts that make one face together."""
+
 MIRROR_PAIRS = (
     (Part.LEFT_BROW, Part.RIGHT_BROW),
     (Part.LEFT_EYE, Part.RIGHT_EYE),

@@ -1,4 +1,4 @@
-"""First stage: from a file in the inbox to upright RGB pixels in a slot."""
+"""First stage: from a file in the inbox to upright RGB pixels in a slot, whole or of each face."""
 
 import errno
 import hashlib
@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from maskdrop.beneath import open_file, open_folder, split
-from maskdrop.config import DecodeSettings
+from maskdrop.config import DecodeSettings, Settings
 from maskdrop.crash_points import CrashPoint, crash_point
+from maskdrop.locate import find_faces, regions_of
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
@@ -23,10 +24,13 @@ from maskdrop.ticket import (
     Fault,
     Identity,
     Left,
+    Locate,
+    Located,
     Prepare,
     Prepared,
     Ready,
     Refused,
+    Region,
     Report,
     Stage,
     Stop,
@@ -61,30 +65,58 @@ def serve(workplace: Workplace, link: Link) -> None:
     Image.MAX_IMAGE_PIXELS = None  # checked here, against the configured limit, before decoding
     warnings.simplefilter("ignore")
     Image.init()
+    settings = workplace.settings
     link.report(Ready())
     while (task := link.receive()) is not None and not isinstance(task, Stop):
-        assert isinstance(task, Prepare), task
-        link.report(
-            prepare(task, workplace.settings.folders.inbox, workplace.settings.decode, workplace.slots)
-        )
+        assert isinstance(task, Prepare | Locate), task
+        link.report(do(task, settings, workplace.slots))
 
 
-def prepare(task: Prepare, inbox: Path, settings: DecodeSettings, slots: Slots) -> Report:
-    """Read, check and decode one file, and put it into its slot."""
-    began = time.monotonic()
+def do(task: Prepare | Locate, settings: Settings, slots: Slots) -> Report:
+    """Do a task; a picture that is broken or has changed is a report too."""
     number = task.ticket.number
     try:
-        content = read_original(inbox, task.ticket, settings.max_bytes)
-        crash_point(CrashPoint.ORIGINAL_READ)
-        picture = decode(content, settings)
-        np.copyto(slots.pictures[task.slot], np.asarray(at_model_size(picture, slots.side)))
-        crash_point(CrashPoint.SLOT_FILLED)
+        return (prepare if isinstance(task, Prepare) else locate)(task, settings, slots)
     except LeaveAlone as error:
         return Left(number, error.absence, str(error)[:MESSAGE_LIMIT])
     except BrokenPicture as error:
         return Refused(number, Fault(Stage.PREPROCESS, error.error, str(error)[:MESSAGE_LIMIT]))
+
+
+def prepare(task: Prepare | Locate, settings: Settings, slots: Slots) -> Prepared:
+    """Read, check and decode one file, and put it into its slot.
+
+    Raises:
+        LeaveAlone: the file is not to be touched now.
+        BrokenPicture: it can't become a picture.
+    """
+    began = time.monotonic()
+    content = read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
+    crash_point(CrashPoint.ORIGINAL_READ)
+    picture = decode(content, settings.decode)
+    np.copyto(slots.pictures[task.slot], np.asarray(at_model_size(picture, slots.side)))
+    crash_point(CrashPoint.SLOT_FILLED)
     facts = Facts(hashlib.sha256(content).hexdigest(), picture.width, picture.height)
-    return Prepared(number, facts, (time.monotonic() - began) * 1000)
+    return Prepared(task.ticket.number, facts, (time.monotonic() - began) * 1000)
+
+
+def locate(task: Prepare | Locate, settings: Settings, slots: Slots) -> Located:
+    """Find the faces in a slot's labels, and put a view of each, cut from the original, into the slot.
+
+    Raises:
+        LeaveAlone, BrokenPicture: as `prepare`.
+    """
+    began = time.monotonic()
+    faces = find_faces(slots.labels[task.slot], settings.model.classes)
+    regions: tuple[Region, ...] = ()
+    if faces:
+        content = read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
+        picture = decode(content, settings.decode)
+        regions = regions_of(faces, picture.width, picture.height, slots.views)
+        for view, region in enumerate(regions):
+            cut = picture.crop((region.left, region.top, region.right, region.bottom))
+            np.copyto(slots.view_pictures[task.slot, view], np.asarray(at_model_size(cut, slots.side)))
+    return Located(task.ticket.number, regions, (time.monotonic() - began) * 1000)
 
 
 def read_original(inbox: Path, ticket: Ticket, max_bytes: int) -> bytes:

@@ -15,6 +15,7 @@ from maskdrop.config import Output, SaveSettings, Settings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
+from maskdrop.locate import at_scale, joined
 from maskdrop.mask import cut_out, kept, over_black, overlay, scale_labels
 from maskdrop.outbox import Outbox, Result, provenance
 from maskdrop.parts import Colour
@@ -118,7 +119,8 @@ class Saver:
         """Every configured result. The picture's own pixels are decoded again from the inbox:
         carrying them here would take slots as large as the largest picture.
         """
-        model_picture, model_labels = self._slots.pictures[task.slot], self._slots.labels[task.slot]
+        model_picture = self._slots.pictures[task.slot]
+        model_labels = self._labels(task, self._slots.side, self._slots.side)
         own = self._own_size(task) if set(self._settings.save.outputs) != {"model"} else None
         results = []
         for output in self._settings.save.outputs:
@@ -132,7 +134,15 @@ class Saver:
     def _own_size(self, task: Save) -> tuple[Pixels, Pixels]:
         content = read_original(self._folders.inbox, task.ticket, self._settings.decode.max_bytes)
         picture = np.asarray(decode(content, self._settings.decode))
-        return picture, scale_labels(self._slots.labels[task.slot], picture.shape[1], picture.shape[0])
+        return picture, self._labels(task, picture.shape[1], picture.shape[0])
+
+    def _labels(self, task: Save, width: int, height: int) -> Pixels:
+        """The picture's labels at a size: the whole one's, or those of its faces, each in its place."""
+        if not task.regions:
+            return scale_labels(self._slots.labels[task.slot], width, height)
+        across, down = width / task.facts.width, height / task.facts.height
+        places = [at_scale(region, across, down) for region in task.regions]
+        return joined(self._slots.view_labels[task.slot][: len(places)], places, width, height)
 
     def _encode(self, output: Output, image: Image.Image, facts: Facts) -> bytes:
         form = format_of(output, self._settings.save)

@@ -46,6 +46,24 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A rectangle of an upright picture, in its pixels; right and bottom are beyond the last ones."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+
+@dataclass(frozen=True)
 class Fault:
     """Why a picture can't be processed."""
 
@@ -67,19 +85,33 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Infer:
-    """Label the picture in the slot."""
+    """Label the picture in the slot, or, on a second look, so many views of its faces."""
 
     number: int
+    slot: int
+    views: int = 0
+
+
+@dataclass(frozen=True)
+class Locate:
+    """Find the faces in the slot's labels, and put a view of each into the slot."""
+
+    ticket: Ticket
     slot: int
 
 
 @dataclass(frozen=True)
 class Save:
-    """Write the results of the picture in the slot, then put the original away."""
+    """Write the results of the picture in the slot, then put the original away.
+
+    Attributes:
+        regions: where the slot's views are in the picture; none: the labels are the whole picture's.
+    """
 
     ticket: Ticket
     slot: int
     facts: Facts
+    regions: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +128,7 @@ class Stop:
     """End after what is in hand."""
 
 
-Task = Prepare | Infer | Save | Quarantine | Stop
+Task = Prepare | Infer | Locate | Save | Quarantine | Stop
 
 
 # Reports: from a worker to the supervisor. A report must stay under 4,096 bytes pickled
@@ -163,7 +195,20 @@ class Started:
 
 @dataclass(frozen=True)
 class Inferred:
+    """Labels are in the slots; the faces in some of the pictures are so small that they deserve
+    a second look."""
+
     numbers: tuple[int, ...]
+    milliseconds: float
+    small: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Located:
+    """Views of the faces are in the slot; without any, the first labels stand."""
+
+    number: int
+    regions: tuple[Region, ...]
     milliseconds: float
 
 
@@ -190,4 +235,6 @@ class Stalled:
     message: str
 
 
-Report = Ready | Unfit | Prepared | Refused | Left | Started | Inferred | Saved | Quarantined | Stalled
+Report = (
+    Ready | Unfit | Prepared | Refused | Left | Started | Inferred | Located | Saved | Quarantined | Stalled
+)

@@ -1,7 +1,7 @@
 """Running the network: from 8-bit pixels to 8-bit labels, in batches, on one device."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -124,11 +124,14 @@ def first_tensor(answer: Any) -> Tensor:
     return answer
 
 
-def load_parser(settings: ModelSettings, device: str, threads: int = 1) -> FaceParser:
+def load_parser(
+    settings: ModelSettings, device: str, threads: int = 1, max_batch: int | None = None
+) -> FaceParser:
     """A parser from a weights file, or from the embedded weights where none is named.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
+        max_batch: pictures that the network gets at once at most, None for any number.
 
     Raises:
         WeightsError: the file can't be used, or not with these settings.
@@ -138,6 +141,8 @@ def load_parser(settings: ModelSettings, device: str, threads: int = 1) -> FaceP
     if named and named != settings.classes:
         problem = f"its classes are {', '.join(named)}, not those of model.classes"
         raise WeightsError(f"{loaded.path}: {problem}; set model.classes to them, or leave it out for faces")
+    if max_batch is not None:
+        loaded = replace(loaded, shape=loaded.shape.limited(max_batch))
     return FaceParser(loaded, settings, device, _precision_for(loaded, settings, device))
 
 

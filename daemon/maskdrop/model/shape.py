@@ -1,7 +1,7 @@
 """What input a network takes: how many pictures at once, and of which size."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,10 @@ class InputShape:
     fewest: int = 1
     most: int | None = None
     side: int | None = None
+
+    def limited(self, most: int) -> "InputShape":
+        """The same with a largest batch of so many, or fewer where the network takes no more."""
+        return replace(self, most=most if self.most is None else min(most, self.most))
 
     def parts_of(self, count: int) -> Iterator[slice]:
         """A batch of so many pictures, cut into parts that are small enough."""

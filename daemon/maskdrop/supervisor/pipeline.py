@@ -6,7 +6,19 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from maskdrop.inbox.intake import Candidate
-from maskdrop.ticket import Facts, Fault, Infer, Prepare, Quarantine, Save, Stage, Task, Ticket
+from maskdrop.ticket import (
+    Facts,
+    Fault,
+    Infer,
+    Locate,
+    Prepare,
+    Quarantine,
+    Region,
+    Save,
+    Stage,
+    Task,
+    Ticket,
+)
 
 
 class Step(Enum):
@@ -14,13 +26,17 @@ class Step(Enum):
 
     PREPARE = "preprocess"
     INFER = "infer"
+    LOCATE = "locate"
     SAVE = "save"
     QUARANTINE = "quarantine"
 
     @property
     def stage(self) -> Stage:
         """The workers that do it. What is final in a picture's life is the save workers'."""
-        return Stage.SAVE if self is Step.QUARANTINE else Stage(self.value)
+        return _STAGES.get(self, Stage.SAVE)
+
+
+_STAGES = {Step.PREPARE: Stage.PREPROCESS, Step.INFER: Stage.INFER, Step.LOCATE: Stage.PREPROCESS}
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,7 @@ class Flight:
         working: whether that worker is at this very picture, or has it queued.
         attempts: how often a worker died at it in this step. Each step counts anew: a picture
             that got through the step where a worker died was not the cause.
+        regions: of the faces that are looked at again, once they are known.
         milliseconds: time spent in each stage so far.
     """
 
@@ -45,6 +62,7 @@ class Flight:
     attempts: int = 0
     facts: Facts | None = None
     fault: Fault | None = None
+    regions: tuple[Region, ...] = ()
     milliseconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -57,10 +75,12 @@ class Flight:
             case Step.PREPARE:
                 return Prepare(self.ticket, self.slot)
             case Step.INFER:
-                return Infer(self.number, self.slot)
+                return Infer(self.number, self.slot, len(self.regions))
+            case Step.LOCATE:
+                return Locate(self.ticket, self.slot)
             case Step.SAVE:
                 assert self.facts is not None
-                return Save(self.ticket, self.slot, self.facts)
+                return Save(self.ticket, self.slot, self.facts, self.regions)
             case Step.QUARANTINE:
                 assert self.fault is not None
                 return Quarantine(self.ticket, self.fault, self.attempts)
@@ -126,8 +146,17 @@ class Pipeline:
         flight = self._change(number, facts=facts)
         self._queue(flight, Step.INFER, preprocess=milliseconds)
 
-    def inferred(self, number: int, milliseconds: float) -> None:
-        self._queue(self._flights[number], Step.SAVE, infer=milliseconds)
+    def inferred(self, number: int, milliseconds: float, is_small: bool = False) -> None:
+        """Labels are there. Faces that are small are looked at again, once."""
+        flight = self._flights[number]
+        again = bool(flight.regions)
+        step = Step.LOCATE if is_small and not again else Step.SAVE
+        self._queue(flight, step, **{"infer again" if again else "infer": milliseconds})
+
+    def located(self, number: int, regions: tuple[Region, ...], milliseconds: float) -> None:
+        """Views of these regions are in the slot; where there are none, the first labels stand."""
+        flight = self._change(number, regions=regions)
+        self._queue(flight, Step.INFER if regions else Step.SAVE, locate=milliseconds)
 
     def condemn(self, number: int, fault: Fault) -> None:
         """The picture goes to quarantine."""

@@ -41,6 +41,7 @@ from maskdrop.ticket import (
     Absence,
     Inferred,
     Left,
+    Located,
     Prepared,
     Quarantined,
     Ready,
@@ -244,7 +245,9 @@ class Supervisor:
                 self._pipeline.begin(child.name, report.numbers)
             case Inferred():
                 for number in report.numbers:
-                    self._pipeline.inferred(number, report.milliseconds)
+                    self._pipeline.inferred(number, report.milliseconds, number in report.small)
+            case Located():
+                self._pipeline.located(report.number, report.regions, report.milliseconds)
             case Left():
                 self._on_left(report)
             case Stalled():
@@ -315,7 +318,7 @@ class Supervisor:
         give = self._dispatch.give
         if self._drain_deadline is None and self._stall.reason is None:
             self._dispatch.accept(now)
-        give(Stage.PREPROCESS, (Step.PREPARE,), now)
+        give(Stage.PREPROCESS, (Step.LOCATE, Step.PREPARE), now)
         self._dispatch.give_batches(now)
         if self._stall.reason is None or self._drain_deadline is not None:
             give(Stage.SAVE, (Step.QUARANTINE, Step.SAVE), now)

@@ -12,7 +12,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Slots:
-    """A fixed number of slots, each with room for one picture and its label map.
+    """A fixed number of slots, each with room for one picture, views of its faces, and their label maps.
 
     The memory is an anonymous file (memfd_create(2)): it is no part of /dev/shm and goes
     when the last process that maps it goes, however that one ends. Passed to a spawned
@@ -21,28 +21,31 @@ class Slots:
     Attributes:
         pictures: uint8 (count, side, side, 3), RGB.
         labels: uint8 (count, side, side).
+        view_pictures: uint8 (count, views, side, side, 3), RGB.
+        view_labels: uint8 (count, views, side, side).
     """
 
-    def __init__(self, count: int, side: int) -> None:
+    def __init__(self, count: int, side: int, views: int = 0) -> None:
         """Reserve the memory.
 
         Raises:
             OSError: there is not enough memory for that many slots.
         """
         descriptor = os.memfd_create("maskdrop-slots", os.MFD_CLOEXEC)
-        os.posix_fallocate(descriptor, 0, count * side * side * 4)
-        self._map(descriptor, count, side)
+        os.posix_fallocate(descriptor, 0, count * (1 + views) * side * side * 4)
+        self._map(descriptor, count, side, views)
 
-    def _map(self, descriptor: int, count: int, side: int) -> None:
-        self._descriptor, self.count, self.side = descriptor, count, side
-        memory = mmap.mmap(descriptor, count * side * side * 4)
-        every: Pixels = np.frombuffer(memory, dtype=np.uint8)
-        pictures = count * side * side * 3
-        self.pictures: Pixels = every[:pictures].reshape(count, side, side, 3)
-        self.labels: Pixels = every[pictures:].reshape(count, side, side)
+    def _map(self, descriptor: int, count: int, side: int, views: int) -> None:
+        self._descriptor, self.count, self.side, self.views = descriptor, count, side, views
+        pixels, every = side * side, 1 + views
+        memory: Pixels = np.frombuffer(mmap.mmap(descriptor, count * every * pixels * 4), dtype=np.uint8)
+        pictures = memory[: count * every * pixels * 3].reshape(count, every, side, side, 3)
+        labels = memory[count * every * pixels * 3 :].reshape(count, every, side, side)
+        self.pictures, self.view_pictures = pictures[:, 0], pictures[:, 1:]
+        self.labels, self.view_labels = labels[:, 0], labels[:, 1:]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"descriptor": DupFd(self._descriptor), "count": self.count, "side": self.side}
+        return {"descriptor": DupFd(self._descriptor), "shape": (self.count, self.side, self.views)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._map(state["descriptor"].detach(), state["count"], state["side"])
+        self._map(state["descriptor"].detach(), *state["shape"])
