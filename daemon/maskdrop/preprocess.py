@@ -11,9 +11,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from maskdrop.beneath import open_file, open_folder, split
+from maskdrop.colours import to_rgb, upright
 from maskdrop.config import MODEL_SIDE, DecodeSettings
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
@@ -35,8 +36,6 @@ from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 
 logger = logging.getLogger("maskdrop")
-
-_BLACK_TO_WHITE_16 = 65535.0
 
 
 class BrokenPicture(Exception):
@@ -136,7 +135,7 @@ def decode(content: bytes, settings: DecodeSettings) -> Image.Image:
                 problem = f"{image.width} x {image.height} pixels are more than decode.max_pixels"
                 raise BrokenPicture("TooManyPixels", f"{problem} = {settings.max_pixels}")
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(upright(image))
     except BrokenPicture:
         raise
     except UnidentifiedImageError as error:
@@ -144,14 +143,6 @@ def decode(content: bytes, settings: DecodeSettings) -> Image.Image:
         raise BrokenPicture(type(error).__name__, problem) from error
     except Exception as error:  # decoders raise every kind of error on damaged input
         raise BrokenPicture(type(error).__name__, str(error) or type(error).__name__) from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of any of Pillow's modes; 16-bit grey is scaled down instead of clipped."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        grey = np.asarray(image, dtype=np.float32) * (255.0 / _BLACK_TO_WHITE_16)
-        return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
 
 
 def at_model_size(picture: Image.Image) -> Image.Image:

@@ -3,6 +3,7 @@
 import io
 import logging
 import time
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -48,6 +49,7 @@ EXTENSION = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 def serve(workplace: Workplace, link: Link) -> None:
     """Save and quarantine pictures until told to stop."""
     Image.MAX_IMAGE_PIXELS = None  # preprocess has checked the size of every picture that comes here
+    warnings.simplefilter("ignore")  # preprocess has judged the picture
     Image.init()
     saver = Saver(workplace)
     link.report(Ready())
