@@ -1,4 +1,4 @@
-.PHONY: demo test lint install clean
+.PHONY: demo test fuzz lint install clean
 
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
@@ -8,6 +8,10 @@ demo: $(VENV)/installed-demo
 
 test: $(VENV)/installed-dev lint
 	$(PYTHON) -m pytest
+
+# Damaged pictures through the daemon; MASKDROP_FUZZ sets how many, MASKDROP_SEED which.
+fuzz: $(VENV)/installed-dev
+	MASKDROP_FUZZ=$${MASKDROP_FUZZ:-20000} $(PYTHON) -m pytest tests/test_fuzz.py -s --numprocesses=0
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

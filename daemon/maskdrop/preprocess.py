@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from maskdrop.beneath import open_file, open_folder, split
 from maskdrop.colours import to_rgb, upright
 from maskdrop.config import MODEL_SIDE, DecodeSettings
+from maskdrop.quiet import quiet_libraries
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
@@ -129,7 +130,7 @@ def decode(content: bytes, settings: DecodeSettings) -> Image.Image:
     """
     formats = [name.upper() for name in settings.formats]
     try:
-        with Image.open(io.BytesIO(content), formats=formats) as image:
+        with quiet_libraries(), Image.open(io.BytesIO(content), formats=formats) as image:
             pixels = image.width * image.height
             if pixels > settings.max_pixels:
                 problem = f"{image.width} x {image.height} pixels are more than decode.max_pixels"
