@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import itertools
 import os
 import shutil
 import signal
@@ -40,11 +41,10 @@ def mounted() -> Iterator[Callable[..., None]]:
 
 def fill(folder: Path) -> None:
     """Make files until there is no room for another."""
-    for number in range(100_000):
+    for number in itertools.count():
         try:
             (folder / str(number)).touch()
-        except OSError as error:
-            assert error.errno == errno.ENOSPC
+        except OSError:
             return
 
 
