@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mutations import good_files, mutate
@@ -97,6 +97,7 @@ def decoder() -> Iterator["subprocess.Popen[bytes]"]:
 GOOD = good_files()
 
 
+@settings(max_examples=300)
 @given(
     st.sampled_from(GOOD),
     st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=8)), min_size=1, max_size=8),
