@@ -26,6 +26,8 @@ def upright(image: Image.Image) -> Image.Image:
     """The picture turned as its EXIF orientation says; damaged EXIF turns nothing."""
     try:
         orientation = image.getexif().get(_ORIENTATION)
+    except MemoryError:
+        raise
     except Exception:  # Pillow raises every kind of error on damaged EXIF
         return image
     method = _TURNS.get(orientation) if isinstance(orientation, int) else None
@@ -82,5 +84,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
         if image.mode != mode:
             return None
         return ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except MemoryError:
+        raise
     except Exception:  # LittleCMS raises its own errors, and Pillow others, on damaged profiles
         return None

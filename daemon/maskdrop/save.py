@@ -20,6 +20,7 @@ from maskdrop.outbox import Outbox, Result, provenance
 from maskdrop.parts import PALETTE
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original
 from maskdrop.quarantine import quarantine
+from maskdrop.quiet import quiet_libraries
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
@@ -141,9 +142,11 @@ class Saver:
         form = format_of(output, self._settings.save)
         buffer = io.BytesIO()
         try:
-            image.save(buffer, form, quality=self._settings.save.quality, exif=provenance(facts.sha256))
+            with quiet_libraries():
+                image.save(buffer, form, quality=self._settings.save.quality, exif=provenance(facts.sha256))
         except (OSError, ValueError) as error:  # such as WebP's limit of 16,383 pixels a side
-            problem = f"can't be written as {form}: {error}; choose another save.format"
+            size = f"{image.width} x {image.height}"
+            problem = f"{size} pixels can't be written as {form}: {error}; choose another save.format"
             raise BrokenPicture(type(error).__name__, problem) from error
         return buffer.getvalue()
 
