@@ -1,4 +1,4 @@
-.PHONY: demo test chaos lint install clean
+.PHONY: demo test chaos fuzz lint install clean
 
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
@@ -12,6 +12,10 @@ test: $(VENV)/installed-dev lint
 # Ten thousand pictures, two hundred kills; MASKDROP_CHAOS_PICTURES, MASKDROP_CHAOS_KILLS and MASKDROP_SEED.
 chaos: $(VENV)/installed-dev
 	$(PYTHON) -m pytest tests/chaos -m chaos -n 0 -s
+
+# Damaged pictures through the daemon; MASKDROP_FUZZ sets how many, MASKDROP_SEED which.
+fuzz: $(VENV)/installed-dev
+	MASKDROP_FUZZ=$${MASKDROP_FUZZ:-20000} $(PYTHON) -m pytest tests/test_fuzz.py -s --numprocesses=0
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

@@ -23,7 +23,7 @@ def draw_face(seed: int, width: int = 160, height: int = 200) -> Image.Image:
 
 def encode(image: Image.Image, form: str = "JPEG", **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, form, **options)
+    image.copy().save(buffer, form, **options)
     return buffer.getvalue()
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from drawing import face_bytes
 from maskdrop.config import WatchSettings
 from maskdrop.inbox.intake import MOST_KNOWN, Intake
+from maskdrop.inbox.lock import InboxLock
 from maskdrop.inbox.oldest import Oldest
 from maskdrop.inbox.scan import Seen
 from maskdrop.ticket import Identity
@@ -55,7 +56,8 @@ def test_an_intake_gives_everything_in_order_and_knows_few_at_a_time(tmp_path: P
     count = 3 * MOST_KNOWN
     names = fill(tmp_path, count, b"", seed=2)
     rung = threading.Event()
-    intake = Intake(tmp_path, WatchSettings(settle_ms=0, rescan_s=86_400), rung.set)
+    lock = InboxLock.take(tmp_path)
+    intake = Intake(tmp_path, WatchSettings(settle_ms=0, rescan_s=86_400), lock, rung.set)
     intake.start()
     taken: list[str] = []
     now = 0.0
@@ -75,6 +77,7 @@ def test_an_intake_gives_everything_in_order_and_knows_few_at_a_time(tmp_path: P
         intake.advance(now)
     assert candidate.path == "last.jpg"
     intake.stop()
+    lock.release()
 
 
 @given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 10))

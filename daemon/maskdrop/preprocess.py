@@ -11,12 +11,14 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from maskdrop.beneath import open_file, open_folder, split
+from maskdrop.colours import to_rgb, upright
 from maskdrop.config import DecodeSettings, Settings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import find_faces, regions_of
+from maskdrop.quiet import quiet_libraries
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
@@ -40,8 +42,6 @@ from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 
 logger = logging.getLogger("maskdrop")
-
-_BLACK_TO_WHITE_16 = 65535.0
 
 
 class BrokenPicture(Exception):
@@ -165,13 +165,13 @@ def decode(content: bytes, settings: DecodeSettings) -> Image.Image:
     """
     formats = [name.upper() for name in settings.formats]
     try:
-        with Image.open(io.BytesIO(content), formats=formats) as image:
+        with quiet_libraries(), Image.open(io.BytesIO(content), formats=formats) as image:
             pixels = image.width * image.height
             if pixels > settings.max_pixels:
                 problem = f"{image.width} x {image.height} pixels are more than decode.max_pixels"
                 raise BrokenPicture("TooManyPixels", f"{problem} = {settings.max_pixels}")
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(upright(image))
     except BrokenPicture:
         raise
     except UnidentifiedImageError as error:
@@ -190,14 +190,6 @@ def refuse_want_of_memory(error: Exception) -> None:
     """
     if isinstance(error, MemoryError) or "out of memory" in str(error):
         raise MemoryError(str(error) or "no memory for the picture") from error
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of any of Pillow's modes; 16-bit grey is scaled down instead of clipped."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        grey = np.asarray(image, dtype=np.float32) * (255.0 / _BLACK_TO_WHITE_16)
-        return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
 
 
 def at_model_size(picture: Image.Image, side: int) -> Image.Image:

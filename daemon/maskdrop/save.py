@@ -3,6 +3,7 @@
 import io
 import logging
 import time
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ from maskdrop.outbox import Outbox, Result, provenance
 from maskdrop.parts import Colour
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original, refuse_want_of_memory
 from maskdrop.quarantine import quarantine
+from maskdrop.quiet import quiet_libraries
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
@@ -50,6 +52,7 @@ EXTENSION = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 def serve(workplace: Workplace, link: Link) -> None:
     """Save and quarantine pictures until told to stop."""
     Image.MAX_IMAGE_PIXELS = None  # preprocess has checked the size of every picture that comes here
+    warnings.simplefilter("ignore")  # preprocess has judged the picture
     Image.init()
     saver = Saver(workplace)
     link.report(Ready())
@@ -148,10 +151,12 @@ class Saver:
         form = format_of(output, self._settings.save)
         buffer = io.BytesIO()
         try:
-            image.save(buffer, form, quality=self._settings.save.quality, exif=provenance(facts.sha256))
+            with quiet_libraries():
+                image.save(buffer, form, quality=self._settings.save.quality, exif=provenance(facts.sha256))
         except (OSError, ValueError) as error:  # such as WebP's limit of 16,383 pixels a side
             refuse_want_of_memory(error)
-            problem = f"can't be written as {form}: {error}; choose another save.format"
+            size = f"{image.width} x {image.height}"
+            problem = f"{size} pixels can't be written as {form}: {error}; choose another save.format"
             raise BrokenPicture(type(error).__name__, problem) from error
         return buffer.getvalue()
 

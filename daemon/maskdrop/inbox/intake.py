@@ -10,6 +10,7 @@ from pathlib import Path
 
 from maskdrop.claim import put_all_back
 from maskdrop.config import WatchSettings
+from maskdrop.inbox.lock import InboxHeld, InboxLock
 from maskdrop.inbox.oldest import Oldest
 from maskdrop.inbox.scan import Oddity, Seen, is_candidate, look, scan
 from maskdrop.inbox.settle import SettleTracker, Watched
@@ -33,6 +34,11 @@ PATIENCE_S = 5.0
 MOST_ODDITIES = 1_000
 """Odd files remembered, and so logged once only."""
 
+AT_LIMIT = (
+    "some sub-folders of the inbox can't be watched: the limit of inotify watches is reached; raise "
+    "fs.inotify.max_user_watches, until then a rescan finds what arrives there"
+)
+
 WRITER_LOST_S = 60.0
 """After so long without a change a file counts as closed though no event said so, where the
 kernel can't be asked: the event may have been lost."""
@@ -54,8 +60,11 @@ class Intake:
     are, the `MOST_KNOWN` oldest are known: every file up to the cut, and none beyond it.
     """
 
-    def __init__(self, inbox: Path, settings: WatchSettings, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, inbox: Path, settings: WatchSettings, lock: InboxLock, wake: Callable[[], None]
+    ) -> None:
         self._inbox = inbox
+        self._lock = lock
         self._settings = settings
         self._tracker = SettleTracker(settings.settle_ms / 1000)
         self._watch = Watch(inbox, settings.polling, settings.recursive, min(settings.rescan_s, 1.0), wake)
@@ -151,12 +160,18 @@ class Intake:
         """Look at everything anew, and see that events are told."""
         self._set_aside.clear()
         self._next_scan = now + self._settings.rescan_s
-        if not self._watch.is_alive:
+        if not self._watch.is_alive or self._watch.at_limit:
             self._watch.stop()
             try:
+                self._lock.follow(self._inbox)
                 self._watch.start()
+            except InboxHeld as held:
+                self._note_trouble(str(held))
+                return
             except OSError as error:
                 self._note_trouble(f"the inbox {printable(self._inbox)} can't be watched: {error.strerror}")
+        if self._watch.is_alive and self._watch.at_limit:
+            self._note_trouble(AT_LIMIT)
         self._begin_pass(now)
 
     def _begin_pass(self, now: float) -> None:
@@ -182,8 +197,8 @@ class Intake:
             self._scan = None
             self._know(self._oldest, now)
             self._oddities = self._odd_now
-            if self.trouble is not None and self._watch.is_alive:
-                logger.info("the inbox can be read again")
+            if self.trouble is not None and self._watch.is_alive and not self._watch.at_limit:
+                logger.info("the inbox can be read and watched again")
                 self.trouble = None
         elif not self._known and now - self._scan_began >= PATIENCE_S:
             self._know(self._oldest, now)

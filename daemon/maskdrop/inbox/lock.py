@@ -64,6 +64,24 @@ class InboxLock:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.descriptor = state["descriptor"].detach()
 
+    def follow(self, inbox: Path) -> None:
+        """Lock the inbox that is there now, if it is another one than was locked: it may have been
+        removed and made again, and another daemon could begin to work there.
+
+        Raises:
+            InboxHeld: another daemon was quicker.
+            OSError: there is no inbox, or no lock file can be made.
+        """
+        try:
+            there = (inbox / LOCK_NAME).lstat()
+            if os.path.samestat(there, os.fstat(self.descriptor)):
+                return
+        except FileNotFoundError:
+            pass
+        newer = InboxLock.take(inbox)
+        os.dup2(newer.descriptor, self.descriptor, inheritable=False)
+        os.close(newer.descriptor)
+
     def release(self) -> None:
         """Let the next daemon have the inbox. The file stays: removing it would race with its next holder."""
         os.ftruncate(self.descriptor, 0)

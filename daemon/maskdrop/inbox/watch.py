@@ -1,5 +1,7 @@
 """File events from watchdog. No other module knows it."""
 
+import ctypes
+import errno
 import logging
 import os
 from collections import deque
@@ -37,6 +39,9 @@ IN_Q_OVERFLOW). Versions that say nothing leave it to the next rescan."""
 MOST_EVENTS = 20_000
 """Events kept until they are read; beyond that a rescan finds what they would have told."""
 
+
+_IN_CREATE = 0x100  # inotify(7)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 _WANTED: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
@@ -115,6 +120,22 @@ class Watch(FileSystemEventHandler):
         if self._watched_inode is None or _inode_of(self._inbox) != self._watched_inode:
             return False
         return observer is not None and observer.is_alive() and all(e.is_alive() for e in observer.emitters)
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the system gives this user no more inotify watches: sub-folders may be unwatched,
+        and watchdog doesn't tell. Asked of the kernel by trying (inotify_add_watch(2), ENOSPC).
+        """
+        if self._polling or not self._recursive:
+            return False
+        descriptor = _libc.inotify_init1(os.O_CLOEXEC)
+        if descriptor < 0:
+            return ctypes.get_errno() == errno.EMFILE
+        try:
+            watch = _libc.inotify_add_watch(descriptor, os.fsencode(self._inbox), _IN_CREATE)
+            return watch < 0 and ctypes.get_errno() == errno.ENOSPC
+        finally:
+            os.close(descriptor)
 
     def take(self) -> tuple[list[Event], bool]:
         """The events since the last call, and whether any were dropped for want of room."""

@@ -72,7 +72,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals = Signals()
         self._selector.register(self._signals.wake_end, selectors.EVENT_READ, self._signals.clear)
-        self._intake = Intake(folders.inbox, settings.watch, self._signals.wake)
+        self._intake = Intake(folders.inbox, settings.watch, lock, self._signals.wake)
         self._pipeline = Pipeline(plan.slots)
         self._crew = Crew(settings, plan, slots, lock)
         self._journal = Journal()

@@ -69,7 +69,7 @@ def work(workplace: Workplace, tasks: Any, reports: Any, stderr: Any, supervisor
     os.dup2(stderr.fileno(), sys.stdout.fileno())
     os.dup2(stderr.fileno(), sys.stderr.fileno())
     stderr.close()
-    faulthandler.enable()
+    faulthandler.enable(os.dup(sys.stderr.fileno()))  # also told while quiet_libraries holds
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(WorkerFormatter())
     logging.basicConfig(level=workplace.settings.log.level.upper(), handlers=[handler])

@@ -1,0 +1,90 @@
+"""Any decoded picture as people see it: upright, eight bits a channel, sRGB, transparency over black."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageCms
+
+_ORIENTATION = 0x0112  # EXIF 2.32
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF 2.32, table 6: how each orientation is made upright."""
+
+_BLACK_TO_WHITE_16 = 65535.0
+_MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+"""Pillow's modes of the colour spaces that ICC profiles of pictures describe (ICC.1, table 19)."""
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says; damaged EXIF turns nothing."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except MemoryError:
+        raise
+    except Exception:  # Pillow raises every kind of error on damaged EXIF
+        return image
+    method = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit sRGB of any of Pillow's modes.
+
+    16 bits and floats are scaled instead of clipped. What is transparent becomes black, like
+    what a mask takes away: the colours that editors leave in it were never meant to be seen.
+    A colour profile is applied; one that is damaged, or not of the picture's kind, is ignored.
+    """
+    image, profile = _eight_bits(image), image.info.get("icc_profile")
+    alpha = None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+    elif image.mode == "P":
+        image = image.convert("RGB")
+    picture = _to_srgb(image, profile) if isinstance(profile, bytes) else None
+    if picture is None:
+        picture = image.convert("RGB")
+    if alpha is None:
+        return picture
+    black = Image.new("RGB", picture.size)
+    black.paste(picture, mask=alpha)
+    return black
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits scaled so that 65,535 is white; floats, so that 1.0 is, unless some
+    are larger: then 255 is."""
+    if image.mode.startswith("I"):
+        grey = np.asarray(image, dtype=np.float32) * (255.0 / _BLACK_TO_WHITE_16)
+    elif image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image))
+        if grey.max() <= 1.0:
+            grey = grey * 255.0
+    else:
+        return image
+    return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
+    """The picture's colours in sRGB, or None where the profile says nothing usable or sRGB."""
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in (given.profile.profile_description or ""):
+            return None
+        mode = _MODE_OF_PROFILE.get(given.profile.xcolor_space.strip())
+        if mode == "RGB":
+            image = image.convert("RGB")
+        if image.mode != mode:
+            return None
+        return ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except MemoryError:
+        raise
+    except Exception:  # LittleCMS raises its own errors, and Pillow others, on damaged profiles
+        return None

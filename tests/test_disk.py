@@ -1,0 +1,150 @@
+"""Disks that fail: work pauses, the reason names the folder, nothing moves wrongly; mended, it goes on."""
+
+import errno
+import fcntl
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from drawing import face_bytes
+from running import QUICK, Daemon, Rooms
+
+Start = Callable[..., Daemon]
+
+F_SEAL_WRITE = 8  # fcntl(2); the module's name for it comes with Python 3.13
+
+
+def run(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def mounted() -> Iterator[Callable[..., None]]:
+    """Mounts, as mount(8) does, until the test ends; skips it where that can't be done."""
+    places: list[str] = []
+
+    def mount(*arguments: str) -> None:
+        if not run("mount", *arguments):
+            pytest.skip("mounting needs root")
+        places.append(arguments[-1])
+
+    yield mount
+    for place in reversed(places):
+        run("umount", "--lazy", place)
+
+
+def fill(folder: Path) -> None:
+    """Make files until there is no room for another."""
+    for number in itertools.count():
+        try:
+            (folder / str(number)).touch()
+        except OSError:
+            return
+
+
+def degraded(daemon: Daemon, *words: str) -> None:
+    """Wait until the daemon says that it pauses, and why."""
+    daemon.wait_health(
+        lambda h: h["state"] == "degraded" and all(word in h["reason"] for word in words),
+        f"state degraded, {words}",
+    )
+
+
+def test_an_input_output_error(start: Start, rooms: Rooms, mounted: Callable[..., None]) -> None:
+    """The outbox's disk is memory that is sealed under the file system: writes to it fail with EIO."""
+    disk = os.memfd_create("disk", os.MFD_ALLOW_SEALING)
+    os.ftruncate(disk, 16 * 2**20)
+    path = f"/proc/{os.getpid()}/fd/{disk}"
+    if not run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", path):
+        pytest.skip("there is no mkfs.ext4 here")
+    mounted("-o", "loop,errors=continue", path, str(rooms.outbox))
+    daemon = start().wait_ready()
+    rooms.drop("good.jpg", face_bytes(0))
+    daemon.wait_count("saved", 1)
+    fcntl.fcntl(disk, fcntl.F_ADD_SEALS, F_SEAL_WRITE)
+    for index in range(8):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    degraded(daemon, str(rooms.outbox), os.strerror(errno.EIO))
+    assert len(rooms.pictures("inbox")) == 8
+    assert rooms.pictures("archive") == ["good.jpg"]
+    mounted("-t", "tmpfs", "none", str(rooms.outbox))  # another disk in its place
+    daemon.wait_count("saved", 9)
+    daemon.wait_ready()
+    assert daemon.stop() == 0
+    assert rooms.pictures("outbox") == [f"{index}.jpg" for index in range(8)]
+    assert rooms.pictures("inbox") == rooms.pictures("quarantine") == []
+    os.close(disk)
+
+
+def test_no_room_for_folders_in_archive_and_quarantine(
+    start: Start, rooms: Rooms, mounted: Callable[..., None]
+) -> None:
+    """A disk of inbox, archive and quarantine on which not one more file or folder can be made."""
+    disk = rooms.base / "disk"
+    disk.mkdir()
+    mounted("-t", "tmpfs", "-o", "size=16m,nr_inodes=200", "none", str(disk))
+    on_disk = Rooms(
+        rooms.base, disk / "inbox", rooms.outbox, disk / "quarantine", disk / "archive", rooms.health
+    )
+    daemon = start(
+        *("--inbox", str(on_disk.inbox), "--archive", str(on_disk.archive)),
+        *("--quarantine", str(on_disk.quarantine), "--health", str(rooms.health)),
+    ).wait_ready()
+    hidden = on_disk.inbox / ".new"
+    hidden.mkdir()
+    for index in range(8):
+        (hidden / f"{index}.jpg").write_bytes(face_bytes(index) if index % 4 else b"broken")
+    filler = disk / "filler"
+    filler.mkdir()
+    fill(filler)
+    hidden.rename(on_disk.inbox / "new")
+    degraded(daemon, str(disk), os.strerror(errno.ENOSPC))
+    assert len(on_disk.pictures("inbox")) == 8
+    assert on_disk.pictures("archive") == on_disk.pictures("quarantine") == []
+    shutil.rmtree(filler)
+    daemon.wait_count("saved", 6)
+    daemon.wait_count("quarantined", 2)
+    daemon.wait_ready()
+    assert daemon.stop() == 0
+    assert len(on_disk.pictures("archive")) == 6
+    assert len(on_disk.pictures("quarantine")) == 2
+    assert on_disk.pictures("inbox") == []
+
+
+def test_permission_is_lost_in_the_middle(start: Start, rooms: Rooms) -> None:
+    prefix: list[str] = []
+    if os.geteuid() == 0:  # root writes everywhere, unless that capability is taken away
+        prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all"]
+        if shutil.which("setpriv") is None or not run(*prefix, "true"):
+            pytest.skip("capabilities can't be taken away here")
+    daemon = start(prefix=prefix, settings=QUICK).wait_ready()
+    saved = quarantined = 0
+    for folder in (rooms.outbox, rooms.archive, rooms.inbox, rooms.quarantine):
+        name, broken = folder.name, folder == rooms.quarantine
+        daemon.process.send_signal(signal.SIGSTOP)  # so that it sees both at once
+        rooms.drop(f"{name}.jpg", b"broken" if broken else face_bytes(1))
+        folder.chmod(0o555)
+        daemon.process.send_signal(signal.SIGCONT)
+        degraded(daemon, str(folder), os.strerror(errno.EACCES))
+        assert f"{name}.jpg" in rooms.pictures("inbox")
+        folder.chmod(0o755)
+        saved, quarantined = saved + (not broken), quarantined + broken
+        daemon.wait_count("saved", saved)
+        daemon.wait_count("quarantined", quarantined)
+        daemon.wait_ready()
+
+    closed = rooms.drop("closed/a.jpg", face_bytes(7)).parent
+    closed.chmod(0o555)  # one sub-folder from which nothing can be moved doesn't hold up the others
+    daemon.wait_log("left closed/a.jpg: Permission denied")
+    rooms.drop("open.jpg", face_bytes(8))
+    daemon.wait_count("saved", saved + 1)
+    closed.chmod(0o755)
+    daemon.wait_count("saved", saved + 2)
+    assert daemon.stop() == 0
+    assert rooms.pictures("inbox") == []

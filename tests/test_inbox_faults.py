@@ -1,0 +1,157 @@
+"""What can go wrong with the inbox itself: events lost, watches refused, the folder gone, jumping clocks."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from drawing import face_bytes
+from running import QUICK, Daemon, Rooms
+from waiting import wait_for
+
+Start = Callable[..., Daemon]
+
+NO_RESCAN = QUICK.replace("rescan_s = 2", "rescan_s = 86400")
+FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+
+
+def test_the_kernels_event_queue_overflows(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=NO_RESCAN).wait_ready()
+    daemon.wait_health(lambda health: health["backlog"] == 0, "the first scan")
+    room = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    if room > 200_000:
+        pytest.skip(f"fs.inotify.max_queued_events = {room}: too many to fill")
+    spare = rooms.base / "spare"
+    spare.write_bytes(b"")
+    daemon.process.send_signal(signal.SIGSTOP)
+    for number in range(room + 100):  # each name once: the kernel merges events that are alike
+        os.link(spare, rooms.inbox / f".{number}")
+        (rooms.inbox / f".{number}").unlink()
+    rooms.drop("unseen.jpg", face_bytes(1))
+    rooms.drop("new-folder/unseen.jpg", face_bytes(2))
+    daemon.process.send_signal(signal.SIGCONT)
+    daemon.wait_count("saved", 2)
+    daemon.wait_log("too many file events at once")
+    rooms.drop("new-folder/seen.jpg", face_bytes(3))
+    daemon.wait_count("saved", 3)
+    assert daemon.stop() == 0
+
+
+def test_the_limit_of_watches(start: Start, rooms: Rooms) -> None:
+    """In a user namespace, which has a limit of its own (namespaces(7), max_inotify_watches)."""
+    limit = "/proc/sys/user/max_inotify_watches"
+    unshare = ["unshare", "--user", "--map-root-user"]
+    prefix = [*unshare, "sh", "-c", f'echo 4 > {limit} && exec "$@"', "sh"]
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no user namespace with a limit of its own can be made here")
+    daemon = start(prefix=prefix).wait_ready()
+    for number in range(8):  # more folders than watches appear while it runs
+        rooms.drop(f"{number}/a.jpg", face_bytes(number))
+    daemon.wait_count("saved", 8)
+    health = daemon.wait_health(lambda h: h["state"] == "degraded", "state degraded")
+    assert "fs.inotify.max_user_watches" in health["reason"]
+    rooms.drop("7/later.jpg", face_bytes(9))
+    daemon.wait_count("saved", 9)
+    enter = ["nsenter", "--user", "--preserve-credentials", "--target", str(daemon.process.pid)]
+    subprocess.run([*enter, "sh", "-c", f"echo 1000 > {limit}"], check=True)
+    daemon.wait_ready()
+    assert daemon.stop() == 0
+
+
+@pytest.fixture
+def disk(rooms: Rooms) -> Iterator[Path]:
+    """A tmpfs that holds all four rooms, and can be unmounted: another mount keeps what is on it."""
+    kept = rooms.base / "kept"
+    kept.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "none", str(kept)], capture_output=True).returncode != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    for name in ("inbox", "archive", "quarantine"):
+        (kept / name).mkdir()
+    yield kept
+    for _ in range(2):
+        subprocess.run(["umount", "--lazy", str(rooms.base / "disk")], capture_output=True)
+    subprocess.run(["umount", "--lazy", str(kept)], check=True)
+
+
+def test_the_inbox_is_unmounted_and_mounted_again(start: Start, rooms: Rooms, disk: Path) -> None:
+    place = rooms.base / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "--bind", str(disk), str(place)], check=True)
+    on_disk = Rooms(
+        rooms.base, place / "inbox", rooms.outbox, place / "quarantine", place / "archive", rooms.health
+    )
+    folders = ["--inbox", str(on_disk.inbox), "--archive", str(on_disk.archive)]
+    folders += ["--quarantine", str(on_disk.quarantine), "--health", str(rooms.health)]
+    daemon = start(*folders, settings=QUICK).wait_ready()
+    on_disk.drop("before.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    health = daemon.wait_health(lambda h: h["state"] == "degraded", "state degraded")
+    assert str(on_disk.inbox) in health["reason"]
+    assert list(place.iterdir()) == []  # nothing is made on the disk beneath
+    (disk / "inbox" / "meanwhile.jpg").write_bytes(face_bytes(2))
+    subprocess.run(["mount", "--bind", str(disk), str(place)], check=True)
+    daemon.wait_count("saved", 2)
+    daemon.wait_ready()
+    on_disk.drop("after.jpg", face_bytes(3))
+    daemon.wait_count("saved", 3)
+    assert daemon.stop() == 0
+    assert on_disk.pictures("archive") == ["after.jpg", "before.jpg", "meanwhile.jpg"]
+
+
+def test_the_inbox_is_removed_and_made_again(start: Start, rooms: Rooms) -> None:
+    daemon = start().wait_ready()
+    for _ in range(2):
+        shutil.rmtree(rooms.inbox)
+        daemon.wait_health(lambda h: h["state"] == "degraded", "state degraded")
+        rooms.inbox.mkdir()
+        daemon.wait_ready()
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    second = start()  # the new folder is locked like the old one
+    assert second.wait_end() == 75
+    assert daemon.stop() == 0
+
+
+def test_the_files_times_don_t_matter(start: Start, rooms: Rooms) -> None:
+    now = int(time.time())
+    times = [0, 1, -86_400, now - 10**9, now + 10**9, 2**33, now + 3]
+    daemon = start(settings=NO_RESCAN).wait_ready()
+    for index, moment in enumerate(times):
+        path = rooms.base / "new"
+        path.write_bytes(face_bytes(index))
+        os.utime(path, (moment, moment))
+        path.rename(rooms.inbox / f"{index}.jpg")
+    daemon.wait_count("saved", len(times))
+    assert daemon.stop() == 0
+
+
+@pytest.mark.skipif(not FAKETIME, reason="libfaketime (Debian: faketime) is not installed")
+def test_the_clock_jumps(start: Start, rooms: Rooms) -> None:
+    """The wall clock goes a year back, two years ahead, and back again; only the monotonic clock counts."""
+    clock = rooms.base / "clock"
+    clock.write_text("+0")
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(FAKETIME[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
+    daemon = start(env=environment).wait_ready()
+    years = set()
+    for index, jump in enumerate(("-1y", "+1y", "+0")):
+        rooms.drop(f"{index}-before.jpg", face_bytes(index))
+        clock.write_text(jump)
+        rooms.drop(f"{index}-after.jpg", face_bytes(10 + index))
+        health = daemon.wait_count("saved", 2 * index + 2)
+        years.add(daemon.wait_health(lambda h, old=health: h != old, "another beat")["updated_at"][:4])
+        assert wait_for(lambda: daemon.health().get("state") == "running", "state running")
+    assert len(years) >= 2, "the clock did not jump"
+    assert daemon.stop() == 0
