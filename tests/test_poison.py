@@ -78,8 +78,12 @@ def slow_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stop_in_mid_batch(daemon: Daemon, before: set[int]) -> int:
     """SIGSTOP to the inference worker while it computes; its process number."""
-    (pid,) = wait_for(lambda: [p for p in daemon.workers("infer") if p not in before], "an infer worker")
-    daemon.wait_health(lambda h: h["state"] == "running", "a ready worker")
+
+    def ready() -> list[int]:
+        workers = daemon.health()["workers"]
+        return [w["pid"] for w in workers if w["stage"] == "infer" and w["ready"] and w["pid"] not in before]
+
+    (pid,) = wait_for(ready, "a ready worker")
     process = psutil.Process(pid)
     used = process.cpu_times().user
     wait_for(lambda: process.cpu_times().user > used + 0.05, "a worker at work")
