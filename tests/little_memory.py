@@ -29,8 +29,14 @@ def limit_memory(device: str, mib: int) -> None:
         torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + mib * 2**20) / total)
         return
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + mib * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit, most = pages * resource.getpagesize() + mib * 2**20, resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+
+
+def lift_limit(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def main(weights: str, device: str, count: int, mib: int) -> None:
@@ -38,7 +44,6 @@ def main(weights: str, device: str, count: int, mib: int) -> None:
     parser = load_parser(ModelSettings(weights=Path(weights), precision="fp32"), device)
     slots = Slots(count, 512)
     slots.pictures[:] = np.random.default_rng(1).integers(0, 256, slots.pictures.shape, dtype=np.uint8)
-    wanted = np.concatenate([parser.parse(slots.pictures[i : i + 1]) for i in range(count)])
     slots.labels[:] = 255
     reports, theirs = multiprocessing.Pipe(duplex=False)
     unused, tasks = multiprocessing.Pipe(duplex=False)
@@ -48,7 +53,8 @@ def main(weights: str, device: str, count: int, mib: int) -> None:
         compute([Infer(i + 1, i) for i in range(count)], parser, slots, Link(unused, theirs))
     except MemoryError as error:
         told["error"] = str(error)
-    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    lift_limit(device)
+    wanted = np.concatenate([parser.parse(slots.pictures[i : i + 1]) for i in range(count)])
     told["reports"] = []
     while reports.poll(0):
         report = reports.recv()

@@ -4,6 +4,8 @@ every picture at exactly one place, done once."""
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -161,3 +163,24 @@ def test_every_point_is_somewhere_in_the_code() -> None:
     package = Path(__file__).parent.parent / "daemon" / "maskdrop"
     source = "".join(path.read_text() for path in package.rglob("*.py"))
     assert [point for point in CrashPoint if f"crash_point(CrashPoint.{point.name})" not in source] == []
+
+
+def test_a_point_fires_once_when_its_markers_folder_is_there(tmp_path: Path) -> None:
+    marker = tmp_path / "later" / "marker"
+    program = "from maskdrop.crash_points import *; crash_point(CrashPoint.SLOT_FILLED); print('alive')"
+
+    def run(entries: str) -> tuple[int, str]:
+        environment = {**os.environ, CRASH_AT: entries}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        return done.returncode, done.stdout
+
+    armed = f"slot-filled@{marker}"
+    assert run(armed) == (0, "alive\n")
+    marker.parent.mkdir()
+    assert run(f"lock-taken@{marker}") == (0, "alive\n")
+    assert run(armed) == (-signal.SIGKILL, "")
+    assert marker.exists()
+    assert run(armed) == (0, "alive\n")
+    assert run("") == (0, "alive\n")
+    assert run("no-such-point@/x")[0] == 1

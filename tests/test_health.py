@@ -124,7 +124,7 @@ def test_status_exits_0_only_where_all_is_well(rooms: Rooms, state: str, age: in
         in_flight=0,
         backlog=0,
         queues={"infer": 0},
-        workers=[WorkerHealth("infer", 4712, alive=True, restarts=0)],
+        workers=[WorkerHealth("infer", 4712, alive=True, ready=True, restarts=0)],
         throughput_per_s=1.5,
         latency_ms={"p50": 30.0, "p99": None},
         device="cpu",

@@ -30,17 +30,16 @@ def quick_with(workers: str) -> str:
 
 
 def one_batch(attempts: int, timeout: float) -> str:
-    """Settings with which four pictures are one batch: it waits until it is full."""
+    """Settings with which four pictures are one batch, in their order: it waits until it is full."""
     return quick_with(
-        f"slots = 4\nmax_batch = 4\nmax_wait_ms = 10000\nmax_attempts = {attempts}\n"
+        f"slots = 4\nmax_batch = 4\nmax_wait_ms = 1000\nmax_attempts = {attempts}\n"
         f"stage_timeout_s = {timeout}\ninference_threads = 1"
-    )
+    ).replace("preprocess = 2", "preprocess = 1")
 
 
 def drop_batch(rooms: Rooms) -> None:
     for index, name in enumerate(NAMES):
-        path = rooms.drop(name, face_bytes(index))
-        os.utime(path, (1_000_000 + index, 1_000_000 + index))  # oldest first: the poison goes first
+        rooms.drop(name, face_bytes(index))
 
 
 def reason_of(rooms: Rooms, name: str) -> dict[str, object]:
@@ -79,8 +78,12 @@ def slow_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stop_in_mid_batch(daemon: Daemon, before: set[int]) -> int:
     """SIGSTOP to the inference worker while it computes; its process number."""
-    (pid,) = wait_for(lambda: [p for p in daemon.workers("infer") if p not in before], "an infer worker")
-    daemon.wait_health(lambda h: h["state"] == "running", "a ready worker")
+
+    def ready() -> list[int]:
+        workers = daemon.health()["workers"]
+        return [w["pid"] for w in workers if w["stage"] == "infer" and w["ready"] and w["pid"] not in before]
+
+    (pid,) = wait_for(ready, "a ready worker")
     process = psutil.Process(pid)
     used = process.cpu_times().user
     wait_for(lambda: process.cpu_times().user > used + 0.05, "a worker at work")

@@ -37,11 +37,13 @@ class Counts:
 
 @dataclass(frozen=True)
 class WorkerHealth:
-    """One worker. A dead one that waits to be started again has ``alive`` false."""
+    """One worker. A dead one that waits to be started again has ``alive`` false; one that can be
+    given pictures has ``ready`` true."""
 
     stage: str
     pid: int
     alive: bool
+    ready: bool
     restarts: int
 
 

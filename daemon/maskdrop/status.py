@@ -35,6 +35,6 @@ def show(health: dict[str, Any]) -> None:
     table.add_row("speed", f"{health['throughput_per_s']} pictures/s" + (f", {times}" if times else ""))
     table.add_row("model", f"{health['model'] or '-'} on {health['device'] or '-'} {health['precision']}")
     for worker in health["workers"]:
-        alive = "alive" if worker["alive"] else "DEAD"
-        table.add_row(worker["stage"], f"pid {worker['pid']}, {alive}, {worker['restarts']} restarts")
+        life = ("ready" if worker["ready"] else "starting") if worker["alive"] else "DEAD"
+        table.add_row(worker["stage"], f"pid {worker['pid']}, {life}, {worker['restarts']} restarts")
     Console(highlight=False).print(table)

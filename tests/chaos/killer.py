@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import psutil
 
 LONGEST_STOP_S = 1.5
-STOPPED_FOR_GOOD = 0.2
-"""Share of stopped workers that nobody wakes again: the daemon must find them itself."""
+LONG_STOP_S = 20.0
+LONG_STOPS = 0.3
+"""Share of stopped workers that sleep for so long: the daemon must find those at work itself."""
+
+TO_SUPERVISOR = 0.35
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,9 @@ class Killer:
 
     def strike(self, supervisor: int, now: float) -> Blow | None:
         """Send one signal to one process; None where there was nobody to send it to."""
-        to_supervisor, which = self._chance.random() < 0.3, self._chance.random()
+        to_supervisor, which = self._chance.random() < TO_SUPERVISOR, self._chance.random()
         kind = self._chance.choices((signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM), (55, 30, 15))[0]
-        pause, for_good = self._chance.uniform(0.02, LONGEST_STOP_S), self._chance.random() < STOPPED_FOR_GOOD
+        pause, long = self._chance.uniform(0.02, LONGEST_STOP_S), self._chance.random() < LONG_STOPS
         try:
             children = sorted(c.pid for c in psutil.Process(supervisor).children(recursive=True))
         except psutil.NoSuchProcess:
@@ -47,8 +50,10 @@ class Killer:
         except ProcessLookupError:
             return None
         is_supervisor = pid == supervisor
-        wakes = kind is signal.SIGSTOP and (is_supervisor or not for_good)
-        blow = Blow(pid, kind.name, is_supervisor, now + pause if wakes else None)
+        if long and not is_supervisor:
+            pause = LONG_STOP_S
+        wake_at = now + pause if kind is signal.SIGSTOP else None
+        blow = Blow(pid, kind.name, is_supervisor, wake_at)
         self.blows.append(blow)
         if blow.wake_at is not None:
             self._asleep.append(blow)

@@ -1,9 +1,11 @@
 """Feeds a daemon, has it struck, starts it again as systemd would, and audits whenever none is alive."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -108,11 +110,13 @@ class Run:
         return Outcome(findings, blows, self._exits, self._audits, time.monotonic() - began)
 
     def _start(self) -> Daemon:
-        return Daemon(self._rooms, self._weights, SETTINGS, (), {})
+        return Daemon(self._rooms, self._weights, SETTINGS, (), {"start_new_session": True})
 
     def _restart(self) -> None:
         """systemd's Restart=always; and the moment when nobody lives is the moment for an audit."""
         self._exits[self.daemon.process.wait()] += 1
+        with contextlib.suppress(ProcessLookupError):  # what is left of the unit (KillMode=mixed)
+            os.killpg(self.daemon.process.pid, signal.SIGKILL)
         self._finish_writing()
         with (self._rooms.inbox / ".maskdrop.lock").open("ab") as lock:
             wait_for(lambda: _locked(lock), "the last worker to be gone")

@@ -4,7 +4,7 @@ import gc
 
 import torch
 
-_TOLD = ("can't allocate memory", "bad_alloc", "bad allocation")
+_TOLD = ("can't allocate memory", "bad_alloc", "could not create a ")
 """What stands in the RuntimeErrors that PyTorch (``c10/core/impl/alloc_cpu.cpp``) and oneDNN
 raise where a CPU's memory ends; a GPU's raises ``torch.OutOfMemoryError``."""
 

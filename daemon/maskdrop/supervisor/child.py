@@ -126,6 +126,10 @@ class Child:
         self.kill()
 
     @property
+    def is_ready(self) -> bool:
+        return self.state is ChildState.READY and not self.is_ended
+
+    @property
     def is_ended(self) -> bool:
         """Whether it was killed by `end`, and its death is not yet dealt with."""
         return self._verdict is not None

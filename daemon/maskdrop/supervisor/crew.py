@@ -39,6 +39,11 @@ class Place:
     last_death: Death | None = None
     was_ready: bool = False
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the worker in it can be given tickets."""
+        return self.child is not None and self.child.is_ready
+
 
 class Crew:
     """Owner of all worker processes."""
@@ -61,11 +66,7 @@ class Crew:
 
     def ready(self, stage: Stage) -> list[Child]:
         """Workers of a stage that can be given tickets."""
-        return [
-            child
-            for child in self.children
-            if child.stage is stage and child.state is ChildState.READY and not child.is_ended
-        ]
+        return [child for child in self.children if child.stage is stage and child.is_ready]
 
     @property
     def all_ready(self) -> bool:
@@ -124,7 +125,7 @@ class Crew:
 
     def health(self) -> list[WorkerHealth]:
         return [
-            WorkerHealth(p.workplace.stage.value, p.last_pid, p.child is not None, p.restarts)
+            WorkerHealth(p.workplace.stage.value, p.last_pid, p.child is not None, p.is_ready, p.restarts)
             for p in self.places
         ]
 
