@@ -162,7 +162,7 @@ def test_a_worker_that_cannot_start_degrades_the_daemon(start: Start, rooms: Roo
             break
         kill_one(daemon, "infer", random.Random(1), killed)
         daemon.wait_health(lambda h: h["state"] == "degraded", "state degraded")
-    assert "infer-0 died while starting: signal 9 (SIGKILL)" in daemon.health()["reason"]
+    assert "infer-0, while starting, died of signal 9 (SIGKILL)" in daemon.health()["reason"]
     daemon.wait_ready()
     rooms.drop("a.jpg", face_bytes(1))
     daemon.wait_count("saved", 1)
