@@ -17,6 +17,7 @@ from PIL import Image
 
 DOCUMENT_NAME = 0x010D
 REASON = ".reason.json"
+CLAIMED = ".maskdrop.claimed/"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ class Auditor:
         for path in self._files(base):
             if path.name.startswith(".") or (room == "quarantine" and path.name.endswith(REASON)):
                 continue
-            found[self._hash(path)].append(str(path.relative_to(base)))
+            # What is claimed is in the inbox, in a hidden folder, below its own path.
+            found[self._hash(path)].append(str(path.relative_to(base)).removeprefix(CLAIMED))
         return found
 
     def _check_originals(
