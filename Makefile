@@ -20,7 +20,7 @@ fuzz: $(VENV)/installed-dev
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy daemon tools tests
+	$(VENV)/bin/mypy daemon tools tests bench
 
 install: $(VENV)/installed-demo
 

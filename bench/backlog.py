@@ -8,27 +8,20 @@ and the real daemon with the embedded weights. Prints a Markdown table.
 
 import argparse
 import os
-import platform
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import PIL
 import psutil
-import torch
 from PIL import Image, ImageDraw
 
-from maskdrop import __version__
-from maskdrop.health import HealthUnreadable, read_health
+from measured import machine, running
 
 FOLDERS = 100
 YEAR_2020_S = 1_577_836_800
-PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -49,11 +42,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--results", type=int, default=40, help="results to wait for in each run")
     arguments = parser.parse_args()
-    print(
-        f"{platform.platform()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB; "
-        f"Python {platform.python_version()}, torch {torch.__version__}, Pillow {PIL.__version__}, "
-        f"maskdrop {__version__}\n"
-    )
+    print(machine() + "\n")
     print("| files | ready | ready to first result | supervisor resident | at most | oldest first |")
     print("|---|---|---|---|---|---|", flush=True)
     for count in arguments.counts:
@@ -72,23 +61,14 @@ def main() -> None:
 def measure(base: Path, count: int, results: int) -> Figures:
     """Fill an inbox, start the daemon, watch it until it has saved some pictures, end it."""
     names = fill(base / "inbox", count)
-    config = base / "maskdrop.toml"
-    config.write_text("[health]\ninterval_s = 0.1\n")
-    folders = ["--inbox", str(base / "inbox"), "--outbox", str(base / "outbox")]
-    command = [sys.executable, "-m", "maskdrop", "run", "--config", str(config), *folders]
     began = time.monotonic()
-    with (base / "log").open("wb") as log:
-        daemon = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        process = psutil.Process(daemon.pid)
-        wait_saved(base, daemon, 0)
+    with running(base) as daemon:
+        process = psutil.Process(daemon.process.pid)
+        daemon.wait_saved(0)
         ready = time.monotonic()
-        wait_saved(base, daemon, 1)
+        daemon.wait_saved(1)
         first, resident = time.monotonic(), process.memory_info().rss
-        most = wait_saved(base, daemon, results)
-    finally:
-        daemon.terminate()
-        daemon.wait()
+        most = daemon.wait_saved(results)
     done = {str(path.relative_to(base / "archive")) for path in (base / "archive").rglob("*.jpg")}
     in_order = done == set(names[: len(done)])
     return Figures(count, ready - began, first - ready, resident / 2**20, most / 2**20, in_order)
@@ -109,23 +89,6 @@ def fill(inbox: Path, count: int) -> list[str]:
         (inbox / name).write_bytes(content)
         os.utime(inbox / name, (YEAR_2020_S + age, YEAR_2020_S + age))
     return names
-
-
-def wait_saved(base: Path, daemon: "subprocess.Popen[bytes]", count: int) -> int:
-    """Wait until it runs and has saved so many; the supervisor's largest resident size meanwhile."""
-    most, deadline = 0, time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        if daemon.poll() is not None:
-            sys.exit(f"the daemon ended:\n{(base / 'log').read_text()}")
-        most = max(most, psutil.Process(daemon.pid).memory_info().rss)
-        try:
-            health = read_health(base / "health.json")
-        except HealthUnreadable:
-            health = {"state": "none", "counts": {"saved": 0}}
-        if health["state"] == "running" and health["counts"]["saved"] >= count:
-            return most
-        time.sleep(0.02)
-    sys.exit(f"{count} results did not come:\n{(base / 'log').read_text()[-3000:]}")
 
 
 if __name__ == "__main__":

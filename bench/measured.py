@@ -1,0 +1,81 @@
+"""What benchmarks share: a line about the machine, and a daemon that is waited for."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import PIL
+import psutil
+import torch
+
+from maskdrop import __version__
+from maskdrop.health import HealthUnreadable, read_health
+
+PATIENCE_S = 300.0
+
+
+def machine() -> str:
+    """Machine and versions, on one line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.machine()
+    return (
+        f"{platform.platform()}, {os.cpu_count()} cores ({model}), "
+        f"{psutil.virtual_memory().total / 2**30:.0f} GiB; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, Pillow {PIL.__version__}, maskdrop {__version__}"
+    )
+
+
+class Daemon:
+    """A running daemon on folders below a base."""
+
+    def __init__(self, base: Path, process: "subprocess.Popen[bytes]") -> None:
+        self.base, self.process = base, process
+
+    def health(self) -> dict[str, Any]:
+        try:
+            return read_health(self.base / "health.json")
+        except HealthUnreadable:
+            return {"state": "none", "counts": {"saved": 0}}
+
+    def wait_saved(self, count: int) -> int:
+        """Wait until it runs and has saved so many.
+
+        Returns:
+            The supervisor's largest resident size meanwhile, in bytes.
+
+        Raises:
+            SystemExit: it ended, or it took too long.
+        """
+        most, deadline = 0, time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                sys.exit(f"the daemon ended:\n{(self.base / 'log').read_text()}")
+            most = max(most, psutil.Process(self.process.pid).memory_info().rss)
+            health = self.health()
+            if health["state"] == "running" and health["counts"]["saved"] >= count:
+                return most
+            time.sleep(0.02)
+        sys.exit(f"{count} results did not come:\n{(self.base / 'log').read_text()[-3000:]}")
+
+
+@contextmanager
+def running(base: Path, settings: str = "") -> Iterator[Daemon]:
+    """A daemon with the embedded weights on ``base/inbox``, drained at the end."""
+    config = base / "maskdrop.toml"
+    config.write_text(settings + "[health]\ninterval_s = 0.1\n")
+    folders = ["--inbox", str(base / "inbox"), "--outbox", str(base / "outbox")]
+    command = [sys.executable, "-m", "maskdrop", "run", "--config", str(config), *folders]
+    with (base / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        yield Daemon(base, process)
+    finally:
+        process.terminate()
+        process.wait()
