@@ -20,6 +20,7 @@ from evaluate import confusion, intersection_over_union
 from faces import find_faces
 from maskdrop.config import MODEL_SIDE, ModelSettings
 from maskdrop.mask import scale_labels
+from maskdrop.model.load import load_network
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.model.weights import embedded_weights
 from maskdrop.parts import Part
@@ -42,16 +43,11 @@ def main() -> None:
         for size in options.sizes:
             network = load_parser(ModelSettings(weights=weights, input_size=size), "cpu")
             miou, milliseconds = measure(network, pairs, size)
-            megabytes = weights.stat().st_size / 1e6
-            print(
-                f"| {weights.stem} | {width_of(weights):g} | {megabytes:.1f} | {size} | {miou:.3f} | {milliseconds:.0f} |",
-                flush=True,
-            )
+            file = f"{weights.stem} | {width_of(weights):g} | {weights.stat().st_size / 1e6:.1f}"
+            print(f"| {file} | {size} | {miou:.3f} | {milliseconds:.0f} |", flush=True)
 
 
 def width_of(weights: Path) -> float:
-    from maskdrop.model.load import load_network
-
     return load_network(weights).card.width
 
 
