@@ -97,6 +97,15 @@ def test_decoding_and_saving_do_without_torch(stage: str) -> None:
     assert answer.stdout == "False\n"
 
 
+def test_labelling_does_without_torchs_compiler_and_leaves_torchvision_as_it_was() -> None:
+    program = (
+        "import sys, maskdrop.infer; print(any(n.split('.')[0] in ('sympy', 'torchvision') "
+        "or n == 'torch._dynamo' for n in sys.modules))"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"
+
+
 def test_only_the_spawn_context_is_used() -> None:
     for path in MODULES.values():
         source = path.read_text()

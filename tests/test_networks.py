@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from drawing import draw_face, encode
 from maskdrop.config import ModelSettings
-from maskdrop.model import torchvision_resnet  # noqa: F401 - lets torchvision import beside a CPU torch
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.export import export_network
 from maskdrop.model.load import Form, load_network
@@ -29,6 +28,7 @@ from maskdrop.model.program import is_plain_expression
 from maskdrop.model.weights import embedded_weights
 from public_checkpoint import public_checkpoint
 from running import QUICK, Daemon, Rooms
+from torchvision_for_tests import make_importable
 
 Start = Callable[..., Daemon]
 
@@ -86,6 +86,7 @@ def settle_batch_norms(network: nn.Module, batch: Tensor) -> None:
 
 @pytest.mark.parametrize("form", ["program", "onnx"])
 def test_lraspp_of_torchvision_through_the_whole_daemon(start: Start, rooms: Rooms, form: str) -> None:
+    make_importable()
     from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
     torch.manual_seed(3)
