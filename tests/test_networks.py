@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from drawing import draw_face, encode
 from maskdrop.config import ModelSettings
+from maskdrop.model.check import known_labels, known_picture
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.export import export_network
 from maskdrop.model.load import Form, load_network
@@ -442,3 +443,10 @@ def test_commands_fail_with_one_line(arguments: list[str], code: int, said: str)
     assert said in done.stderr
     assert done.stderr.startswith("maskdrop: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_known_labels_are_the_embedded_weights_own() -> None:
+    parser = load_parser(ModelSettings(precision="fp32"), "cpu")
+    labels = parser.parse(known_picture(512)[np.newaxis])[0]
+    # Not all of them: processors sum in different orders.
+    assert (labels == known_labels(512)).mean() > 0.999, "run tools/known_picture.py"
