@@ -23,6 +23,7 @@ rescan_s = 2
 [workers]
 preprocess = 2
 save = 2
+inference_threads = 1
 [face]
 locate = "off"
 [health]

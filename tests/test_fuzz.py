@@ -75,7 +75,7 @@ Image.MAX_IMAGE_PIXELS = None
 while size := sys.stdin.buffer.read(4):
     content = sys.stdin.buffer.read(int.from_bytes(size, "big"))
     try:
-        picture = at_model_size(decode(content, DecodeSettings(max_pixels=10**6)))
+        picture = at_model_size(decode(content, DecodeSettings(max_pixels=10**6)), 512)
         answer = f"{picture.mode} {picture.size}"
     except BrokenPicture as error:
         answer = "broken"

@@ -7,16 +7,20 @@ from hypothesis import strategies as st
 
 from maskdrop.inbox.intake import Candidate
 from maskdrop.supervisor.pipeline import Flight, Pipeline, Step
-from maskdrop.ticket import Facts, Fault, Identity, Quarantine, Stage
+from maskdrop.ticket import Facts, Fault, Identity, Infer, Quarantine, Region, Save, Stage
 
 FACTS = Facts("00", 10, 10)
 FAULT = Fault(Stage.PREPROCESS, "Broken", "broken")
 WORKERS = {
     Step.PREPARE: ("preprocess-0", "preprocess-1"),
     Step.INFER: ("infer-0",),
+    Step.LOCATE: ("preprocess-0", "preprocess-1"),
     Step.SAVE: ("save-0", "save-1"),
     Step.QUARANTINE: ("save-0", "save-1"),
 }
+
+
+REGION = Region(10, 20, 110, 120)
 
 
 def candidate(index: int) -> Candidate:
@@ -49,6 +53,32 @@ def test_a_picture_goes_through_in_order_and_frees_its_slot() -> None:
     assert dict(ended.milliseconds) == {"settle": 1.0, "preprocess": 2.0, "infer": 3.0}
     assert pipeline.free_slots == 1
     assert len(pipeline) == 0
+
+
+def test_small_faces_are_looked_at_again_once() -> None:
+    pipeline = Pipeline(2)
+    to_infer(pipeline, 2)
+    for number in (1, 2):
+        pipeline.assign(Step.INFER, "infer-0")
+        pipeline.inferred(number, 1.0, is_small=True)
+    assert pipeline.waiting(Step.LOCATE) == 2
+    for regions in ((REGION,), ()):
+        flight = pipeline.assign(Step.LOCATE, "preprocess-0")
+        pipeline.located(flight.number, regions, 2.0)
+    assert pipeline[2].step is Step.SAVE, "where no face is found the first labels stand"
+    flight = pipeline.assign(Step.INFER, "infer-0")
+    assert flight.task() == Infer(1, flight.slot, 1)
+    pipeline.inferred(1, 3.0, is_small=True)
+    assert pipeline[1].step is Step.SAVE, "once is enough"
+    assert dict(pipeline[1].milliseconds) == {
+        "settle": 1.0,
+        "preprocess": 1.0,
+        "infer": 1.0,
+        "locate": 2.0,
+        "infer again": 3.0,
+    }
+    tasks = [pipeline.assign(Step.SAVE, f"save-{n}").task() for n in range(2)]
+    assert [task.regions for task in tasks if isinstance(task, Save)] == [(), (REGION,)]
 
 
 def test_what_a_dead_worker_held_goes_round_again_in_order_and_only_work_counts() -> None:
@@ -146,7 +176,9 @@ def test_no_slot_is_shared_or_lost_and_every_flight_has_one_place(slots: int, se
             case Step.PREPARE:
                 pipeline.prepared(number, FACTS, 1.0)
             case Step.INFER:
-                pipeline.inferred(number, 1.0)
+                pipeline.inferred(number, 1.0, is_small=chance.random() < 0.5)
+            case Step.LOCATE:
+                pipeline.located(number, chance.choice([(), (REGION,)]), 1.0)
             case _ if chance.random() < 0.2:
                 pipeline.put_back(number)
             case _:

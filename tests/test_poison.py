@@ -33,7 +33,7 @@ def one_batch(attempts: int, timeout: float) -> str:
     """Settings with which four pictures are one batch, in their order: it waits until it is full."""
     return quick_with(
         f"slots = 4\nmax_batch = 4\nmax_wait_ms = 1000\nmax_attempts = {attempts}\n"
-        f"stage_timeout_s = {timeout}\ninference_threads = 1"
+        f"stage_timeout_s = {timeout}"
     ).replace("preprocess = 2", "preprocess = 1")
 
 

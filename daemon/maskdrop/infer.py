@@ -32,9 +32,10 @@ def serve(workplace: Workplace, link: Link) -> None:
     except WeightsError as error:
         link.report(Unfit(str(error)[:MESSAGE_LIMIT]))
         return
+    look = FirstLook(settings)
+    look.finds_small(workplace.slots.labels[0])  # so that no picture waits for its imports
     info = parser.info
     link.report(Ready(info.device, f"{info.weights} sha256:{info.sha256[:12]}", info.precision))
-    look = FirstLook(settings)
     while batch := gather(link, max_batch, settings.workers.max_wait_ms / 1000):
         compute(batch, parser, workplace.slots, link, look)
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from maskdrop.mask import scale_labels
 from maskdrop.parts import CORE_PARTS, FACE_PARTS
@@ -67,6 +66,8 @@ def find_faces(labels: Pixels, classes: Sequence[str]) -> list[Face]:
         labels: uint8 (height, width).
         classes: names of the labels.
     """
+    from scipy import ndimage  # here, because most workers never need it, and it takes as long as all else
+
     core = _table(classes, CORE_PARTS)[labels]
     pieces, _ = ndimage.label(_table(classes, FACE_PARTS)[labels], structure=np.ones((3, 3)))
     faces = []
