@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import io
-import logging
 import os
 import stat
 import time
@@ -40,8 +39,6 @@ from maskdrop.ticket import (
 )
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
-
-logger = logging.getLogger("maskdrop")
 
 
 class BrokenPicture(Exception):

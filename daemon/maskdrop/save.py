@@ -1,7 +1,6 @@
 """Third stage: from pixels and labels to files in the outbox, the original put away."""
 
 import io
-import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -41,8 +40,6 @@ from maskdrop.ticket import (
     Stop,
 )
 from maskdrop.topology.worker import Link, Workplace
-
-logger = logging.getLogger("maskdrop")
 
 Pixels = NDArray[np.uint8]
 

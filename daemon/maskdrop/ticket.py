@@ -131,8 +131,9 @@ class Stop:
 Task = Prepare | Infer | Locate | Save | Quarantine | Stop
 
 
-# Reports: from a worker to the supervisor. A report must stay under 4,096 bytes pickled
-# (PIPE_BUF of pipe(7)): such a write is whole or absent, whenever its writer is killed.
+# Reports: from a worker to the supervisor. They are kept small: up to 4,096 bytes pickled
+# (PIPE_BUF of pipe(7)) a write is whole or absent, whenever its writer is killed. A longer one,
+# of many pictures or long names, may be cut short, which the supervisor reads as none.
 
 MESSAGE_LIMIT = 400
 """Longest message in a report, in characters."""

@@ -1,6 +1,5 @@
 """All workers: started, watched, started again. One place for each, whoever fills it now."""
 
-import logging
 from dataclasses import dataclass
 
 from maskdrop.config import Settings
@@ -11,8 +10,6 @@ from maskdrop.supervisor.plan import Plan
 from maskdrop.ticket import Stage
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Workplace
-
-logger = logging.getLogger("maskdrop")
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
