@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes a virtual environment with maskdrop and one of its extras in it.
-# Usage: install.sh FOLDER EXTRA. Installs Debian's venv package if it is missing.
+# Usage: install.sh FOLDER EXTRA. Installs Debian's packages that are missing: Python's venv, and what
+# systemd-python is built with. Where the latter can't be had, maskdrop is installed without it.
 set -eu
 folder=$1
 extra=$2
@@ -17,13 +18,32 @@ if [ -z "$python" ]; then
     exit 1
 fi
 
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+sudo=
+[ "$(id -u)" = 0 ] || sudo=sudo
+
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    sudo=
-    [ "$(id -u)" = 0 ] || sudo=sudo
     $sudo apt-get update
     $sudo apt-get install -y --no-install-recommends "python$version-venv"
 fi
 
 [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
 "$folder/bin/python" -m pip install --quiet --constraint constraints.txt --editable ".[$extra]"
+
+can_build_systemd() {
+    pkg-config --exists libsystemd 2>/dev/null && command -v cc >/dev/null && "$python" -c '
+import pathlib, sys, sysconfig
+sys.exit(not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists())'
+}
+
+packages="gcc libc6-dev libsystemd-dev pkg-config"
+case $("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))') in
+    /usr/include/*) packages="$packages python$version-dev" ;;
+esac
+if ! can_build_systemd; then
+    ($sudo apt-get update && $sudo apt-get install -y --no-install-recommends $packages) || true
+fi
+if ! can_build_systemd || ! "$folder/bin/python" -m pip install --quiet --constraint constraints.txt --editable ".[systemd]"; then
+    echo "maskdrop is installed without systemd-python: no readiness, watchdog and journal fields under systemd." >&2
+    echo "For these: apt-get install $packages; $folder/bin/pip install systemd-python" >&2
+fi

@@ -57,18 +57,35 @@ def overlap_loss(scores: Tensor, target: Tensor) -> Tensor:
     return 1 - ((both + 1) / (either + 1))[present].mean()
 
 
-def loss_of(network: BiSeNet, view: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+def hard_cross_entropy(scores: Tensor, target: Tensor, weights: Tensor, share: float) -> Tensor:
+    """Weighted cross-entropy over the pixels that the network finds hardest (OHEM, Shrivastava et al. 2016).
+
+    Args:
+        scores: float (batch, classes, h, w).
+        target: int64 (batch, h, w).
+        weights: `class_weights`.
+        share: how many of the pixels count, 0 to 1; 1 is the plain cross-entropy.
+    """
+    if share >= 1:
+        return functional.cross_entropy(scores, target, weights, label_smoothing=SMOOTHING)
+    each = functional.cross_entropy(scores, target, weights, label_smoothing=SMOOTHING, reduction="none")
+    hardest = each.flatten().topk(max(1, int(each.numel() * share)), sorted=False)
+    return hardest.values.sum() / weights[target.flatten()[hardest.indices]].sum()
+
+
+def loss_of(network: BiSeNet, view: Tensor, target: Tensor, weights: Tensor, hard: float = 1.0) -> Tensor:
     """Loss of the main head at half scale, of the auxiliary heads at a quarter: finer costs too much.
 
     Args:
         view: normalised float (batch, 3, size, size).
         target: int64 (batch, size, size).
         weights: `class_weights`.
+        hard: share of the main head's pixels that count, the hardest ones.
     """
     main, *auxiliary = network.raw_scores(view)
     half, quarter = target[:, ::2, ::2], target[:, ::4, ::4]
     scores = _at_scale_of(half, main)
-    total = functional.cross_entropy(scores, half, weights, label_smoothing=SMOOTHING)
+    total = hard_cross_entropy(scores, half, weights, hard)
     total = total + OVERLAP_SHARE * overlap_loss(scores, half)
     for other in auxiliary:
         entropy = functional.cross_entropy(

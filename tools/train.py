@@ -74,6 +74,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--measure-every", type=int, default=5, help="epochs between two measurements")
+    parser.add_argument(
+        "--hard", type=float, default=1.0, help="share of the pixels, the hardest, that count in the loss"
+    )
     parser.add_argument("--start-from", type=Path, help="safetensors to begin with")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
@@ -139,7 +142,7 @@ class Trainer:
         view, target = random_view(self._pictures[chosen], self._labels[chosen], size, self._mirrored)
         view = normalise(view).to(self._device, memory_format=torch.channels_last)
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
-            loss = loss_of(self.network, view, target.to(self._device), self._weights)
+            loss = loss_of(self.network, view, target.to(self._device), self._weights, self._options.hard)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)
