@@ -207,5 +207,10 @@ def test_an_environment_is_made_from_a_wheel_with_units_and_configuration_in_it(
             for path in (installed / name).rglob("*")
             if path.is_file()
         }
+    # A checkout's next version has the same number; pip is made to take it all the same.
+    (made / installed.relative_to(made).parent / "layout.py").write_text("raise SystemExit('an old version')")
+    subprocess.run(command, check=True, env=environment)
+    again = subprocess.run(show, capture_output=True, text=True, check=True, env=lent, cwd="/").stdout
+    assert again == shown
     service(root, "uninstall")
     assert not made.exists()

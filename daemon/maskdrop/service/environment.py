@@ -89,7 +89,11 @@ def make_environment(
     subprocess.run([python, "-m", "venv", *without, folder], check=True, env=own)
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--upgrade"]
     quiet = ["--quiet", "--disable-pip-version-check", "--no-compile"]
+    there = (folder / "bin" / "maskdrop").exists()
     subprocess.run([*pip, *quiet, *options, *install], check=True, env=own)
+    if there:
+        # pip takes one version for another of the same number, as a checkout's are.
+        subprocess.run([*pip, *quiet, "--force-reinstall", "--no-deps", *install], check=True, env=own)
     if folder != final:
         _rewrite_paths(folder, final)
     # Some packages carry files for other versions of Python, which don't compile; nobody imports them.
