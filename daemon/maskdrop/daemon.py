@@ -35,10 +35,11 @@ def run_daemon(settings: Settings) -> int:
     lock = take_lock(folders.inbox)
     try:
         slots = make_slots(plan, settings)
+        supervisor = Supervisor(resolved(settings, folders, plan), folders, plan, slots, lock)
         logger.info(
             "maskdrop %s starts, inbox %s, pid %d", __version__, printable(folders.inbox), os.getpid()
         )
-        code = Supervisor(resolved(settings, folders, plan), folders, plan, slots, lock).run()
+        code = supervisor.run()
         logger.info("ended with exit code %d", code)
         return code
     finally:

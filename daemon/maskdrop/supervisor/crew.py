@@ -1,5 +1,6 @@
 """All workers: started, watched, started again. One place for each, whoever fills it now."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from maskdrop.config import Settings
@@ -56,6 +57,9 @@ class Crew:
             *(place(Stage.SAVE, index) for index in range(plan.save)),
         ]
 
+        self.restarts: Counter[Stage] = Counter()
+        """Workers that were started in place of dead ones."""
+
     @property
     def children(self) -> list[Child]:
         """Workers whose processes live, or whose death is not yet dealt with."""
@@ -87,6 +91,7 @@ class Crew:
         for place in self.places:
             if place.child is None and now >= place.start_at:
                 place.child = Child(place.workplace, now)
+                self.restarts[place.workplace.stage] += place.last_death is not None
                 place.last_pid = place.child.pid
                 started.append(place.child)
         return started

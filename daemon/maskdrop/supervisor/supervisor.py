@@ -138,13 +138,15 @@ class Supervisor:
     def _beat(self, now: float) -> None:
         """Write the health file if it is due or the state changed."""
         state, reason = self._state()
+        self._pulse.note_work(now, self._pipeline, self._crew)
         if self._pulse.is_due(now, state, reason):
             self._write_health(state, reason)
 
     def _write_health(self, state: State, reason: str) -> None:
         now, record = time.monotonic(), self._journal.record
         parts = (record, self._pipeline, self._intake, self._crew, self._model)
-        self._pulse.write(self._pulse.snapshot(state, reason, now, *parts))
+        health = self._pulse.snapshot(state, reason, now, *parts)
+        self._pulse.write(health, self._pulse.totals(record, self._crew))
 
     # Signals and the end.
 
@@ -227,7 +229,7 @@ class Supervisor:
             return
         most = self._settings.workers.max_attempts
         held = self._pipeline.lost(child.name, death.ending.value, death.cause, most)
-        self._journal.died(child.name, pid, death, held)
+        self._journal.died(child.stage, child.name, pid, death, held)
 
     # Reports.
 
