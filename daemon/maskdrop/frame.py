@@ -37,7 +37,7 @@ def draw(health: dict[str, Any], width: int, height: int) -> RenderableType:
     """
     head = [_title(health), *_reason(health, width), *_numbers(health), Text()]
     stages = _stages(health)
-    room = max(2, height - len(head) - stages.row_count - 1 - 1 - 1)  # titles, a blank line, the last line
+    room = max(3, height - len(head) - stages.row_count - 1 - 1 - 1)  # titles, a blank line, the last line
     return Group(*head, stages, Text(), *_latest(health["latest"], width, room), _foot(health))
 
 
@@ -113,8 +113,8 @@ def _latest(latest: dict[str, Any], width: int, room: int) -> list[RenderableTyp
     saved, quarantined = latest["saved"], latest["quarantined"]
     if width >= WIDE:
         side = _table()
-        side.add_column(ratio=1)
-        side.add_column(ratio=1)
+        side.add_column(ratio=2)
+        side.add_column(ratio=3)
         side.show_header = False
         side.add_row(_saved(saved[: room - 1]), _quarantined(quarantined[: room - 1]))
         return [side]
@@ -132,7 +132,7 @@ def _saved(pictures: Sequence[dict[str, Any]]) -> Table:
 
 def _quarantined(pictures: Sequence[dict[str, Any]]) -> Table:
     table = _list_of("quarantined", "why")
-    table.columns[2].justify, table.columns[2].ratio = "left", 2
+    table.columns[2].justify, table.columns[2].ratio = "left", 3
     for picture in pictures:
         why = _plain(f"{picture['stage']}: {picture['error']}: {picture['message']}")
         table.add_row(_time(picture["at"]), _plain(picture["picture"]), why)
@@ -154,7 +154,7 @@ def _table() -> Table:
 def _foot(health: dict[str, Any]) -> Text:
     limit = STALE_AFTER * max(1.0, float(health["interval_s"]))
     told = f"   health file {max(0.0, age_seconds(health)):.1f} s old, stale after {limit:.0f} s"
-    return Text.assemble(_keys(), told, style="dim")
+    return Text.assemble(_keys(), told, style="dim", no_wrap=True, overflow="ellipsis")
 
 
 def _keys() -> Text:

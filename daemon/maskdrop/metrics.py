@@ -9,6 +9,7 @@ import signal
 import socketserver
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from itertools import chain
 from threading import Thread
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -16,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from maskdrop.config import MetricsSettings
+from maskdrop.config import Settings
 from maskdrop.config_file import fault
 from maskdrop.health import Health, State, replace_file
 from maskdrop.names import printable
@@ -34,18 +35,19 @@ _NEVER_S = 3600.0
 class Metrics(Collector):
     """Takes what is published, and gives it to those who ask."""
 
-    def __init__(self, settings: MetricsSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Listen, where there is to be a port.
 
         Raises:
             ConfigurationError: the port can't be had.
         """
-        self._file = settings.file
+        self._file = settings.metrics.file
+        self._inbox = printable(settings.folders.inbox)
         self._latest: tuple[Health, Totals] | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        if settings.port is not None:
-            _serve(settings.port, self._registry)
+        if settings.metrics.port is not None:
+            _serve(settings.metrics.port, self._registry)
 
     def publish(self, health: Health, totals: Totals) -> None:
         """These are the metrics from now on.
@@ -58,12 +60,18 @@ class Metrics(Collector):
             replace_file(self._file, generate_latest(self._registry))
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics as published last; none before the first time."""
+        """All metrics as published last; none before the first time.
+
+        Each has the inbox as a label: node_exporter takes no two files with the same series, and a
+        machine may have a daemon for each of several inboxes.
+        """
         latest = self._latest
         if latest is not None:
-            yield from _counters(*latest)
-            yield from _gauges(latest[0])
-            yield from _durations(latest[1])
+            for metric in chain(_counters(*latest), _gauges(latest[0]), _durations(latest[1])):
+                metric.samples = [
+                    s._replace(labels={"inbox": self._inbox, **s.labels}) for s in metric.samples
+                ]
+                yield metric
 
 
 def _counters(health: Health, totals: Totals) -> Iterator[Metric]:
@@ -179,6 +187,9 @@ class _Server(WSGIServer):
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = ADDRESS, self.server_address[1]
         self.setup_environ()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing: a client that went away, or never said what it wanted, is no news of the daemon."""
 
 
 class _Handler(WSGIRequestHandler):

@@ -60,7 +60,7 @@ class Pulse:
         if settings.metrics.is_wanted:
             from maskdrop.metrics import Metrics  # here, because most daemons never need the library
 
-            self._metrics = Metrics(settings.metrics)
+            self._metrics = Metrics(settings)
         self.next_at = 0.0
 
     def note_work(self, now: float, pipeline: Pipeline, crew: Crew) -> None:
