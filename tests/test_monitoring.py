@@ -307,6 +307,8 @@ def test_health_checks_tell_running_from_degraded_from_gone(
     absent = run_checks()
     assert absent.pop("jq", 2) != 0
     assert absent == {"nagios": 2, "docker": 1, "liveness": 1, "readiness": 1}
+    if shutil.which("jq") is None:
+        pytest.skip("all did but jq's, which needs jq: apt-get install jq")
 
 
 def test_nagios_knows_backlogs(start: Start, rooms: Rooms) -> None:

@@ -12,7 +12,6 @@ import tty
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, RenderableType
 from rich.live import Live
 
@@ -78,8 +77,9 @@ def write_svg(file: Path, target: Path) -> bool:
     )
     screen, there = picture_of(file, SVG_WIDTH, SVG_HEIGHT)
     console.print(screen)
-    own_fonts = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    target.write_text(console.export_svg(title="maskdrop top", code_format=own_fonts), encoding="utf-8")
+    drawn = re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="maskdrop top"), flags=re.DOTALL)
+    drawn = drawn.replace("<svg ", '<svg xml:space="preserve" ', 1)  # leading blanks keep columns in line
+    target.write_text(drawn, encoding="utf-8")
     return there
 
 
