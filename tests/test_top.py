@@ -267,6 +267,19 @@ def test_it_fits_every_terminal(
     assert all(console.measure(line).maximum <= width for line in lines)
 
 
+def test_nothing_in_a_health_file_plays_tricks_on_the_terminal(rooms: Rooms) -> None:
+    trick = "\x1b[2J\x07[red]\u202e\x9b1m\nx"
+    now, times = timestamp(), {"total": 1.0}
+    latest = Latest(
+        [SavedPicture(trick, now, times)], [QuarantinedPicture(trick, now, trick, trick, trick, times)]
+    )
+    changes = {"reason": trick, "model": trick, "device": trick, "version": trick}
+    write_health(rooms.health, full_health(state=State.DEGRADED, latest=latest, **changes))
+    shown = rendered(rooms.health, 200, 24)
+    assert all(line.isprintable() for line in shown)
+    assert sum(line.count(r"\x1b[2J\x07[red]") for line in shown) >= 5, "shown, and as what it is"
+
+
 KEYS = st.sampled_from(
     ["state", "reason", "counts", "stages", "workers", "latest", "queues", "updated_at", "latency_ms", "pid"]
 )
