@@ -30,7 +30,15 @@ class OwnCgroup:
     def __enter__(self) -> Self:
         if _SYSTEMD_RUNS.is_dir():  # they are systemd's, and it is asked for one
             unit = f"--unit={self._name}"
-            self.entering = ["systemd-run", "--scope", "--quiet", "--collect", unit, "--property=Delegate=yes", "--"]
+            self.entering = [
+                "systemd-run",
+                "--scope",
+                "--quiet",
+                "--collect",
+                unit,
+                "--property=Delegate=yes",
+                "--",
+            ]
             return self
         self._folders = [folder / self._name for folder in _present()]
         for folder in self._folders:

@@ -81,3 +81,8 @@ def _needed(base: Path) -> set[Path]:
         ["ldd", base / "bin" / _VERSION, *modules.glob("*.so")], capture_output=True, text=True, check=False
     )
     return {Path(path) for path in re.findall(r"=> (/.+) \(0x", linked.stdout)}
+
+
+def site_packages(venv: str) -> str:
+    """Where a virtual environment of the interpreter, at this path, has its packages."""
+    return f"{venv}/lib/{_VERSION}/site-packages"

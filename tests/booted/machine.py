@@ -114,7 +114,14 @@ def booted(tree: Path, bindings: Mapping[str, Path]) -> Iterator[Machine]:
 
 
 def _nspawn(name: str, tree: Path, bindings: Mapping[str, Path]) -> list[str]:
-    options = ["--register=no", "--keep-unit", "--quiet", "--boot", f"--machine={name}", f"--directory={tree}"]
+    options = [
+        "--register=no",
+        "--keep-unit",
+        "--quiet",
+        "--boot",
+        f"--machine={name}",
+        f"--directory={tree}",
+    ]
     options += ["--volatile=overlay", "--link-journal=no", "--console=pipe"]
     # Machines at the same time would else share abstract sockets, with each other and with this one.
     options += ["--private-network"]

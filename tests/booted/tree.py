@@ -73,9 +73,17 @@ def _release() -> tuple[str, str]:
     release = platform.freedesktop_os_release()
     system, suite = release.get("ID", ""), release.get("VERSION_CODENAME", "")
     if system not in MIRRORS or not suite:
-        raise TreeMissing(f"this is {release.get('PRETTY_NAME')}: debootstrap makes releases of Debian and Ubuntu")
+        raise TreeMissing(
+            f"this is {release.get('PRETTY_NAME')}: debootstrap makes releases of Debian and Ubuntu"
+        )
     listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(REPO_URI) $(RELEASE) $(COMPONENT)",
+            "Created-By: Packages",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -92,14 +100,18 @@ def _check_network(mirror: str, suite: str) -> None:
         with urllib.request.urlopen(f"{mirror}/dists/{suite}/InRelease", timeout=20):
             pass
     except OSError as error:
-        raise TreeMissing(f"{mirror} is needed once, for a tree of {suite}, and can't be reached: {error}") from error
+        raise TreeMissing(
+            f"{mirror} is needed once, for a tree of {suite}, and can't be reached: {error}"
+        ) from error
 
 
 def _make(tree: Path, suite: str, mirror: str, packages: list[str]) -> None:
     unfinished = tree.with_name(f".{tree.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     debootstrap = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}"]
-    made = finish(["env", f"DPKG_FORCE={_NO_SYNC}", *ISOLATED, *debootstrap, suite, str(unfinished), mirror], MAKING_S)
+    made = finish(
+        ["env", f"DPKG_FORCE={_NO_SYNC}", *ISOLATED, *debootstrap, suite, str(unfinished), mirror], MAKING_S
+    )
     assert made.returncode == 0, f"debootstrap failed:\n{made.stdout[-4000:]}"
     for package in (unfinished / "var/cache/apt/archives").glob("*.deb"):
         package.unlink()
