@@ -12,6 +12,7 @@ from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
 from maskdrop.health import HealthUnreadable, read_health
 from maskdrop.model_cli import model_app
+from maskdrop.service_cli import service_app
 
 app = typer.Typer(
     name="maskdrop",
@@ -23,6 +24,7 @@ app = typer.Typer(
 
 
 app.add_typer(model_app, name="model")
+app.add_typer(service_app, name="service")
 
 
 @app.command()

@@ -1,0 +1,165 @@
+"""What is to be done to install the service: planned from what is there, so that twice is as good as once."""
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskdrop import __version__
+from maskdrop.service import environment as environments
+from maskdrop.service.layout import (
+    ENVIRONMENT,
+    PACKAGED_UNITS,
+    RECORD,
+    WantedFile,
+    is_instance_name,
+    unit_of,
+    wanted_files,
+    wanted_folders,
+)
+from maskdrop.service.record import Record, Verdict, digest, judge, read_record
+from maskdrop.service.steps import (
+    KeepFile,
+    MakeEnvironment,
+    MakeFolder,
+    MakeUser,
+    RunCommand,
+    Step,
+    WriteFile,
+    below,
+    user_exists,
+)
+
+NEWER = ".dpkg-dist"
+"""Beside an edited file: what would have been installed. systemd and logrotate pass over dpkg's endings."""
+
+EDITED = ".dpkg-old"
+"""Beside a replaced file: what somebody had edited."""
+
+_BOOTED = Path("/run/systemd/system")
+
+
+class CannotInstall(Exception):
+    """The service can't be installed so; the message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody asked for.
+
+    Attributes:
+        environment: the virtual environment to run from; None: as last time, or the present one.
+        source: what pip installs where an environment is to be made; None: the checkout this runs from.
+        instances: names of inboxes with a service and a configuration of their own.
+        force: replace files that somebody edited.
+        now: enable and start as well.
+    """
+
+    root: Path
+    environment: Path | None = None
+    source: str | None = None
+    instances: Sequence[str] = ()
+    force: bool = False
+    now: bool = False
+
+
+def plan_install(order: Order) -> list[Step]:
+    """The steps that are needed; none but `KeepFile` where everything is in place.
+
+    Raises:
+        CannotInstall: a name or the environment is no good.
+        RecordUnreadable: the record of the last installation is damaged.
+    """
+    for name in order.instances:
+        if not is_instance_name(name):
+            raise CannotInstall(f"{name!r} can't be an instance's name; use letters, digits, _ and . alone")
+    record = read_record(order.root)
+    packaged = [unit for unit in PACKAGED_UNITS if below(order.root, unit).exists()]
+    if packaged and record is None:
+        raise CannotInstall(f"{packaged[0]} is there: a package installed the service; remove that first")
+    environment = order.environment or _environment_before(record)
+    made, steps = _environment_steps(order, environment, record)
+    steps += [MakeUser()] if not user_exists(order.root) else []
+    instances = sorted({*order.instances, *(record.instances if record else [])})
+    wanted = wanted_files(environment, instances)
+    writes = [step for file in wanted for step in _file_steps(file, order, record)]
+    steps += writes
+    steps += [
+        MakeFolder(folder.target, folder.mode)
+        for folder in wanted_folders(instances)
+        if not below(order.root, folder.target).exists()
+    ]
+    kept = {step.target for step in writes if isinstance(step, KeepFile)}
+    files = dict(record.files) if record else {}
+    files |= {str(file.target): digest(file.content) for file in wanted if file.target not in kept}
+    newest = Record(__version__, str(environment), made, instances, files)
+    if newest != record:
+        steps.append(WriteFile(RECORD, newest.encoded(), "what was installed"))
+    changed = any(isinstance(step, WriteFile) for step in writes)
+    return [*steps, *_systemd_steps(order, changed, steps)]
+
+
+def _environment_before(record: Record | None) -> Path:
+    return Path(record.environment) if record else environments.present_environment()
+
+
+def _environment_steps(order: Order, environment: Path, record: Record | None) -> tuple[bool, list[Step]]:
+    """Whether the environment is one that an installation made, and the steps that make it."""
+    if any(character in str(environment) for character in " \t\n%\"'\\$"):
+        raise CannotInstall(f"{environment}: unit files can't name that; choose a path of plain characters")
+    made_before = record is not None and record.made_environment and record.environment == str(environment)
+    there = below(order.root, environment)
+    if (there / "bin" / "maskdrop").exists():
+        reason = environments.why_unusable(environment) if order.root == Path("/") else None
+        if reason:
+            remedy = f"let the service have its own: --environment {ENVIRONMENT}"
+            raise CannotInstall(f"{environment}: the service can't run from there: {reason}; {remedy}")
+        if not (made_before and record is not None and record.version != __version__):
+            return made_before, []
+    elif order.environment is None and not made_before:
+        raise CannotInstall(f"there is no {environment}/bin/maskdrop; name an environment with --environment")
+    source = order.source or environments.checkout()
+    if source is None:
+        raise CannotInstall("this maskdrop has no source folder to install from; name a wheel with --source")
+    python = environments.service_python()
+    if python is None:
+        hidden = f"{sys.base_prefix} is hidden from the service"
+        raise CannotInstall(f"{hidden}, and /usr/bin/python3 is not 3.11 or newer; install Debian's python3")
+    return True, [MakeEnvironment(environment, str(source), python)]
+
+
+def _file_steps(file: WantedFile, order: Order, record: Record | None) -> Iterator[Step]:
+    path = below(order.root, file.target)
+    present = path.read_bytes() if path.exists() else None
+    recorded = record.files.get(str(file.target)) if record else None
+    verdict = judge(present, file.content, recorded, order.force)
+    beside = WantedFile(file.target.with_name(file.target.name + NEWER), file.content)
+    match verdict:
+        case Verdict.SAME:
+            return
+        case Verdict.NEW | Verdict.NEWER:
+            yield WriteFile(file.target, file.content, verdict.value)
+        case Verdict.FORCED:
+            yield WriteFile(file.target.with_name(file.target.name + EDITED), present or b"", "edited")
+            yield WriteFile(file.target, file.content, verdict.value)
+        case Verdict.SETTLED:
+            yield KeepFile(file.target, verdict.value)
+        case Verdict.EDITED:
+            newer = below(order.root, beside.target)
+            if not newer.exists() or newer.read_bytes() != beside.content:
+                yield WriteFile(beside.target, beside.content, "what would have been installed")
+            yield KeepFile(file.target, verdict.value)
+
+
+def _systemd_steps(order: Order, changed: bool, steps: Sequence[Step]) -> Iterator[Step]:
+    """What systemd must be told; it is asked nothing where it doesn't run, or not of this root."""
+    if order.root != Path("/") or not _BOOTED.exists() or not shutil.which("systemctl"):
+        return
+    if any(isinstance(step, WriteFile) and step.target.suffix == ".catalog" for step in steps):
+        yield RunCommand(("journalctl", "--update-catalog"))
+    if changed:
+        yield RunCommand(("systemctl", "daemon-reload"))
+    if order.now:
+        units = [unit_of(name) for name in order.instances] or [unit_of(None)]
+        yield RunCommand(("systemctl", "enable", "--now", *units))

@@ -1,0 +1,53 @@
+"""What is to be done to take the service away, and what is left: pictures, and what somebody edited."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from maskdrop.service.install import NEWER
+from maskdrop.service.layout import RECORD, STATE, unit_of
+from maskdrop.service.record import Record, digest, read_record
+from maskdrop.service.steps import KeepFile, RemoveEnvironment, RemoveFile, RunCommand, Step, below
+
+_BOOTED = Path("/run/systemd/system")
+
+
+def plan_uninstall(root: Path) -> list[Step]:
+    """The steps that undo an installation; none where there is none.
+
+    The state folder, and with it every picture, the user and what somebody edited are left.
+
+    Raises:
+        RecordUnreadable: the record of the installation is damaged.
+    """
+    record = read_record(root)
+    if record is None:
+        return []
+    steps: list[Step] = []
+    if root == Path("/") and _BOOTED.exists() and shutil.which("systemctl"):
+        units = [unit_of(None), *map(unit_of, record.instances)]
+        steps.append(RunCommand(("systemctl", "disable", "--now", *units)))
+    steps += _file_steps(root, record)
+    if steps and isinstance(steps[0], RunCommand):
+        steps.append(RunCommand(("systemctl", "daemon-reload")))
+    if record.made_environment:
+        steps.append(RemoveEnvironment(Path(record.environment)))
+    steps.append(RemoveFile(RECORD, and_folder=True))
+    if below(root, STATE).exists():
+        steps.append(KeepFile(STATE, "pictures are never removed, nor is their owner"))
+    return steps
+
+
+def _file_steps(root: Path, record: Record) -> Iterator[Step]:
+    for name, installed in record.files.items():
+        target = Path(name)
+        path = below(root, target)
+        newer = target.with_name(target.name + NEWER)
+        if below(root, newer).exists():
+            yield RemoveFile(newer)
+        if not path.exists():
+            continue
+        if digest(path.read_bytes()) != installed:
+            yield KeepFile(target, "edited")
+        else:
+            yield RemoveFile(target, and_folder=target.parent == Path("/etc/maskdrop"))

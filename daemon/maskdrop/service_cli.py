@@ -1,0 +1,115 @@
+"""``maskdrop service``: put it in place as a systemd service, take it away, show it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from maskdrop.exits import EX_CONFIG, EX_FAILED, end_with
+
+if TYPE_CHECKING:
+    from maskdrop.service.steps import Step
+
+service_app = typer.Typer(
+    help="Install as a systemd service, take it away, show it.", no_args_is_help=True, add_completion=False
+)
+
+Root = Annotated[Path, typer.Option(help="Do it below this folder: a mounted disk, or an image being built.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")]
+
+
+@service_app.command()
+def install(
+    environment: Annotated[
+        Path | None,
+        typer.Option(
+            help="Virtual environment that the service runs from, such as /opt/maskdrop; made where it is "
+            "missing. None: as last time, or the present one."
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="What pip installs there: a wheel or a source folder. None: where this one is from."
+        ),
+    ] = None,
+    instance: Annotated[
+        list[str] | None,
+        typer.Option(help="Also /etc/maskdrop/NAME.toml and folders for maskdrop@NAME; may be repeated."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that somebody edited.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Enable and start it: the instances if any are named.")
+    ] = False,
+    root: Root = Path("/"),
+    dry_run: DryRun = False,
+) -> None:
+    """Put units, configuration, user and folders in place. Twice is as good as once.
+
+    A file that somebody edited is kept; what would have been installed is put beside it as NAME.dpkg-dist.
+    """
+    from maskdrop.service.install import Order, plan_install
+    from maskdrop.service.layout import config_of, unit_of
+
+    if environment is not None and not environment.is_absolute():
+        end_with(f"--environment {environment}: give the full path it has on the system", EX_CONFIG)
+    names = list(dict.fromkeys(instance or []))
+    order = Order(root.resolve(), environment, source, names, force, now)
+    with _refusals():
+        _carry_out(plan_install(order), order.root, dry_run)
+    if not dry_run and not now:
+        wanted: list[str | None] = [*names] or [None]
+        for name in wanted:
+            sys.stdout.write(f"then: look at {config_of(name)}, and systemctl enable --now {unit_of(name)}\n")
+
+
+@service_app.command()
+def uninstall(root: Root = Path("/"), dry_run: DryRun = False) -> None:
+    """Stop the service and take away what was installed, but never a picture or an edited file."""
+    from maskdrop.service.uninstall import plan_uninstall
+
+    with _refusals():
+        _carry_out(plan_uninstall(root.resolve()), root.resolve(), dry_run)
+
+
+@service_app.command()
+def show(root: Root = Path("/")) -> None:
+    """What is installed, where, what was edited, and the units' state. Exits 1 if nothing is installed."""
+    from maskdrop.service.show import look
+
+    with _refusals():
+        shown = look(root.resolve())
+    width = max(len(name) for name, _ in shown.rows)
+    for name, value in shown.rows:
+        sys.stdout.write(f"{name:<{width}}  {value}\n")
+    raise typer.Exit(0 if shown.installed else EX_FAILED)
+
+
+def _carry_out(steps: "list[Step]", root: Path, dry_run: bool) -> None:
+    from maskdrop.service.steps import KeepFile, do_step
+
+    for step in steps:
+        sys.stdout.write(f"{'would ' if dry_run else ''}{step}\n")
+        sys.stdout.flush()
+        if not dry_run:
+            do_step(step, root)
+    if all(isinstance(step, KeepFile) for step in steps):
+        sys.stdout.write("nothing to do\n")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What can't be done ends the command with one line."""
+    from maskdrop.service.install import CannotInstall
+    from maskdrop.service.record import RecordUnreadable
+    from maskdrop.service.steps import StepFailed
+
+    try:
+        yield
+    except CannotInstall as error:
+        end_with(str(error), EX_CONFIG)
+    except (RecordUnreadable, StepFailed) as error:
+        end_with(str(error), EX_FAILED)

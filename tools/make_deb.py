@@ -1,0 +1,164 @@
+"""Builds the Debian package: maskdrop and all it needs in /opt/maskdrop, units, configuration, user."""
+
+import argparse
+import gzip
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+from maskdrop import __version__
+from maskdrop.service.environment import make_environment
+from maskdrop.service.layout import ENVIRONMENT
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = ("postinst", "prerm", "postrm")
+
+PLACES = (
+    ("systemd/maskdrop.service", "usr/lib/systemd/system/maskdrop.service"),
+    ("systemd/maskdrop@.service", "usr/lib/systemd/system/maskdrop@.service"),
+    ("systemd/maskdrop.sysusers", "usr/lib/sysusers.d/maskdrop.conf"),
+    ("systemd/maskdrop.tmpfiles", "usr/lib/tmpfiles.d/maskdrop.conf"),
+    ("systemd/maskdrop.catalog", "usr/lib/systemd/catalog/maskdrop.catalog"),
+    ("systemd/maskdrop.logrotate", "etc/logrotate.d/maskdrop"),
+    ("etc/maskdrop.toml", "etc/maskdrop.toml"),
+    ("README.md", "usr/share/doc/maskdrop/README.md"),
+    ("packaging/deb/copyright", "usr/share/doc/maskdrop/copyright"),
+)
+"""From the source tree into the package; what the tree doesn't have is left out."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--into", type=Path, default=ROOT / "dist", help="folder for the package")
+    parser.add_argument(
+        "--python",
+        type=Path,
+        default=Path("/usr/bin/python3"),
+        help="the interpreter that the package will use on the machines it is installed on",
+    )
+    parser.add_argument(
+        "--libraries",
+        choices=("bundled", "linked"),
+        default="bundled",
+        help="bundled: torch and all others are in the package. linked: it uses those of the environment "
+        "that runs this program, so that it is built in seconds, and is of use on this machine alone",
+    )
+    parser.add_argument("--compression", default="zstd", help="dpkg-deb's: zstd, xz, gzip or none")
+    arguments = parser.parse_args()
+    arguments.into.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="maskdrop-deb-", dir=arguments.into) as work:
+        stage = Path(work) / "stage"
+        stage.mkdir(mode=0o755)
+        put_environment(stage, Path(work), arguments.python, arguments.libraries)
+        put_files(stage)
+        put_control(stage, python_version(arguments.python))
+        package = arguments.into / f"maskdrop_{__version__}-1_{architecture()}.deb"
+        command = ["dpkg-deb", "--root-owner-group", f"-Z{arguments.compression}", "--build", stage, package]
+        subprocess.run(command, check=True)
+
+
+def put_environment(stage: Path, work: Path, python: Path, libraries: str) -> None:
+    """The virtual environment, and the command where people's shells find it."""
+    final = ENVIRONMENT
+    folder = stage / final.relative_to("/")
+    folder.parent.mkdir(parents=True)
+    wheel = build_wheel(work)
+    if libraries == "bundled":
+        make_environment(folder, final, python, [f"{wheel}[systemd]"])
+    else:
+        make_environment(folder, final, python, [str(wheel)], ["--no-deps", "--no-index"])
+        site = next(folder.glob("lib/python3*/site-packages"))
+        (site / "libraries-of-the-building-machine.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    program = stage / "usr" / "bin" / "maskdrop"
+    program.parent.mkdir(parents=True)
+    program.symlink_to(f"../..{final}/bin/maskdrop")
+
+
+def build_wheel(work: Path) -> Path:
+    """A wheel of a copy of the source tree: setuptools leaves its traces beside what it builds."""
+    source = work / "source"
+    for name in ("daemon", "systemd", "etc"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source / name)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "wheel", "--no-deps"]
+    isolation = ["--no-build-isolation"] if has_setuptools() else []
+    subprocess.run([*pip, *isolation, "--wheel-dir", work, source], check=True)
+    return next(work.glob("maskdrop-*.whl"))
+
+
+def has_setuptools() -> bool:
+    """Whether wheels can be built with the setuptools that is here, without asking an index for it."""
+    program = "import sys, setuptools; sys.exit(int(setuptools.__version__.split('.')[0]) < 69)"
+    return subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == 0
+
+
+def put_files(stage: Path) -> None:
+    """Units, configuration and documents."""
+    documents = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    places = [*PLACES, *((f"docs/{name}", f"usr/share/doc/maskdrop/{name}") for name in documents)]
+    for folder in ("systemd/drop-ins", "etc"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and path.name != "maskdrop.toml":
+                relative = path.relative_to((ROOT / folder).parent)
+                places.append((str(path.relative_to(ROOT)), f"usr/share/doc/maskdrop/examples/{relative}"))
+    for source, target in places:
+        if (ROOT / source).is_file():
+            put_file(ROOT / source, stage / target, 0o644)
+    (stage / "etc" / "maskdrop").mkdir()
+    date = formatdate(time.time())
+    entry = f"maskdrop ({__version__}-1) unstable; urgency=medium\n\n  * Built from the source tree.\n\n"
+    entry += f" -- maskdrop <root@localhost>  {date}\n"
+    changelog = stage / "usr" / "share" / "doc" / "maskdrop" / "changelog.Debian.gz"
+    changelog.write_bytes(gzip.compress(entry.encode(), mtime=0))
+    for made in (path for path in stage.rglob("*") if path.is_dir() and not path.is_symlink()):
+        made.chmod(0o755)
+
+
+def put_control(stage: Path, version: tuple[int, int]) -> None:
+    """What dpkg reads: the package's description, its configuration files, and its scripts."""
+    source, target = ROOT / "packaging" / "deb", stage / "DEBIAN"
+    target.mkdir(mode=0o755)
+    major, minor = version
+    filled = {
+        "VERSION": f"{__version__}-1",
+        "ARCHITECTURE": architecture(),
+        "SIZE": str(sum(path.lstat().st_size for path in stage.rglob("*")) // 1024),
+        "PYTHON": f"{major}.{minor}",
+        "NEXT_PYTHON": f"{major}.{minor + 1}",
+    }
+    text = (source / "control.in").read_text(encoding="utf-8")
+    for name, value in filled.items():
+        text = text.replace(f"@{name}@", value)
+    (target / "control").write_text(text, encoding="utf-8")
+    put_file(source / "conffiles", target / "conffiles", 0o644)
+    for name in SCRIPTS:
+        put_file(source / name, target / name, 0o755)
+
+
+def put_file(source: Path, target: Path, mode: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+    target.chmod(mode)
+
+
+def architecture() -> str:
+    command = ["dpkg", "--print-architecture"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def python_version(python: Path) -> tuple[int, int]:
+    program = "import sys; print(*sys.version_info[:2])"
+    answer = subprocess.run([python, "-c", program], check=True, capture_output=True, text=True)
+    major, minor = answer.stdout.split()
+    return int(major), int(minor)
+
+
+if __name__ == "__main__":
+    main()
