@@ -19,7 +19,8 @@ def why_not_isolated() -> str | None:
     probe = subprocess.run([*ISOLATED, "true"], capture_output=True, text=True, check=False)
     if probe.returncode == 0:
         return None
-    return f"no mount and process namespaces can be made here ({probe.stderr.strip()}): a container without them?"
+    said = probe.stderr.strip()
+    return f"no mount and process namespaces can be made here: {said}"
 
 
 class TookTooLong(AssertionError):

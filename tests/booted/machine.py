@@ -141,7 +141,8 @@ def _wait_init(nspawn: subprocess.Popen[bytes], console: Path) -> int:
         with contextlib.suppress(psutil.NoSuchProcess):
             for process in psutil.Process(nspawn.pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    if process.name() == "systemd" and process.parent().name() == "systemd-nspawn":
+                    parent = process.parent()
+                    if process.name() == "systemd" and parent and parent.name() == "systemd-nspawn":
                         return process.pid
         return None
 

@@ -11,6 +11,7 @@ from chaos.auditor import Auditor, Entry, Findings, Places
 from waiting import wait_for
 
 UNIT = "maskdrop.service"
+INSTANCE = "other"
 CONFIG = "/etc/maskdrop.toml"
 HEALTH = "/run/maskdrop/health.json"
 STATE = "/var/lib/maskdrop"
@@ -74,6 +75,14 @@ class Service:
             assert default in settings, f"etc/maskdrop.toml says {default} no more"
             settings = settings.replace(default, quick)
         return settings
+
+    def maskdrop(self, *arguments: str) -> str:
+        """What ``maskdrop`` with these arguments says."""
+        return self.machine.run(f"{VENV}/bin/maskdrop", *arguments)
+
+    def install(self) -> str:
+        """Put it in place, but don't start it."""
+        return self.maskdrop("service", "install", "--instance", INSTANCE)
 
     def start(self) -> None:
         """Start it, and wait until it says that it is ready."""

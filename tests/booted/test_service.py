@@ -7,6 +7,7 @@ picture that was ever dropped is looked for.
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,18 +50,11 @@ def installed(machine: Machine, tiny_weights: Path) -> Service:
     """The service, installed, configured to be quick, and started."""
     service = Service(machine)
     service.set_up_venv()
-    for source, target in {
-        "etc/maskdrop.toml": CONFIG,
-        "systemd/maskdrop.service": f"/etc/systemd/system/{UNIT}",
-        "systemd/maskdrop.sysusers": "/etc/sysusers.d/maskdrop.conf",
-        "systemd/maskdrop.tmpfiles": "/etc/tmpfiles.d/maskdrop.conf",
-    }.items():
-        machine.write(target, service.shipped(source))
-    machine.run("systemd-sysusers")
-    machine.run("systemd-tmpfiles", "--create")
-    machine.write("/etc/systemd/system/maskdrop.service.d/tmp.conf", "[Service]\nType=exec\nWatchdogSec=0\n")
+    service.install()
     machine.write(WEIGHTS, tiny_weights.read_bytes())
     machine.write(CONFIG, service.small())
+    machine.write("/etc/systemd/system/maskdrop.service.d/tmp.conf", "[Service]\nType=exec\nWatchdogSec=0\n")
+    machine.write("/etc/systemd/system/maskdrop@.service.d/tmp.conf", "[Service]\nType=exec\nWatchdogSec=0\n")
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "enable", "--now", UNIT)
     return service
@@ -74,6 +68,10 @@ def service(installed: Service) -> Iterator[Service]:
     installed.wait_running()
     installed.wait_finished()
     installed.audit(calm=True)
+
+
+def finished(service: Service, name: str) -> bool:
+    return name in service.finished()
 
 
 def drop_many(service: Service, count: int) -> None:
@@ -93,6 +91,20 @@ def test_pictures_become_results_and_broken_ones_go_to_quarantine(service: Servi
     drop_many(service, 5)
     service.drop("broken.jpg", b"\xff\xd8\xff\xe0 no picture", good=False)
     service.wait_finished()
+
+
+def test_installing_again_changes_nothing_and_uninstalling_leaves_pictures_and_what_was_edited(
+    service: Service,
+) -> None:
+    drop_many(service, 2)
+    service.wait_finished()
+    assert "nothing to do" in service.install()
+    service.maskdrop("service", "uninstall")
+    service.audit(calm=True)
+    assert service.show("LoadState") == "not-found"
+    assert service.machine.read(CONFIG).decode() == service.small()
+    service.install()
+    service.machine.run("systemctl", "enable", "--now", UNIT)
 
 
 def test_as_shipped_with_the_embedded_weights(service: Service) -> None:
@@ -146,7 +158,8 @@ def test_a_copy_by_another_user_that_began_before_the_start_is_not_taken_half(se
     wait_for(lambda: name in service.waiting(), "the beginning of the copy")
     service.start()
     for index in range(3):  # each dropped after the last is done, so many settle times later
-        service.drop(f"beside-{index}.jpg", face_bytes(1001 + index))
-        wait_for(lambda n=f"beside-{index}.jpg": n in service.finished(), "a picture dropped later")
+        beside = f"beside-{index}.jpg"
+        service.drop(beside, face_bytes(1001 + index))
+        wait_for(partial(finished, service, beside), "a picture dropped later")
     assert name in service.waiting()
     machine.write("/run/go-on", "")
