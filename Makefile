@@ -1,4 +1,4 @@
-.PHONY: demo test chaos fuzz lint install clean
+.PHONY: demo test chaos fuzz lint install deb image clean
 
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
@@ -24,9 +24,22 @@ lint: $(VENV)/installed-dev
 
 install: $(VENV)/installed-demo
 
+# Into dist/. DEB_LIBRARIES=linked leaves torch out, to try the package on this machine.
+DEB_LIBRARIES ?= bundled
+DEB_PYTHON ?= /usr/bin/python3
+
+deb: $(VENV)/installed-demo
+	$(PYTHON) tools/make_deb.py --libraries $(DEB_LIBRARIES) --python $(DEB_PYTHON)
+
+# podman or docker.
+CONTAINER ?= podman
+
+image:
+	$(CONTAINER) build $(if $(filter podman,$(notdir $(CONTAINER))),--format docker) -f Containerfile -t maskdrop .
+
 $(VENV)/installed-%: pyproject.toml constraints.txt tools/install.sh
 	sh tools/install.sh $(VENV) $*
 	touch $@
 
 clean:
-	rm -rf $(VENV) .demo build
+	rm -rf $(VENV) .demo build dist

@@ -4,7 +4,6 @@ import argparse
 import gzip
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 import time
@@ -12,7 +11,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 from maskdrop import __version__
-from maskdrop.service.environment import make_environment
+from maskdrop.service.environment import build_wheel, make_environment
 from maskdrop.service.layout import ENVIRONMENT
 
 ROOT = Path(__file__).parent.parent
@@ -67,9 +66,10 @@ def put_environment(stage: Path, work: Path, python: Path, libraries: str) -> No
     final = ENVIRONMENT
     folder = stage / final.relative_to("/")
     folder.parent.mkdir(parents=True)
-    wheel = build_wheel(work)
+    wheel = build_wheel(ROOT, work)
     if libraries == "bundled":
-        make_environment(folder, final, python, [f"{wheel}[systemd]"])
+        pinned = ["--constraint", str(ROOT / "constraints.txt")]
+        make_environment(folder, final, python, [f"{wheel}[systemd]"], pinned)
     else:
         make_environment(folder, final, python, [str(wheel)], ["--no-deps", "--no-index"])
         site = next(folder.glob("lib/python3*/site-packages"))
@@ -77,26 +77,6 @@ def put_environment(stage: Path, work: Path, python: Path, libraries: str) -> No
     program = stage / "usr" / "bin" / "maskdrop"
     program.parent.mkdir(parents=True)
     program.symlink_to(f"../..{final}/bin/maskdrop")
-
-
-def build_wheel(work: Path) -> Path:
-    """A wheel of a copy of the source tree: setuptools leaves its traces beside what it builds."""
-    source = work / "source"
-    for name in ("daemon", "systemd", "etc"):
-        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignored)
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, source / name)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "wheel", "--no-deps"]
-    isolation = ["--no-build-isolation"] if has_setuptools() else []
-    subprocess.run([*pip, *isolation, "--wheel-dir", work, source], check=True)
-    return next(work.glob("maskdrop-*.whl"))
-
-
-def has_setuptools() -> bool:
-    """Whether wheels can be built with the setuptools that is here, without asking an index for it."""
-    program = "import sys, setuptools; sys.exit(int(setuptools.__version__.split('.')[0]) < 69)"
-    return subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == 0
 
 
 def put_files(stage: Path) -> None:

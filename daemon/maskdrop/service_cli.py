@@ -33,7 +33,8 @@ def install(
     source: Annotated[
         str | None,
         typer.Option(
-            help="What pip installs there: a wheel or a source folder. None: where this one is from."
+            help="What pip installs there, also if maskdrop is there already: a wheel or a source folder. "
+            "None: where this one is from, and only if it is missing or older."
         ),
     ] = None,
     instance: Annotated[
@@ -59,8 +60,8 @@ def install(
     names = list(dict.fromkeys(instance or []))
     order = Order(root.resolve(), environment, source, names, force, now)
     with _refusals():
-        _carry_out(plan_install(order), order.root, dry_run)
-    if not dry_run and not now:
+        changed = _carry_out(plan_install(order), order.root, dry_run)
+    if changed and not dry_run and not now:
         wanted: list[str | None] = [*names] or [None]
         for name in wanted:
             sys.stdout.write(f"then: look at {config_of(name)}, and systemctl enable --now {unit_of(name)}\n")
@@ -88,7 +89,8 @@ def show(root: Root = Path("/")) -> None:
     raise typer.Exit(0 if shown.installed else EX_FAILED)
 
 
-def _carry_out(steps: "list[Step]", root: Path, dry_run: bool) -> None:
+def _carry_out(steps: "list[Step]", root: Path, dry_run: bool) -> bool:
+    """Do the steps, or tell them; returns whether there was anything to do."""
     from maskdrop.service.steps import KeepFile, do_step
 
     for step in steps:
@@ -96,8 +98,10 @@ def _carry_out(steps: "list[Step]", root: Path, dry_run: bool) -> None:
         sys.stdout.flush()
         if not dry_run:
             do_step(step, root)
-    if all(isinstance(step, KeepFile) for step in steps):
+    changed = not all(isinstance(step, KeepFile) for step in steps)
+    if not changed:
         sys.stdout.write("nothing to do\n")
+    return changed
 
 
 @contextmanager

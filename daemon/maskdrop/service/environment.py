@@ -1,5 +1,8 @@
 """The virtual environment a service runs from: whether it can, and making one."""
 
+import os
+import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -13,11 +16,20 @@ HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))
 
 _OLDEST = (3, 11)
 
+_BY_SHELL = re.compile(rb"""\A#!/bin/sh\n'''exec' "?([^"\n]+?)"? "\$0" "\$@"\n' '''\n""")
+"""How pip begins a script whose interpreter has too long a path for the kernel, as in a staging folder."""
+
 
 def checkout() -> Path | None:
     """The source folder that this maskdrop runs from; None where it is installed as a package."""
     folder = Path(maskdrop.__file__).resolve().parents[2]
     return folder if (folder / "pyproject.toml").is_file() else None
+
+
+def pip_options(source: str) -> list[str]:
+    """The checkout's own constraints, where it is what is installed."""
+    constraints = Path(source) / "constraints.txt"
+    return ["--constraint", str(constraints)] if constraints.is_file() else []
 
 
 def present_environment() -> Path:
@@ -56,7 +68,7 @@ def service_python() -> Path | None:
 
 
 def make_environment(
-    folder: Path, final: Path, python: Path, install: Sequence[str], pip_options: Sequence[str] = ()
+    folder: Path, final: Path, python: Path, install: Sequence[str], options: Sequence[str] = ()
 ) -> None:
     """Make a virtual environment in a folder, to be used at another path if that differs.
 
@@ -66,16 +78,22 @@ def make_environment(
         folder: where it is made now.
         final: where it will be when it is used.
         install: what pip is to install: requirements, wheels, source folders.
+        options: of pip's install command.
 
     Raises:
         CalledProcessError: venv or pip failed; they have said why.
     """
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     can_have_pip = subprocess.run([python, "-c", "import ensurepip"], check=False, capture_output=True)
     without = [] if can_have_pip.returncode == 0 else ["--without-pip"]
-    subprocess.run([python, "-m", "venv", *without, folder], check=True)
+    subprocess.run([python, "-m", "venv", *without, folder], check=True, env=own)
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--upgrade"]
     quiet = ["--quiet", "--disable-pip-version-check", "--no-compile"]
-    subprocess.run([*pip, *quiet, *pip_options, *install], check=True)
+    there = (folder / "bin" / "maskdrop").exists()
+    subprocess.run([*pip, *quiet, *options, *install], check=True, env=own)
+    if there:
+        # pip takes one version for another of the same number, as a checkout's are.
+        subprocess.run([*pip, *quiet, "--force-reinstall", "--no-deps", *install], check=True, env=own)
     if folder != final:
         _rewrite_paths(folder, final)
     # Some packages carry files for other versions of Python, which don't compile; nobody imports them.
@@ -88,7 +106,31 @@ def make_environment(
         "unchecked-hash",
     ]
     command = [*program, "-s", str(folder), "-p", str(final), str(folder / "lib")]
-    subprocess.run(command, check=False, capture_output=True)
+    subprocess.run(command, check=False, capture_output=True, env=own)
+
+
+def build_wheel(source: Path, work: Path) -> Path:
+    """A wheel of a checkout. It is built from a copy, since setuptools leaves its traces beside its sources.
+
+    Raises:
+        CalledProcessError: pip failed; it has said why.
+    """
+    copy = work / "source"
+    for name in ("daemon", "systemd", "etc"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(source / name, copy / name, symlinks=True, ignore=ignored)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(source / name, copy / name)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "wheel", "--no-deps"]
+    isolation = ["--no-build-isolation"] if _has_setuptools() else []
+    subprocess.run([*pip, *isolation, "--wheel-dir", str(work), str(copy)], check=True)
+    return next(work.glob("maskdrop-*.whl"))
+
+
+def _has_setuptools() -> bool:
+    """Whether wheels can be built with the setuptools that is here, without asking an index for it."""
+    program = "import sys, setuptools; sys.exit(int(setuptools.__version__.split('.')[0]) < 69)"
+    return subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == 0
 
 
 def _rewrite_paths(folder: Path, final: Path) -> None:
@@ -97,7 +139,8 @@ def _rewrite_paths(folder: Path, final: Path) -> None:
         if path.is_file() and not path.is_symlink():
             content = path.read_bytes()
             if b"\0" not in content:
-                path.write_bytes(content.replace(str(folder).encode(), str(final).encode()))
+                content = content.replace(str(folder).encode(), str(final).encode())
+                path.write_bytes(_BY_SHELL.sub(rb"#!\1\n", content))
 
 
 def _why_unreachable(path: Path) -> str | None:

@@ -50,7 +50,8 @@ class Order:
 
     Attributes:
         environment: the virtual environment to run from; None: as last time, or the present one.
-        source: what pip installs where an environment is to be made; None: the checkout this runs from.
+        source: what pip installs in the environment, also if maskdrop is there already; None: where it is to
+            be made, the checkout that this runs from.
         instances: names of inboxes with a service and a configuration of their own.
         force: replace files that somebody edited.
         now: enable and start as well.
@@ -96,8 +97,7 @@ def plan_install(order: Order) -> list[Step]:
     newest = Record(__version__, str(environment), made, instances, files)
     if newest != record:
         steps.append(WriteFile(RECORD, newest.encoded(), "what was installed"))
-    changed = any(isinstance(step, WriteFile) for step in writes)
-    return [*steps, *_systemd_steps(order, changed, steps)]
+    return [*steps, *_systemd_steps(order, instances, steps)]
 
 
 def _environment_before(record: Record | None) -> Path:
@@ -115,10 +115,12 @@ def _environment_steps(order: Order, environment: Path, record: Record | None) -
         if reason:
             remedy = f"let the service have its own: --environment {ENVIRONMENT}"
             raise CannotInstall(f"{environment}: the service can't run from there: {reason}; {remedy}")
-        if not (made_before and record is not None and record.version != __version__):
+        outdated = made_before and record is not None and record.version != __version__
+        if not outdated and order.source is None:
             return made_before, []
     elif order.environment is None and not made_before:
         raise CannotInstall(f"there is no {environment}/bin/maskdrop; name an environment with --environment")
+    made = made_before or not (there / "bin" / "maskdrop").exists()
     source = order.source or environments.checkout()
     if source is None:
         raise CannotInstall("this maskdrop has no source folder to install from; name a wheel with --source")
@@ -126,7 +128,7 @@ def _environment_steps(order: Order, environment: Path, record: Record | None) -
     if python is None:
         hidden = f"{sys.base_prefix} is hidden from the service"
         raise CannotInstall(f"{hidden}, and /usr/bin/python3 is not 3.11 or newer; install Debian's python3")
-    return True, [MakeEnvironment(environment, str(source), python)]
+    return made, [MakeEnvironment(environment, str(source), python)]
 
 
 def _file_steps(file: WantedFile, order: Order, record: Record | None) -> Iterator[Step]:
@@ -152,14 +154,18 @@ def _file_steps(file: WantedFile, order: Order, record: Record | None) -> Iterat
             yield KeepFile(file.target, verdict.value)
 
 
-def _systemd_steps(order: Order, changed: bool, steps: Sequence[Step]) -> Iterator[Step]:
+def _systemd_steps(order: Order, instances: Sequence[str], steps: Sequence[Step]) -> Iterator[Step]:
     """What systemd must be told; it is asked nothing where it doesn't run, or not of this root."""
     if order.root != Path("/") or not _BOOTED.exists() or not shutil.which("systemctl"):
         return
-    if any(isinstance(step, WriteFile) and step.target.suffix == ".catalog" for step in steps):
+    written = [step.target for step in steps if isinstance(step, WriteFile)]
+    if any(target.suffix == ".catalog" for target in written):
         yield RunCommand(("journalctl", "--update-catalog"))
-    if changed:
+    if any(target.suffix == ".service" for target in written):
         yield RunCommand(("systemctl", "daemon-reload"))
+    if written or any(isinstance(step, MakeEnvironment) for step in steps):
+        # Drains and starts again what runs, and nothing else.
+        yield RunCommand(("systemctl", "try-restart", *map(unit_of, [None, *instances])))
     if order.now:
         units = [unit_of(name) for name in order.instances] or [unit_of(None)]
         yield RunCommand(("systemctl", "enable", "--now", *units))

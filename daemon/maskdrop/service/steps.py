@@ -3,11 +3,12 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskdrop.service.environment import make_environment
+from maskdrop.service.environment import build_wheel, make_environment, pip_options
 from maskdrop.service.layout import STATE, USER, sysusers_line
 
 BUILD_PACKAGES = "gcc libc6-dev libsystemd-dev pkg-config python3-dev"
@@ -121,7 +122,11 @@ class MakeEnvironment:
 
     def do(self, root: Path) -> None:
         try:
-            make_environment(below(root, self.target), self.target, self.python, [f"{self.source}[systemd]"])
+            with tempfile.TemporaryDirectory() as work:
+                source = Path(self.source)
+                wheel = build_wheel(source, Path(work)) if source.is_dir() else source
+                install, options = [f"{wheel}[systemd]"], pip_options(self.source)
+                make_environment(below(root, self.target), self.target, self.python, install, options)
         except (subprocess.CalledProcessError, OSError) as error:
             remedy = f"systemd-python is built here: apt-get install {BUILD_PACKAGES}"
             raise StepFailed(f"{self.target}: can't be made ({error}); {remedy}") from error

@@ -1,0 +1,216 @@
+"""`maskdrop service` in scratch roots: the real command, real files, users and permissions."""
+
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from maskdrop.config_file import load_settings
+from maskdrop.exits import EX_CONFIG, EX_FAILED
+from maskdrop.service.environment import build_wheel, why_unusable
+from maskdrop.service.layout import FILES, ROOMS
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders to another user")
+
+CONFIG, UNIT = "etc/maskdrop.toml", "etc/systemd/system/maskdrop.service"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A system with nobody but root on it, and two environments."""
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "etc" / "group").write_text("root:x:0:\n")
+    for name in ("maskdrop", "other"):
+        program = root / "opt" / name / "bin" / "maskdrop"
+        program.parent.mkdir(parents=True)
+        program.touch(0o755)
+    return root
+
+
+def service(root: Path, *arguments: str, code: int = 0) -> str:
+    """Standard output of the command, or standard error where it is to fail."""
+    command = [sys.executable, "-m", "maskdrop", "service", arguments[0], "--root", str(root), *arguments[1:]]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == code, answer.stderr
+    return answer.stderr if code and not answer.stdout else answer.stdout
+
+
+def install(root: Path, *arguments: str) -> str:
+    return service(root, "install", "--environment", "/opt/maskdrop", *arguments)
+
+
+def tree(root: Path) -> dict[str, tuple[int, int, int, str]]:
+    """Permissions, owner, group and content of all that is there."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        facts = path.lstat()
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        found[str(path.relative_to(root))] = (facts.st_mode, facts.st_uid, facts.st_gid, content)
+    return found
+
+
+def test_a_dry_run_tells_all_and_does_nothing(root: Path) -> None:
+    before = tree(root)
+    told = install(root, "--dry-run")
+    assert tree(root) == before
+    install(root)
+    made = set(tree(root)) - set(before)
+    named = {line.split()[2].lstrip("/") for line in told.splitlines() if " /" in line}
+    assert {UNIT, CONFIG, "var/lib/maskdrop/inbox"} <= named
+    assert named <= made
+
+
+def test_installed_once_twice_and_shown(root: Path) -> None:
+    assert "no" in service(root, "show", code=EX_FAILED)
+    install(root)
+    assert (root / CONFIG).read_bytes() == (FILES / "etc" / "maskdrop.toml").read_bytes()
+    assert (root / UNIT).read_bytes() == (FILES / "systemd" / "maskdrop.service").read_bytes()
+    line = next(
+        line for line in (root / "etc/passwd").read_text().splitlines() if line.startswith("maskdrop:")
+    )
+    user, group = int(line.split(":")[2]), int(line.split(":")[3])
+    for name, mode in ROOMS.items():
+        facts = (root / "var/lib/maskdrop" / name).stat()
+        assert (stat.S_IMODE(facts.st_mode), facts.st_uid, facts.st_gid) == (mode, user, group)
+    before = tree(root)
+    assert "nothing to do" in install(root)
+    assert tree(root) == before
+    shown = service(root, "show")
+    assert "MISSING" not in shown
+    assert "edited" not in shown
+
+
+def test_what_somebody_edited_is_kept_and_the_newer_put_beside(root: Path) -> None:
+    install(root)
+    edited = (root / UNIT).read_bytes() + b"Nice=5\n"
+    (root / UNIT).write_bytes(edited)
+    assert "edited: kept" in install(root)
+    newer = root / f"{UNIT}.dpkg-dist"
+    assert not newer.exists(), "nothing newer to tell of"
+    # Another environment makes other units: the edited one is kept, the other one is replaced.
+    told = service(root, "install", "--environment", "/opt/other")
+    assert "keep /etc/systemd/system/maskdrop.service (edited" in told
+    assert (root / UNIT).read_bytes() == edited
+    assert b"/opt/other/bin/maskdrop" in newer.read_bytes()
+    assert "/opt/other/bin/maskdrop" in (root / "etc/systemd/system/maskdrop@.service").read_text()
+    assert "edited, a newer one is maskdrop.service.dpkg-dist" in service(root, "show")
+    before = tree(root)
+    service(root, "install")  # the environment as last time
+    assert tree(root) == before
+    service(root, "install", "--force")
+    assert (root / UNIT).read_bytes() == newer.read_bytes()
+    assert (root / f"{UNIT}.dpkg-old").read_bytes() == edited
+
+
+def test_a_configuration_from_before_is_kept(root: Path) -> None:
+    (root / CONFIG).write_text("[folders]\ninbox = '/srv/in'\noutbox = '/srv/out'\n")
+    before = (root / CONFIG).read_bytes()
+    assert f"keep /{CONFIG} (edited" in install(root)
+    assert (root / CONFIG).read_bytes() == before
+    assert (root / f"{CONFIG}.dpkg-dist").read_bytes() == (FILES / "etc" / "maskdrop.toml").read_bytes()
+
+
+def test_uninstalling_leaves_pictures_and_what_was_edited(root: Path) -> None:
+    picture = root / "var/lib/maskdrop/inbox/portrait.jpg"
+    assert "nothing to do" in service(root, "uninstall")
+    install(root, "--instance", "passports")
+    picture.write_bytes(b"a picture")
+    with (root / CONFIG).open("a") as config:
+        config.write("# mine\n")
+    before = tree(root)
+    service(root, "uninstall", "--dry-run")
+    assert tree(root) == before
+    service(root, "uninstall")
+    left = tree(root)
+    assert {path for path in left if path.startswith("var/")} == {p for p in before if p.startswith("var/")}
+    assert left[CONFIG] == before[CONFIG]
+    assert picture.read_bytes() == b"a picture"
+    gone = {p for p in before if p.startswith(("etc/systemd", "etc/maskdrop/", "usr/"))} - set(left)
+    assert {UNIT, "etc/maskdrop/passports.toml", "usr/local/lib/maskdrop/installed.json"} <= gone
+    assert not list((root / "etc").rglob("maskdrop.conf"))
+    assert (root / "opt/maskdrop/bin/maskdrop").exists(), "an environment that was there before is left"
+    assert "nothing to do" in service(root, "uninstall")
+
+
+def test_an_instance_has_its_own_configuration_and_folders(root: Path) -> None:
+    told = install(root, "--instance", "passports")
+    assert "systemctl enable --now maskdrop@passports.service" in told
+    settings = load_settings(root / "etc/maskdrop/passports.toml", {})
+    assert settings.folders.inbox == Path("/var/lib/maskdrop/passports/inbox")
+    assert settings.folders.outbox == Path("/var/lib/maskdrop/passports/outbox")
+    inbox = (root / "var/lib/maskdrop/passports/inbox").stat()
+    assert stat.S_IMODE(inbox.st_mode) == ROOMS["inbox"]
+    assert "passports" not in (root / CONFIG).read_text()
+    install(root, "--instance", "visas")
+    assert (root / "etc/maskdrop/passports.toml").exists()
+
+
+@pytest.mark.parametrize("name", ["../up", "inbox", "", "a b", "-x", "weights", "a/b"])
+def test_a_name_that_is_no_instances_is_refused(root: Path, name: str) -> None:
+    before = tree(root)
+    arguments = ("--environment", "/opt/maskdrop", f"--instance={name}")
+    assert "can't be an instance's name" in service(root, "install", *arguments, code=EX_CONFIG)
+    assert tree(root) == before
+
+
+def test_a_packages_unit_is_left_to_the_package(root: Path) -> None:
+    unit = root / "usr/lib/systemd/system/maskdrop.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("[Service]\n")
+    arguments = ("--environment", "/opt/maskdrop")
+    assert "a package installed the service" in service(root, "install", *arguments, code=EX_CONFIG)
+    assert "by a package" in service(root, "show")
+
+
+def test_a_damaged_record_is_told_of(root: Path) -> None:
+    record = root / "usr/local/lib/maskdrop/installed.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{")
+    assert "remove it and install again" in service(root, "show", code=EX_FAILED)
+
+
+def test_an_environment_hidden_from_the_service_is_no_use(tmp_path: Path) -> None:
+    assert "which is hidden from the service" in str(why_unusable(Path("/home/anna/.venv")))
+    assert "which is hidden from the service" in str(why_unusable(Path("/tmp/venv")))
+    assert "there is no" in str(why_unusable(Path("/opt/nobody/has/this")))
+
+
+def test_an_environment_is_made_from_a_wheel_with_units_and_configuration_in_it(
+    root: Path, tmp_path: Path
+) -> None:
+    wheel = build_wheel(FILES.parents[3], tmp_path)
+    command = [sys.executable, "-m", "maskdrop", "service", "install", "--root", str(root)]
+    command += ["--environment", "/opt/new", "--source", str(wheel)]
+    environment = {**os.environ, "PIP_NO_DEPS": "1", "PIP_NO_INDEX": "1"}
+    subprocess.run(command, check=True, env=environment)
+    made = root / "opt" / "new"
+    assert (made / "bin" / "maskdrop").read_text().startswith("#!/opt/new/bin/python")
+    # Only maskdrop itself was installed; its libraries are lent to it.
+    lent = {"PYTHONPATH": sysconfig.get_path("purelib"), "PATH": os.environ["PATH"]}
+    show = [str(made / "bin" / "python"), "-m", "maskdrop", "service", "show", "--root", str(root)]
+    shown = subprocess.run(show, capture_output=True, text=True, check=True, env=lent, cwd="/").stdout
+    assert "/opt/new, made by the installation" in shown
+    (installed,) = made.glob("lib/python3*/site-packages/maskdrop/service/files")
+    for name in ("systemd", "etc"):
+        here = {
+            path.relative_to(FILES): path.read_bytes() for path in (FILES / name).rglob("*") if path.is_file()
+        }
+        assert here == {
+            path.relative_to(installed): path.read_bytes()
+            for path in (installed / name).rglob("*")
+            if path.is_file()
+        }
+    # A checkout's next version has the same number; pip is made to take it all the same.
+    (made / installed.relative_to(made).parent / "layout.py").write_text("raise SystemExit('an old version')")
+    subprocess.run(command, check=True, env=environment)
+    again = subprocess.run(show, capture_output=True, text=True, check=True, env=lent, cwd="/").stdout
+    assert again == shown
+    service(root, "uninstall")
+    assert not made.exists()
