@@ -73,7 +73,7 @@ def test_workers_never_import_the_supervisor(stage: str) -> None:
         ("watchdog", {"maskdrop.inbox.watch"}),
         ("torchvision", {"maskdrop.model.torchvision_resnet"}),
         ("safetensors", {"maskdrop.model.weights"}),
-        ("systemd", set()),
+        ("systemd", {"maskdrop.systemd"}),
         ("onnxruntime", {"maskdrop.model.onnx_network"}),
         ("rich", {"maskdrop.status", "maskdrop.model_cli"}),
         (

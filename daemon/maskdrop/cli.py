@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,10 +38,12 @@ def run(
     health: Annotated[Path | None, typer.Option(help="Health file.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights in place of the embedded ones.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    log_format: Annotated[str | None, typer.Option(help="auto, text or json.")] = None,
     log_file: Annotated[Path | None, typer.Option(help="Log there too; may be rotated.")] = None,
 ) -> None:
-    """Run the daemon until SIGTERM or SIGINT; both let it finish what is in flight."""
+    """Run the daemon until SIGTERM or SIGINT; both let it finish what is in flight.
+
+    SIGHUP has it read its configuration again."""
     from maskdrop.inbox.lock import InboxHeld
 
     folders = {"inbox": inbox, "outbox": outbox, "quarantine": quarantine, "archive": archive}
@@ -51,10 +54,11 @@ def run(
         "log": {"format": log_format, "file": log_file},
     }
     try:
-        settings = load_settings(config, overrides)
+        read = partial(load_settings, config, overrides)
+        settings = read()
         from maskdrop.daemon import run_daemon  # imports torch, which takes seconds
 
-        code = run_daemon(settings)
+        code = run_daemon(settings, read)
     except ConfigurationError as error:
         end_with(str(error), EX_CONFIG)
     except InboxHeld as error:

@@ -138,6 +138,7 @@ class WorkerSettings(Section):
     max_wait_ms: Annotated[float, Field(ge=0, le=10_000)] = 5.0
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 3
     stage_timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 120.0
+    start_timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 300.0
 
 
 class SaveSettings(Section):
@@ -188,10 +189,10 @@ class HealthSettings(Section):
 
 
 class LogSettings(Section):
-    """What is logged, how and where."""
+    """What is logged, how and where; ``auto`` is the journal's own form under systemd, else text."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["text", "json"] = "text"
+    format: Literal["auto", "text", "json"] = "auto"
     file: Folder | None = None
 
 

@@ -1,4 +1,4 @@
-"""How commands end: exit codes, and one line on standard error."""
+"""How commands end: with an exit code, and one line on standard error."""
 
 import os
 import sys
@@ -6,8 +6,9 @@ from typing import NoReturn
 
 import typer
 
-EX_FAILED, EX_TEMPFAIL, EX_CONFIG = 1, 75, 78
-"""Exit codes: failed, and of sysexits.h: try again later; can't run as configured."""
+from maskdrop.exit_codes import EX_CONFIG, EX_FAILED, EX_TEMPFAIL
+
+__all__ = ["EX_CONFIG", "EX_FAILED", "EX_TEMPFAIL", "end_with"]
 
 
 def end_with(message: str, code: int) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Log lines: for people or as JSON, to standard error and to a file; and workers' lines."""
+"""Log lines: for people, as JSON or with journal fields, to standard error and a file; workers' lines."""
 
 import json
 import logging
@@ -6,8 +6,11 @@ import logging.handlers
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from maskdrop.config import LogSettings
+from maskdrop.events import Event
+from maskdrop.systemd import journal_handler, writes_to_journal
 
 logger = logging.getLogger("maskdrop")
 
@@ -74,6 +77,11 @@ class LineBuffer:
         return self.feed(b"\n")
 
 
+def tell(level: int, event: Event, message: str, **fields: Any) -> None:
+    """Log what happened, with its kind and facts for those who read the log by program."""
+    logger.log(level, "%s", message, extra={FIELDS: {"event": event.name.lower(), **fields}})
+
+
 def relay(worker: str, line: str) -> None:
     """Log a worker's line under its name; lines without a level come from libraries: warnings."""
     level = logging.WARNING
@@ -83,7 +91,7 @@ def relay(worker: str, line: str) -> None:
 
 
 def set_up(settings: LogSettings) -> None:
-    """Send the log where the settings say. A file that is moved away is made anew.
+    """Send the log where the settings say, now and whenever they change. A file moved away is made anew.
 
     Libraries' warnings go there too, so that no line comes in another form.
 
@@ -91,15 +99,21 @@ def set_up(settings: LogSettings) -> None:
         OSError: the log file can't be opened.
     """
     formatter = JsonFormatter() if settings.format == "json" else TextFormatter()
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    handlers: list[logging.Handler] = []
     if settings.file is not None:
         path = Path(settings.file)
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.handlers.WatchedFileHandler(path, encoding="utf-8"))
+    if settings.format != "auto" or not writes_to_journal():
+        handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
         handler.setFormatter(formatter)
+    if settings.format == "auto" and writes_to_journal():
+        handlers.append(journal_handler(FIELDS))
     root = logging.getLogger()
-    root.handlers = handlers
+    before, root.handlers = root.handlers, handlers
+    for handler in before:
+        handler.close()
     root.setLevel(logging.WARNING)
     logger.setLevel(settings.level.upper())
     logging.captureWarnings(True)

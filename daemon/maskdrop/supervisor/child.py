@@ -10,9 +10,10 @@ from typing import Any
 
 import torch.multiprocessing
 
+from maskdrop.exit_codes import EX_OUT_OF_MEMORY
 from maskdrop.log import LineBuffer
 from maskdrop.ticket import Report, Stage, Task
-from maskdrop.topology.worker import EX_OUT_OF_MEMORY, Workplace, work
+from maskdrop.topology.worker import Workplace, work
 
 _READ_SIZE = 65_536
 

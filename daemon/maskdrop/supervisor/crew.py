@@ -2,13 +2,10 @@
 
 from dataclasses import dataclass
 
-from maskdrop.config import Settings
 from maskdrop.health import WorkerHealth
-from maskdrop.inbox.lock import InboxLock
 from maskdrop.supervisor.child import Child, ChildState, Death
-from maskdrop.supervisor.plan import Plan
-from maskdrop.ticket import Stage
-from maskdrop.topology.slots import Slots
+from maskdrop.supervisor.premises import Premises
+from maskdrop.ticket import Ready, Stage, Stop
 from maskdrop.topology.worker import Workplace
 
 FIRST_WAIT_S = 0.5
@@ -21,6 +18,15 @@ def wait_before_start(failed_starts: int) -> float:
     if failed_starts == 0:
         return 0.0
     return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failed_starts - 1, 16))
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the inference workers said they run; empty before the first one did."""
+
+    device: str = ""
+    precision: str = ""
+    name: str = ""
 
 
 @dataclass
@@ -43,27 +49,55 @@ class Place:
 
 
 class Crew:
-    """Owner of all worker processes."""
+    """Owner of all worker processes.
 
-    def __init__(self, settings: Settings, plan: Plan, slots: Slots, lock: InboxLock) -> None:
-        def place(stage: Stage, index: int, threads: int = 1, device: str = "cpu") -> Place:
-            name = f"{stage.value}-{index}"
-            return Place(Workplace(stage, name, settings, slots, lock, threads, device))
+    Attributes:
+        retired: workers that were told to stop because others take their places.
+        model: what the latest inference worker runs.
+        was_complete: whether all workers were ready at some time.
+    """
 
-        self.places = [
-            *(place(Stage.PREPROCESS, index) for index in range(plan.preprocess)),
-            *(place(Stage.INFER, i, plan.threads, device) for i, device in enumerate(plan.devices)),
-            *(place(Stage.SAVE, index) for index in range(plan.save)),
-        ]
+    def __init__(self, premises: Premises) -> None:
+        self.places = [Place(workplace) for workplace in _workplaces(premises)]
+        self.retired: list[Child] = []
+        self.model = Model()
+        self.was_complete = False
+
+    def move_to(self, premises: Premises, now: float) -> int:
+        """Keep the workers that the premises leave as they are; retire the others, which must hold nothing.
+
+        Returns:
+            How many workers are to be started.
+        """
+        before = {place.workplace.name: place for place in self.places}
+        self.places = []
+        for workplace in _workplaces(premises):
+            old = before.get(workplace.name)
+            if old is not None and old.workplace.is_like(workplace):
+                self.places.append(before.pop(workplace.name))
+            else:
+                self.places.append(Place(workplace, restarts=old.restarts if old else 0))
+        for place in before.values():
+            if place.child is not None:
+                self._retire(place.child, now)
+        return sum(place.child is None for place in self.places)
+
+    def _retire(self, child: Child, now: float) -> None:
+        self.retired.append(child)
+        child.heard_at = now
+        if child.state is ChildState.READY:
+            child.send(Stop())
+        else:
+            child.kill()
 
     @property
     def children(self) -> list[Child]:
         """Workers whose processes live, or whose death is not yet dealt with."""
-        return [place.child for place in self.places if place.child is not None]
+        return [place.child for place in self.places if place.child is not None] + self.retired
 
     def ready(self, stage: Stage) -> list[Child]:
         """Workers of a stage that can be given tickets."""
-        return [child for child in self.children if child.stage is stage and child.is_ready]
+        return [p.child for p in self.places if p.child and p.child.stage is stage and p.is_ready]
 
     @property
     def all_ready(self) -> bool:
@@ -96,10 +130,26 @@ class Crew:
         times = [place.start_at for place in self.places if place.child is None]
         return min(times, default=None)
 
-    def note_ready(self, child: Child) -> None:
+    def note_ready(self, child: Child, report: Ready) -> bool:
+        """A worker can be given tickets.
+
+        Returns:
+            Whether with it all are ready for the first time.
+        """
         child.state = ChildState.READY
+        if child in self.retired:
+            return False
         place = self._place_of(child)
         place.failed_starts, place.was_ready = 0, True
+        if child.stage is Stage.INFER:
+            self.model = Model(report.device, report.precision, report.model)
+        first_time = self.all_ready and not self.was_complete
+        self.was_complete = self.was_complete or self.all_ready
+        return first_time
+
+    def bury_retired(self, child: Child) -> None:
+        self.retired.remove(child)
+        child.bury()
 
     def note_death(self, child: Child, now: float) -> Death:
         """Bury a dead worker and plan its successor's start.
@@ -126,5 +176,24 @@ class Crew:
             for p in self.places
         ]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the workers are those that the premises ask for, all ready and no others."""
+        return self.all_ready and not self.retired
+
     def _place_of(self, child: Child) -> Place:
         return next(place for place in self.places if place.child is child)
+
+
+def _workplaces(premises: Premises) -> list[Workplace]:
+    plan = premises.plan
+
+    def workplace(stage: Stage, index: int, threads: int = 1, device: str = "cpu") -> Workplace:
+        name = f"{stage.value}-{index}"
+        return Workplace(stage, name, premises.settings, premises.slots, premises.lock, threads, device)
+
+    return [
+        *(workplace(Stage.PREPROCESS, index) for index in range(plan.preprocess)),
+        *(workplace(Stage.INFER, index, plan.threads, device) for index, device in enumerate(plan.devices)),
+        *(workplace(Stage.SAVE, index) for index in range(plan.save)),
+    ]

@@ -3,14 +3,13 @@
 import logging
 from typing import Any
 
-from maskdrop.log import FIELDS, relay
+from maskdrop.events import Event
+from maskdrop.log import relay, tell
 from maskdrop.names import printable
 from maskdrop.supervisor.child import Death
 from maskdrop.supervisor.pipeline import Flight
 from maskdrop.supervisor.record import Record
 from maskdrop.ticket import Absence, Left, Quarantined, Saved
-
-logger = logging.getLogger("maskdrop")
 
 
 class Journal:
@@ -30,10 +29,15 @@ class Journal:
         results = [printable(result) for result in report.names]
         shown = ", ".join(f"{stage} {spent:.0f}" for stage, spent in times.items())
         target = ", ".join(results) or "the outbox, before its worker died"
-        self._log(
+        tell(
             logging.INFO,
+            Event.SAVED,
             f"saved {name} -> {target} in ms: {shown}",
-            {"picture": name, "result": "saved", "outputs": results, "ms": _rounded(times)},
+            picture=name,
+            result="saved",
+            stage="save",
+            outputs=results,
+            ms=_rounded(times),
         )
 
     def quarantined(self, flight: Flight, report: Quarantined) -> None:
@@ -41,39 +45,36 @@ class Journal:
         name, fault = printable(flight.ticket.path), flight.fault
         assert fault is not None
         shown = ", ".join(f"{stage} {spent:.0f}" for stage, spent in flight.milliseconds.items())
-        self._log(
+        tell(
             logging.WARNING,
+            Event.QUARANTINED,
             f"quarantined {name} -> {printable(report.name)}: {fault.stage.value}: {fault.error}: "
             f"{fault.message} in ms: {shown}",
-            {
-                "picture": name,
-                "result": "quarantined",
-                "stage": fault.stage.value,
-                "error": fault.error,
-                "ms": _rounded(flight.milliseconds),
-            },
+            picture=name,
+            result="quarantined",
+            stage=fault.stage.value,
+            error=fault.error,
+            ms=_rounded(flight.milliseconds),
         )
 
     def left(self, flight: Flight, report: Left) -> None:
         name = printable(flight.ticket.path)
         level = logging.WARNING if report.absence is Absence.UNREADABLE else logging.INFO
         again = "; tried again at the next rescan" if report.absence is Absence.UNREADABLE else ""
-        fields = {"picture": name, "result": "left", "absence": report.absence.value}
-        self._log(level, f"left {name}: {report.message}{again}", fields)
+        message = f"left {name}: {report.message}{again}"
+        tell(level, Event.LEFT, message, picture=name, result="left", absence=report.absence.value)
 
     def died(self, worker: str, pid: int, death: Death, held: list[Flight]) -> None:
         self.record.retried += len(held)
         pictures = ", ".join(printable(flight.ticket.path) for flight in held) or "nothing"
-        fields = {"worker": worker, "pid": pid, "cause": death.cause, "retried": len(held)}
-        self._log(logging.ERROR, f"worker {worker} (pid {pid}) {death}; it held {pictures}", fields)
+        message = f"worker {worker} (pid {pid}) {death}; it held {pictures}"
+        facts = {"worker": worker, "pid": pid, "cause": death.cause, "retried": len(held)}
+        tell(logging.ERROR, Event.WORKER_DIED, message, **facts)
 
     def relay(self, worker: str, lines: list[str]) -> None:
         """Log what a worker wrote."""
         for line in lines:
             relay(worker, line)
-
-    def _log(self, level: int, message: str, fields: dict[str, Any]) -> None:
-        logger.log(level, "%s", message, extra={FIELDS: fields})
 
 
 def _rounded(times: Any) -> dict[str, float]:

@@ -4,10 +4,6 @@ from dataclasses import dataclass
 
 from maskdrop.supervisor.child import ChildState
 
-START_TIMEOUT_S = 300.0
-"""A worker that is not ready after so long is hung: far above a cold start, which reads some
-gigabytes of libraries, and on a GPU makes kernels."""
-
 OVERSLEPT_S = 1.0
 """A loop that wakes so much later than it wanted was stopped itself, and its workers perhaps
 with it: a suspended machine, a frozen control group. Their silence then says nothing."""
@@ -18,7 +14,7 @@ class Patience:
     """The law of who is late. A worker that holds nothing is never waited for."""
 
     stage_timeout_s: float
-    start_timeout_s: float = START_TIMEOUT_S
+    start_timeout_s: float
 
     def deadline(self, state: ChildState, busy: bool, heard_at: float) -> float | None:
         """When a worker is late; None where nothing is expected of it.
@@ -36,7 +32,7 @@ class Patience:
     def verdict(self, state: ChildState) -> str:
         """The cause to give for a worker that was late."""
         if state is ChildState.STARTING:
-            return f"not ready after {self.start_timeout_s:g} s"
+            return f"not ready after {self.start_timeout_s:g} s (workers.start_timeout_s)"
         return f"nothing heard for {self.stage_timeout_s:g} s (workers.stage_timeout_s)"
 
 

@@ -1,8 +1,8 @@
 """When the health file is written, and what never changes in it."""
 
+import contextlib
 import logging
 import os
-from dataclasses import dataclass
 
 from maskdrop import __version__
 from maskdrop.config import Settings
@@ -15,24 +15,22 @@ from maskdrop.supervisor.record import Record
 logger = logging.getLogger("maskdrop")
 
 
-@dataclass(frozen=True)
-class Model:
-    """What the inference workers said they run; empty before the first one did."""
-
-    device: str = ""
-    precision: str = ""
-    name: str = ""
-
-
 class Pulse:
     """Writes the health file every interval and at each change of state."""
 
     def __init__(self, settings: Settings) -> None:
-        self._path = settings.health_file
-        self._interval = settings.health.interval_s
+        self._path, self._interval = settings.health_file, settings.health.interval_s
         self._started_at = timestamp()
         self._last: tuple[State, str] | None = None
         self._failing = False
+        self.next_at = 0.0
+
+    def follow(self, settings: Settings) -> None:
+        """Go by new settings; a file of another name is made, and the old one taken away."""
+        if settings.health_file != self._path:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        self._path, self._interval = settings.health_file, settings.health.interval_s
         self.next_at = 0.0
 
     def is_due(self, now: float, state: State, reason: str) -> bool:
@@ -52,7 +50,6 @@ class Pulse:
         pipeline: Pipeline,
         intake: Intake,
         crew: Crew,
-        model: Model,
     ) -> Health:
         """The daemon's health at this moment."""
         queues = {step.value: pipeline.waiting(step) for step in Step}
@@ -71,9 +68,9 @@ class Pulse:
             workers=crew.health(),
             throughput_per_s=round(record.throughput(now), 2),
             latency_ms={"p50": _rounded(record.percentile(50)), "p99": _rounded(record.percentile(99))},
-            device=model.device,
-            precision=model.precision,
-            model=model.name,
+            device=crew.model.device,
+            precision=crew.model.precision,
+            model=crew.model.name,
         )
 
     def write(self, health: Health) -> None:

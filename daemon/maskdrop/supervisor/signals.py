@@ -7,10 +7,12 @@ from types import FrameType
 
 
 class Signals:
-    """Counts requests to end, and wakes the loop for them and for the watching thread."""
+    """Counts requests to end, notes those to read the configuration again, and wakes the loop for
+    them and for the watching thread."""
 
     def __init__(self) -> None:
         self.term_count = 0
+        self.hup_pending = False
         self.wake_end, self._ring_end = socket.socketpair()
         self.wake_end.setblocking(False)
         self._ring_end.setblocking(False)
@@ -19,11 +21,16 @@ class Signals:
         """Take over SIGTERM and SIGINT, and ignore what else could end the daemon."""
         signal.signal(signal.SIGTERM, self.handle_term)
         signal.signal(signal.SIGINT, self.handle_term)
+        signal.signal(signal.SIGHUP, self.handle_hup)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # see inbox/writers.py
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
     def handle_term(self, number: int, frame: FrameType | None) -> None:
         self.term_count += 1
+        self.wake()
+
+    def handle_hup(self, number: int, frame: FrameType | None) -> None:
+        self.hup_pending = True
         self.wake()
 
     def wake(self) -> None:

@@ -44,6 +44,12 @@ class Slots:
         self.pictures, self.view_pictures = pictures[:, 0], pictures[:, 1:]
         self.labels, self.view_labels = labels[:, 0], labels[:, 1:]
 
+    def close(self) -> None:
+        """Let go of the memory in this process; it goes when the last one that maps it has let go."""
+        os.close(self._descriptor)
+        empty: Pixels = np.empty((0,), dtype=np.uint8)
+        self.pictures = self.labels = self.view_pictures = self.view_labels = empty
+
     def __getstate__(self) -> dict[str, Any]:
         return {"descriptor": DupFd(self._descriptor), "shape": (self.count, self.side, self.views)}
 

@@ -12,15 +12,13 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from maskdrop.config import Settings
+from maskdrop.exit_codes import EX_OUT_OF_MEMORY
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.log import WorkerFormatter
 from maskdrop.ticket import Report, Stage, Task
 from maskdrop.topology.slots import Slots
 
 _PR_SET_PDEATHSIG = 1
-
-EX_OUT_OF_MEMORY = 71
-"""Exit code of a worker that found no memory (EX_OSERR of sysexits.h)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,28 @@ class Workplace:
     lock: InboxLock
     threads: int = 1
     device: str = "cpu"
+
+    def is_like(self, other: "Workplace") -> bool:
+        """Whether a worker that has this one could as well go on at the other one."""
+        return (
+            (self.stage, self.name, self.threads, self.device)
+            == (other.stage, other.name, other.threads, other.device)
+            and self.slots is other.slots
+            and self.lock is other.lock
+            and settings_of(self.stage, self.settings) == settings_of(other.stage, other.settings)
+        )
+
+
+def settings_of(stage: Stage, settings: Settings) -> tuple[object, ...]:
+    """What of the settings the workers of a stage go by: while this is the same, they may stay."""
+    common = (settings.folders, settings.model, settings.face, settings.log.level)
+    match stage:
+        case Stage.PREPROCESS:
+            return (*common, settings.decode)
+        case Stage.INFER:
+            return (*common, settings.workers.max_batch, settings.workers.max_wait_ms)
+        case Stage.SAVE:
+            return (*common, settings.decode, settings.save)
 
 
 class Link:

@@ -1,0 +1,19 @@
+"""What maskdrop's processes end with; 71, 75 and 78 are those of sysexits.h."""
+
+EX_OK = 0
+"""Everything asked for was done."""
+
+EX_FAILED = 1
+"""A command failed."""
+
+EX_CUT_SHORT = 1
+"""The daemon ended before all that was in flight was finished."""
+
+EX_OUT_OF_MEMORY = 71
+"""A worker found no memory."""
+
+EX_TEMPFAIL = 75
+"""Another daemon has the inbox: try again later."""
+
+EX_CONFIG = 78
+"""Can't run as configured: trying again would change nothing."""

@@ -1,0 +1,133 @@
+"""Everything a run stands on, checked and reserved before any worker starts: folders, lock, slots."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from maskdrop import log as daemon_log
+from maskdrop.config import Settings
+from maskdrop.config_file import fault
+from maskdrop.folders import Folders, prepare_folders
+from maskdrop.inbox.lock import InboxLock
+from maskdrop.supervisor.plan import Plan, make_plan
+from maskdrop.topology.slots import Slots
+
+
+@dataclass(frozen=True)
+class Premises:
+    """What workers are given. Premises that follow one another share lock and slots where they can.
+
+    Attributes:
+        as_read: the settings as file and command line gave them.
+        settings: the same with nothing left open.
+    """
+
+    as_read: Settings
+    settings: Settings
+    folders: Folders
+    plan: Plan
+    slots: Slots
+    lock: InboxLock
+
+    def leave(self, *others: "Premises | None") -> None:
+        """Give back what no others go on with."""
+        if not any(other is not None and other.slots is self.slots for other in others):
+            self.slots.close()
+        if not any(other is not None and other.lock is self.lock for other in others):
+            self.lock.release()
+
+
+def take_premises(settings: Settings, before: Premises | None = None) -> Premises:
+    """Check and reserve.
+
+    Args:
+        before: premises that are in use, whose lock and slots go on if they fit.
+
+    Raises:
+        ConfigurationError: the daemon can't run as configured.
+        InboxHeld: another daemon has the inbox.
+    """
+    check_weights(settings.model.weights)
+    folders = prepare_folders(settings)
+    plan = make_plan(settings)
+    with contextlib.ExitStack() as undo:
+        if before is not None and before.folders.inbox == folders.inbox:
+            lock = before.lock
+        else:
+            lock = take_lock(folders.inbox)
+            undo.callback(lock.release)
+        slots = _slots(plan, settings, before)
+        if before is None or slots is not before.slots:
+            undo.callback(slots.close)
+        set_up_log(settings)
+        undo.pop_all()
+    return Premises(settings, _resolved(settings, folders, plan), folders, plan, slots, lock)
+
+
+def check_weights(weights: Path | None) -> None:
+    """That the weights file is there; what is in it, the inference worker finds out."""
+    if weights is None:
+        return
+    try:
+        with weights.open("rb"):
+            pass
+    except OSError as error:
+        raise fault(
+            "model.weights",
+            weights,
+            f"can't be read ({error.strerror})",
+            "name a weights file, or leave it out",
+        ) from error
+
+
+def set_up_log(settings: Settings) -> None:
+    try:
+        daemon_log.set_up(settings.log)
+    except OSError as error:
+        raise fault(
+            "log.file",
+            settings.log.file,
+            f"can't be opened ({error.strerror})",
+            "name a file maskdrop may write",
+        ) from error
+
+
+def take_lock(inbox: Path) -> InboxLock:
+    try:
+        return InboxLock.take(inbox)
+    except OSError as error:
+        raise fault(
+            "folders.inbox",
+            inbox,
+            f"no lock file can be made there ({error.strerror})",
+            "let maskdrop write there",
+        ) from error
+
+
+def _slots(plan: Plan, settings: Settings, before: Premises | None) -> Slots:
+    count, side, views = plan.slots, settings.model.input_size, settings.views
+    if before is not None:
+        there = before.slots
+        if (there.count, there.side, there.views) == (count, side, views):
+            return there
+    try:
+        return Slots(count, side, views)
+    except OSError as error:
+        problem = f"there is no memory for so many slots of {1 + views} x {side} x {side} x 4 bytes"
+        raise fault("workers.slots", count, problem, "set fewer, or a smaller face.most") from error
+
+
+def _resolved(settings: Settings, folders: Folders, plan: Plan) -> Settings:
+    """Settings with nothing left open, as workers get them."""
+    return settings.with_values(
+        {
+            "folders": {
+                "inbox": folders.inbox,
+                "outbox": folders.outbox,
+                "quarantine": folders.quarantine,
+                "archive": folders.archive,
+            },
+            "workers": {"max_batch": plan.max_batch},
+            "health": {"file": settings.health_file},
+        }
+    )

@@ -1,0 +1,114 @@
+"""A new configuration while the daemon runs: read, checked, and taken up when no worker holds a picture."""
+
+import logging
+from collections.abc import Callable
+
+from maskdrop.config import Settings
+from maskdrop.config_file import ConfigurationError
+from maskdrop.events import Event
+from maskdrop.inbox.lock import InboxHeld
+from maskdrop.log import tell
+from maskdrop.supervisor.premises import Premises, set_up_log, take_premises
+
+
+class Renewal:
+    """Owner of the premises: those in use, those to come, and those to go back to.
+
+    The ones before are kept until all workers of the new ones are ready: what can't be known
+    without starting a worker, weights of another network, is found out then.
+
+    Attributes:
+        premises: in use.
+        pending: to be taken up as soon as no worker holds a picture.
+    """
+
+    def __init__(self, premises: Premises, read_again: Callable[[], Settings]) -> None:
+        self._read_again = read_again
+        self._before: Premises | None = None
+        self._going_back = False
+        self.premises = premises
+        self.pending: Premises | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a new configuration was read and its workers are not all ready yet."""
+        return self.pending is not None or self._before is not None
+
+    @property
+    def can_go_back(self) -> bool:
+        return self._before is not None
+
+    def request(self) -> None:
+        """Read the configuration. If it is good and says anything new, it is pending from now on."""
+        try:
+            settings = self._read_again()
+            changed = changes(self.premises.as_read, settings)
+            newer = take_premises(settings, self.premises) if changed else None
+        except (ConfigurationError, InboxHeld) as error:
+            self._refuse(str(error))
+            return
+        if newer is not None:
+            self._withdraw()
+            self.pending = newer
+            message = f"configuration read again: {', '.join(changed)} changed"
+            tell(logging.INFO, Event.RELOADED, message, changed=changed)
+        else:
+            if not self._going_back:
+                self._withdraw()
+            tell(logging.INFO, Event.RELOADED, "configuration read again: nothing has changed")
+
+    def take_up(self) -> Premises:
+        """Go over to the pending premises."""
+        assert self.pending is not None
+        old, self.premises, self.pending = self.premises, self.pending, None
+        if self._going_back or self._before is not None:
+            old.leave(self.premises, self._before)
+        else:
+            self._before = old
+        if self._going_back:
+            set_up_log(self.premises.as_read)
+        self._going_back = False
+        return self.premises
+
+    def confirm(self) -> None:
+        """All workers are ready: there is no way back any more."""
+        if self._before is not None:
+            self._before.leave(self.premises, self.pending)
+            self._before = None
+
+    def go_back(self, why: str) -> None:
+        """The new premises turned out to be no good: those before are pending again."""
+        self._refuse(why)
+        self._withdraw()
+        self.pending, self._before, self._going_back = self._before, None, True
+
+    def leave(self) -> None:
+        """The daemon ends."""
+        self._withdraw()
+        if self._before is not None:
+            self._before.leave(self.premises)
+        self.premises.leave()
+
+    def _withdraw(self) -> None:
+        """Give up what is pending; those before, if it is them, are kept to go back to."""
+        if self._going_back:
+            self._before, self._going_back = self.pending, False
+        elif self.pending is not None:
+            self.pending.leave(self.premises, self._before)
+            set_up_log(self.premises.as_read)
+        self.pending = None
+
+    def _refuse(self, why: str) -> None:
+        message = f"the new configuration is not taken: {why}; going on with the old one"
+        tell(logging.ERROR, Event.RELOAD_REFUSED, message)
+
+
+def changes(old: Settings, new: Settings) -> list[str]:
+    """What differs, as ``section.key``."""
+    before, after = old.model_dump(), new.model_dump()
+    return [
+        f"{section}.{key}"
+        for section, values in after.items()
+        for key, value in values.items()
+        if before[section][key] != value
+    ]

@@ -1,0 +1,132 @@
+"""What a worker's report changes: one method a kind, and nothing that waits."""
+
+import logging
+import time
+
+from maskdrop.crash_points import CrashPoint, crash_point
+from maskdrop.events import Event
+from maskdrop.exit_codes import EX_CONFIG
+from maskdrop.inbox.intake import Intake
+from maskdrop.log import tell
+from maskdrop.names import printable
+from maskdrop.supervisor.child import Child, Death, Ending
+from maskdrop.supervisor.course import Course
+from maskdrop.supervisor.crew import Crew
+from maskdrop.supervisor.journal import Journal
+from maskdrop.supervisor.pipeline import Pipeline
+from maskdrop.supervisor.renewal import Renewal
+from maskdrop.supervisor.stall import Stall
+from maskdrop.ticket import (
+    Absence,
+    Inferred,
+    Left,
+    Located,
+    Prepared,
+    Quarantined,
+    Ready,
+    Refused,
+    Report,
+    Saved,
+    Stalled,
+    Started,
+    Unfit,
+)
+
+logger = logging.getLogger("maskdrop")
+
+
+class Reports:
+    """Takes reports in, and owns nothing: flights are the pipeline's, workers the crew's."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        intake: Intake,
+        crew: Crew,
+        journal: Journal,
+        stall: Stall,
+        course: Course,
+        renewal: Renewal,
+    ) -> None:
+        self._pipeline, self._intake, self._crew = pipeline, intake, crew
+        self._journal, self._stall, self._course = journal, stall, course
+        self._renewal = renewal
+
+    def handle(self, child: Child, report: Report) -> None:
+        """Take in a report of a worker. One about a picture must be of its flight now."""
+        match report:
+            case Ready():
+                self._on_ready(child, report)
+            case Unfit():
+                self._on_unfit(child, report)
+            case Prepared():
+                self._pipeline.prepared(report.number, report.facts, report.milliseconds)
+            case Refused():
+                self._pipeline.condemn(report.number, report.fault)
+            case Started():
+                self._pipeline.begin(child.name, report.numbers)
+            case Inferred():
+                for number in report.numbers:
+                    self._pipeline.inferred(number, report.milliseconds, number in report.small)
+            case Located():
+                self._pipeline.located(report.number, report.regions, report.milliseconds)
+            case Left():
+                self._on_left(report)
+            case Stalled():
+                self._on_stalled(report)
+            case Saved() | Quarantined():
+                self._on_done(report)
+
+    def _on_ready(self, child: Child, report: Ready) -> None:
+        if self._crew.note_ready(child, report):
+            plan = self._renewal.premises.plan
+            devices, precision = ", ".join(plan.devices), self._crew.model.precision
+            tell(
+                logging.INFO,
+                Event.READY,
+                f"ready: {plan.preprocess} preprocess, {len(plan.devices)} infer ({devices}, {precision}), "
+                f"{plan.save} save, {plan.slots} slots",
+            )
+
+    def _on_unfit(self, child: Child, report: Unfit) -> None:
+        """A daemon that never worked ends; one that did goes back to what it worked with, or, if that
+        is what was spoilt, waits for it to be mended."""
+        if child in self._crew.retired:
+            return
+        if self._renewal.can_go_back:
+            self._renewal.go_back(report.message)
+        if self._renewal.under_way or self._crew.was_complete or self._crew.was_ready(child):
+            child.end(Death(Ending.UNFIT, report.message))
+            return
+        logger.error("%s", report.message)
+        self._course.stop(EX_CONFIG)
+        self._crew.kill_all()
+
+    def _on_left(self, report: Left) -> None:
+        flight = self._pipeline.finish(report.number)
+        self._journal.left(flight, report)
+        if report.absence is Absence.UNREADABLE:
+            self._intake.set_aside(flight.ticket.path)
+        else:
+            self._intake.release(flight.ticket.path)
+
+    def _on_stalled(self, report: Stalled) -> None:
+        if self._course.draining:
+            flight = self._pipeline.finish(report.number)
+            logger.error("left %s in the inbox: %s", printable(flight.ticket.path), report.message)
+            return
+        self._pipeline.put_back(report.number)
+        if self._stall.begin(report.message, time.monotonic()):
+            message = f"taking no more work: {report.message}; trying again until it is mended"
+            tell(logging.ERROR, Event.STALLED, message)
+
+    def _on_done(self, report: Saved | Quarantined) -> None:
+        crash_point(CrashPoint.REPORT_TAKEN)
+        if self._stall.end():
+            tell(logging.INFO, Event.MENDED, "working again: the trouble is mended")
+        flight = self._pipeline.finish(report.number)
+        if isinstance(report, Saved):
+            self._journal.saved(flight, report, time.monotonic())
+        else:
+            self._journal.quarantined(flight, report)
+        self._intake.release(flight.ticket.path)

@@ -1,0 +1,79 @@
+"""What the service manager is told, and when: ready, a line for people, the watchdog's food."""
+
+import logging
+
+from maskdrop.health import Health, State
+from maskdrop.systemd import ServiceManager
+from maskdrop.ticket import Stage
+
+logger = logging.getLogger("maskdrop")
+
+FEEDS_A_PERIOD = 3
+"""How often the watchdog is fed within the time it waits; sd_watchdog_enabled(3) advises at least 2."""
+
+DRAIN_STEP_S = 10.0
+"""How much more time is asked for at each step of a drain."""
+
+_UP = frozenset({State.RUNNING, State.DEGRADED})
+
+
+class Service:
+    """Owner of what was last told."""
+
+    def __init__(self, manager: ServiceManager) -> None:
+        self._manager = manager
+        self._status = ""
+        self._told_ready = False
+        self._silent: list[Stage] = []
+        self.next_feed: float | None = 0.0 if manager.watchdog_s else None
+
+    def tell(self, health: Health, renewing: bool) -> None:
+        """Tell how the daemon is: at the rhythm of the health file.
+
+        Args:
+            renewing: whether workers are still being replaced for a new configuration.
+        """
+        line = status_line(health)
+        if not self._told_ready and health.state in _UP and not renewing:
+            self._told_ready = True
+            self._manager.ready(line)
+        elif line != self._status:
+            self._manager.status(line)
+        self._status = line
+
+    def is_hungry(self, now: float) -> bool:
+        """Whether it is time to feed the watchdog, if there is one."""
+        return self.next_feed is not None and now >= self.next_feed
+
+    def feed(self, silent: list[Stage], now: float) -> None:
+        """Feed the watchdog, unless stages are silent that should have answered."""
+        self.next_feed = now + (self._manager.watchdog_s or 0.0) / FEEDS_A_PERIOD
+        if silent and silent != self._silent:
+            names = ", ".join(stage.value for stage in silent)
+            logger.error("no answer from %s: the watchdog is not fed any more", names)
+        self._silent = silent
+        if not silent:
+            self._manager.feed_watchdog()
+
+    def reloading(self) -> None:
+        """The configuration is read again; ready is told anew once the workers stand."""
+        self._manager.reloading()
+        self._told_ready = False
+
+    def stopping(self) -> None:
+        self._manager.stopping()
+
+    def still_draining(self, seconds_left: float) -> None:
+        """Ask for time to finish what is in flight, never for more than the drain may take."""
+        self._manager.extend_timeout(min(DRAIN_STEP_S, max(1.0, seconds_left)))
+
+
+def status_line(health: Health) -> str:
+    """``running, 12.3 pictures/s, backlog 40``, or the reason why not."""
+    parts = [health.state.value + (f" ({health.reason})" if health.reason else "")]
+    if health.state in _UP:
+        parts.append(f"{health.throughput_per_s:.1f} pictures/s")
+    if health.state is State.DRAINING:
+        parts.append(f"{health.in_flight} in flight")
+    parts.append(f"backlog {health.backlog}")
+    return ", ".join(parts)
