@@ -15,6 +15,10 @@ _ENTER = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit; shift; d
 _REMOVAL_S = 10.0
 
 
+class CannotBoot(Exception):
+    """No machine can be booted here; the message says why."""
+
+
 class OwnCgroup:
     """Control groups for one command and what it starts, removed at the end.
 
@@ -41,8 +45,11 @@ class OwnCgroup:
             ]
             return self
         self._folders = [folder / self._name for folder in _present()]
-        for folder in self._folders:
-            folder.mkdir()
+        try:
+            for folder in self._folders:
+                folder.mkdir()
+        except OSError as error:
+            raise CannotBoot(f"a machine needs control groups of its own: {error}") from error
         self.entering = ["sh", "-c", _ENTER, "sh", *map(str, self._folders), "--"]
         return self
 

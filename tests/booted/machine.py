@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from booted.cgroup import OwnCgroup
+from booted.cgroup import CannotBoot, OwnCgroup
 from booted.isolated import ISOLATED, TookTooLong, finish
 from waiting import PATIENCE_S, wait_for
 
@@ -25,10 +25,6 @@ PROGRAMS = {
 
 _POWEROFF = signal.SIGRTMIN + 4
 """systemd(1): as good as ``systemctl poweroff``."""
-
-
-class CannotBoot(Exception):
-    """systemd-nspawn can't boot anything here; the message has what it said."""
 
 
 class Machine:
@@ -92,7 +88,7 @@ def booted(tree: Path, bindings: Mapping[str, Path]) -> Iterator[Machine]:
         bindings: folders of this machine by where it has them, read-only.
 
     Raises:
-        CannotBoot: nspawn gave up.
+        CannotBoot: no control group can be made, or nspawn gave up.
         AssertionError: it began to boot, and didn't come to running.
     """
     name = f"maskdrop-{uuid.uuid4().hex[:12]}"

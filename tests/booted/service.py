@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ from booted.machine import Machine
 from chaos.auditor import Auditor, Entry, Findings, Places
 from waiting import wait_for
 
-UNIT = "maskdrop.service"
 INSTANCE = "other"
-CONFIG = "/etc/maskdrop.toml"
-HEALTH = "/run/maskdrop/health.json"
-STATE = "/var/lib/maskdrop"
-VENV = "/opt/maskdrop"
-WEIGHTS = "/etc/maskdrop/tiny.safetensors"
+"""Installed beside the service without a name: another inbox."""
 
-PROGRAM = f"""#!{VENV}/bin/python
+WEIGHTS = "/etc/maskdrop/tiny.safetensors"
+DROP_INS = "/etc/systemd/system/{}.d"
+
+_VENV = "/opt/maskdrop"
+
+_PROGRAM = f"""#!{_VENV}/bin/python
 import sys
 
 from maskdrop.__main__ import main
@@ -28,28 +29,39 @@ if __name__ == "__main__":
 """
 """What pip makes of the entry point; processes that it spawns import it too."""
 
-SMALL = {
-    "settle_ms = 500": "settle_ms = 100",
-    "rescan_s = 30.0": "rescan_s = 2.0",
-    '# weights = "/var/lib/maskdrop/79999_iter.pth"': f'weights = "{WEIGHTS}"',
-    'inference_threads = "auto"': "inference_threads = 1",
-    'locate = "auto"': 'locate = "off"',
-    "interval_s = 1.0": "interval_s = 0.2",
+_QUICK = {
+    "settle_ms": "100",
+    "rescan_s": "2.0",
+    "weights": f'"{WEIGHTS}"',
+    "inference_threads": "1",
+    "locate": '"off"',
+    "interval_s": "0.2",
 }
-"""What tests change in the configuration that is shipped: quick, and little of the processor."""
+"""What tests configure otherwise than it is installed: quick, and little of the processor."""
 
 
 class Service:
-    """The service, its folders, and everything that was ever dropped."""
+    """One service, its folders, and everything that was ever dropped into them.
 
-    def __init__(self, machine: Machine) -> None:
+    Attributes:
+        unit: its name for ``systemctl``.
+        config: path of its configuration in the machine.
+        places: its folders, as seen from here.
+        dropped: names of everything that was ever dropped.
+    """
+
+    def __init__(self, machine: Machine, instance: str | None = None) -> None:
         self.machine = machine
-        state = machine.root / STATE.lstrip("/")
+        self.unit = f"maskdrop@{instance}.service" if instance else "maskdrop.service"
+        self.config = f"/etc/maskdrop/{instance}.toml" if instance else "/etc/maskdrop.toml"
+        self._run = f"/run/maskdrop/{instance}" if instance else "/run/maskdrop"
+        state = machine.root / "var/lib/maskdrop" / (instance or "")
         self.places = Places(
             state / "inbox", state / "outbox", state / "archive", state / "quarantine", (".jpg",)
         )
         self._auditor = Auditor(self.places)
         self.dropped: list[str] = []
+        self.as_installed = ""
 
     def set_up_venv(self) -> None:
         """A virtual environment in the machine, which has what this test run's has."""
@@ -58,56 +70,69 @@ class Service:
         if libraries is not None:
             machine.write("/etc/ld.so.conf.d/python-libraries.conf", f"{libraries}\n")
             machine.run("ldconfig")
-        machine.run(interpreter.program(), "-m", "venv", "--without-pip", VENV)
+        machine.run(interpreter.program(), "-m", "venv", "--without-pip", _VENV)
         machine.write(
-            f"{interpreter.site_packages(VENV)}/checkout.pth", "\n".join(interpreter.search_path()) + "\n"
+            f"{interpreter.site_packages(_VENV)}/checkout.pth", "\n".join(interpreter.search_path()) + "\n"
         )
-        machine.write(f"{VENV}/bin/maskdrop", PROGRAM, 0o755)
-
-    def shipped(self, path: str) -> str:
-        """A file of this checkout."""
-        return self.machine.read(f"{interpreter.CHECKOUT}/{path}").decode()
-
-    def small(self) -> str:
-        """The shipped configuration, made quick."""
-        settings = self.shipped("etc/maskdrop.toml")
-        for default, quick in SMALL.items():
-            assert default in settings, f"etc/maskdrop.toml says {default} no more"
-            settings = settings.replace(default, quick)
-        return settings
+        machine.write(f"{_VENV}/bin/maskdrop", _PROGRAM, 0o755)
 
     def maskdrop(self, *arguments: str) -> str:
         """What ``maskdrop`` with these arguments says."""
-        return self.machine.run(f"{VENV}/bin/maskdrop", *arguments)
+        return self.machine.run(f"{_VENV}/bin/maskdrop", *arguments)
 
     def install(self) -> str:
-        """Put it in place, but don't start it."""
+        """Put everything in place, but don't start it; what that says."""
         return self.maskdrop("service", "install", "--instance", INSTANCE)
+
+    def make_quick(self) -> None:
+        """Note how it is configured as installed, and configure it as tests want it."""
+        self.as_installed = self.machine.read(self.config).decode()
+        self.configure()
+
+    def configure(self, **others: str) -> None:
+        """Write the quick configuration, with other values for some keys."""
+        self.machine.write(self.config, self.quick(**others))
+
+    def quick(self, **others: str) -> str:
+        """The configuration as it was installed, made quick, with other values for some keys."""
+        settings = self.as_installed
+        for key, value in (_QUICK | others).items():
+            settings, found = re.subn(rf"^(# )?{key} = .*$", f"{key} = {value}", settings, flags=re.MULTILINE)
+            assert found == 1, f"the configuration has {found} lines for {key}"
+        return settings
 
     def start(self) -> None:
         """Start it, and wait until it says that it is ready."""
-        self.machine.run("systemctl", "start", UNIT)
+        self.machine.run("systemctl", "start", self.unit)
         self.wait_running()
 
+    def restart(self) -> None:
+        self.machine.run("systemctl", "restart", self.unit)
+        self.wait_running()
+
+    def reload(self) -> None:
+        """Have it read its configuration again; what came of it is told later."""
+        self.machine.run("systemctl", "reload", self.unit)
+
     def stop(self) -> None:
-        self.machine.run("systemctl", "stop", UNIT)
+        self.machine.run("systemctl", "stop", self.unit)
 
     def signal(self, name: str) -> None:
         """Send the main process alone a signal."""
-        self.machine.run("systemctl", "kill", "--kill-whom=main", f"--signal={name}", UNIT)
+        self.machine.run("systemctl", "kill", "--kill-whom=main", f"--signal={name}", self.unit)
 
     def show(self, name: str) -> str:
         """One of the unit's properties, as systemd sees it now."""
-        return self.machine.run("systemctl", "show", "--value", f"--property={name}", UNIT).strip()
+        return self.machine.run("systemctl", "show", "--value", f"--property={name}", self.unit).strip()
 
     def status(self) -> str:
         """What ``systemctl status`` prints."""
-        return self.machine.attempt("systemctl", "status", "--no-pager", "--full", UNIT).stdout
+        return self.machine.attempt("systemctl", "status", "--no-pager", "--full", self.unit).stdout
 
-    def journal(self) -> list[dict[str, Any]]:
-        """Every journal entry of the unit and about it."""
-        lines = self.machine.run("journalctl", "--unit", UNIT, "--output=json", "--no-pager").splitlines()
-        return [json.loads(line) for line in lines]
+    def journal(self, *matches: str) -> list[dict[str, Any]]:
+        """Journal entries of the unit and about it, those alone that have such fields."""
+        command = ["journalctl", "--unit", self.unit, "--output=json", "--no-pager", *matches]
+        return [json.loads(line) for line in self.machine.run(*command).splitlines()]
 
     def messages(self) -> str:
         return "\n".join(str(entry.get("MESSAGE")) for entry in self.journal())
@@ -115,7 +140,7 @@ class Service:
     def health(self) -> dict[str, Any]:
         """What the health file says, which may be of a process that runs no more."""
         try:
-            content: dict[str, Any] = json.loads(self.machine.read(HEALTH))
+            content: dict[str, Any] = json.loads(self.machine.read(f"{self._run}/health.json"))
         except (OSError, ValueError):
             return {}
         return content
@@ -137,6 +162,18 @@ class Service:
 
     def wait_running(self) -> None:
         self.wait_health(lambda health: health["state"] == "running", "state running")
+
+    def as_worker(self, pid: int, *command: str) -> str:
+        """What a command says that sees the files a worker sees, as its user; it may fail."""
+        there = ["nsenter", "--target", str(pid), "--mount", "--"]
+        there += ["setpriv", "--clear-groups", "--reuid=maskdrop", "--regid=maskdrop", "--"]
+        return self.machine.attempt(*there, *command).stdout
+
+    def writable(self, pid: int) -> set[str]:
+        """Folders in which a worker can make files, but for hidden ones."""
+        pruned = "-path /proc -prune -o -path /opt/python-packages -prune"
+        find = f"find / {pruned} -o -type d -writable -print 2>/dev/null"
+        return {folder for folder in self.as_worker(pid, "sh", "-c", find).split() if "/." not in folder}
 
     def drop(self, name: str, content: bytes, good: bool = True) -> None:
         """Put a file into the inbox as a careful program does: under another name, then renamed."""

@@ -21,7 +21,7 @@ PACKAGES = ("systemd", "systemd-sysv", "dbus")
 MIRRORS = {"debian": "http://deb.debian.org/debian", "ubuntu": "http://archive.ubuntu.com/ubuntu"}
 """Where packages come from if apt doesn't say."""
 
-MAKING_S = 900.0
+MAKING_S = 600.0
 
 _NO_SYNC = "security-mac,downgrade,unsafe-io"
 """dpkg's own defaults, and no fsync: a tree half made is thrown away anyway."""

@@ -40,11 +40,12 @@ class Journal:
             ms=_rounded(times),
         )
 
-    def quarantined(self, flight: Flight, report: Quarantined) -> None:
+    def quarantined(self, flight: Flight, report: Quarantined, now: float) -> None:
+        times = {**flight.milliseconds, "total": (now - flight.accepted_at) * 1000}
         self.record.quarantined += 1
         name, fault = printable(flight.ticket.path), flight.fault
         assert fault is not None
-        shown = ", ".join(f"{stage} {spent:.0f}" for stage, spent in flight.milliseconds.items())
+        shown = ", ".join(f"{stage} {spent:.0f}" for stage, spent in times.items())
         tell(
             logging.WARNING,
             Event.QUARANTINED,
@@ -54,7 +55,7 @@ class Journal:
             result="quarantined",
             stage=fault.stage.value,
             error=fault.error,
-            ms=_rounded(flight.milliseconds),
+            ms=_rounded(times),
         )
 
     def left(self, flight: Flight, report: Left) -> None:
