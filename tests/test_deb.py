@@ -31,7 +31,12 @@ class Scratch:
         (root / "etc/group").write_text("root:x:0:\n")
 
     def dpkg(self, *arguments: object) -> str:
-        options = ["--force-script-chrootless", "--force-depends", f"--log={self.root}/dpkg.log"]
+        options = [
+            "--force-script-chrootless",
+            "--force-depends",
+            "--force-unsafe-io",
+            f"--log={self.root}/dpkg.log",
+        ]
         command = ["dpkg", f"--root={self.root}", *options, *map(str, arguments)]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         assert answer.returncode == 0, answer.stderr

@@ -71,7 +71,8 @@ def put_environment(stage: Path, work: Path, python: Path, libraries: str) -> No
         pinned = ["--constraint", str(ROOT / "constraints.txt")]
         make_environment(folder, final, python, [f"{wheel}[systemd]"], pinned)
     else:
-        make_environment(folder, final, python, [str(wheel)], ["--no-deps", "--no-index"])
+        options = ["--no-deps", "--no-index"]
+        make_environment(folder, final, python, [str(wheel)], options, with_pip=False)
         site = next(folder.glob("lib/python3*/site-packages"))
         (site / "libraries-of-the-building-machine.pth").write_text(sysconfig.get_path("purelib") + "\n")
     program = stage / "usr" / "bin" / "maskdrop"

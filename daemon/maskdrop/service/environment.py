@@ -68,24 +68,31 @@ def service_python() -> Path | None:
 
 
 def make_environment(
-    folder: Path, final: Path, python: Path, install: Sequence[str], options: Sequence[str] = ()
+    folder: Path,
+    final: Path,
+    python: Path,
+    install: Sequence[str],
+    options: Sequence[str] = (),
+    with_pip: bool = True,
 ) -> None:
     """Make a virtual environment in a folder, to be used at another path if that differs.
 
-    pip goes into it too, so that people can add packages; but not where Debian's python3-venv is missing.
+    pip goes into it too, so that people can add packages; but not where Debian's python3-venv is missing, or
+    nobody wants it.
 
     Args:
         folder: where it is made now.
         final: where it will be when it is used.
         install: what pip is to install: requirements, wheels, source folders.
         options: of pip's install command.
+        with_pip: whether pip itself is to be in it.
 
     Raises:
         CalledProcessError: venv or pip failed; they have said why.
     """
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     can_have_pip = subprocess.run([python, "-c", "import ensurepip"], check=False, capture_output=True)
-    without = [] if can_have_pip.returncode == 0 else ["--without-pip"]
+    without = [] if with_pip and can_have_pip.returncode == 0 else ["--without-pip"]
     subprocess.run([python, "-m", "venv", *without, folder], check=True, env=own)
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--upgrade"]
     quiet = ["--quiet", "--disable-pip-version-check", "--no-compile"]
