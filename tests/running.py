@@ -80,7 +80,9 @@ class Daemon:
         config = rooms.base / "maskdrop.toml"
         config.write_text(settings or QUICK)
         command = [sys.executable, "-m", "maskdrop", "run", "--config", str(config)]
-        command += ["--inbox", str(rooms.inbox), "--outbox", str(rooms.outbox), "--weights", str(weights)]
+        command += ["--weights", str(weights)]
+        if not options.pop("inbox_by_file", False):
+            command += ["--inbox", str(rooms.inbox), "--outbox", str(rooms.outbox)]
         prefix = list(options.pop("prefix", []))
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(

@@ -217,6 +217,7 @@ class Supervisor:
         self._pulse.follow(premises.settings)
         count = self._crew.move_to(premises, now)
         self._intake.start()
+        self._write_health(*self._state())
         logger.info("the configuration is taken up: %d workers are started for it", count)
 
     # Workers.

@@ -1,0 +1,195 @@
+"""What a service manager is told: a real socket takes its place, and hears a real daemon."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from drawing import face_bytes
+from maskdrop.events import Event
+from maskdrop.supervisor.vigil import Vigil
+from maskdrop.systemd import journal_fields
+from maskdrop.ticket import Stage
+from running import QUICK, Daemon, Rooms
+from waiting import wait_for
+
+Start = Callable[..., Daemon]
+pytest.importorskip(
+    "systemd.daemon", reason="systemd-python is not installed (libsystemd-dev, maskdrop[systemd])"
+)
+
+
+class Manager:
+    """The other end of NOTIFY_SOCKET."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.heard: list[dict[str, str]] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        # Read all the time, as systemd does: a socket that nobody reads takes ten messages.
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def environment(self, watchdog_s: float = 3.0) -> dict[str, str]:
+        times = {"WATCHDOG_USEC": str(int(watchdog_s * 1e6))}
+        return {**os.environ, "NOTIFY_SOCKET": str(self.path), **times}
+
+    def listen(self) -> list[dict[str, str]]:
+        """Everything heard so far."""
+        return list(self.heard)
+
+    def _read(self) -> None:
+        while message := self._socket.recv(65_536).decode():
+            self.heard.append(dict(line.split("=", 1) for line in message.splitlines()))
+
+    def wait(self, key: str, value: str, since: int = 0) -> int:
+        """Wait until a message with this line came; its place among those heard."""
+
+        def place() -> int | None:
+            found = [
+                i for i, m in enumerate(self.listen()) if i >= since and key in m and m[key].startswith(value)
+            ]
+            return found[0] + 1 if found else None
+
+        found = wait_for(place, f"{key}={value} heard")
+        assert found
+        return found - 1
+
+    def close(self) -> None:
+        self._socket.sendto(b"", str(self.path))
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    made = Manager(tmp_path / "notify")
+    yield made
+    made.close()
+
+
+def test_ready_status_watchdog_reload_and_stop_are_told(start: Start, rooms: Rooms, manager: Manager) -> None:
+    daemon = start(settings=QUICK, env=manager.environment())
+    ready = manager.wait("READY", "1")
+    assert daemon.health()["state"] == "running"
+    assert manager.heard[ready]["STATUS"] == "running, 0.0 pictures/s, backlog 0"
+    assert all("READY" not in message for message in manager.heard[:ready])
+    fed = manager.wait("WATCHDOG", "1", ready)
+    manager.wait("WATCHDOG", "1", fed + 1)
+
+    for index in range(120):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    daemon.wait_count("saved", 10)
+    manager.wait("STATUS", "running, ", ready + 1)
+
+    before = time.monotonic_ns() // 1000
+    (rooms.base / "maskdrop.toml").write_text(QUICK + "[save]\nquality = 60\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    reloading = manager.wait("RELOADING", "1", ready)
+    assert before <= int(manager.heard[reloading]["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
+    again = manager.wait("READY", "1", reloading)
+    (rooms.base / "maskdrop.toml").write_text("[nothing]\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    manager.wait("READY", "1", manager.wait("RELOADING", "1", again))
+
+    for index in range(200, 300):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    daemon.wait_health(lambda h: h["in_flight"] > 8, "pictures in flight")
+    daemon.terminate()
+    stopping = manager.wait("STOPPING", "1", again)
+    extended = manager.wait("EXTEND_TIMEOUT_USEC", "", stopping)
+    assert 1_000_000 <= int(manager.heard[extended]["EXTEND_TIMEOUT_USEC"]) <= 10_000_000
+    manager.wait("STATUS", "draining", stopping)
+    assert daemon.wait_end() == 0
+    manager.wait("STATUS", "stopped", stopping)
+
+
+def test_a_stage_without_progress_stops_the_feeding(start: Start, rooms: Rooms, manager: Manager) -> None:
+    timeouts = "preprocess = 1\nstage_timeout_s = 1\nstart_timeout_s = 1000"
+    settings = QUICK.replace("preprocess = 2", timeouts)
+    daemon = start(settings=settings, env=manager.environment(watchdog_s=1.0)).wait_ready()
+    (rooms.base / "maskdrop.toml").write_text(settings.replace("1000", "2"))
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_log("the configuration is taken up: 0 workers")
+    stopped = psutil.Process(daemon.workers("preprocess")[0])
+    rooms.drop("a.jpg", face_bytes(1))
+    stopped.suspend()
+
+    def stop_the_next() -> bool:
+        for pid in daemon.workers("preprocess"):
+            if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+                psutil.Process(pid).suspend()
+        return "no answer from preprocess: the watchdog is not fed any more" in daemon.log
+
+    wait_for(stop_the_next, "the feeding to stop")
+    silent_from = len(manager.listen())
+    (rooms.base / "maskdrop.toml").write_text(settings)
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_log("the configuration is taken up", times=2)
+    for pid in daemon.workers("preprocess"):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).resume()
+    daemon.wait_count("saved", 1)
+    manager.wait("WATCHDOG", "1", silent_from)
+    assert daemon.stop() == 0
+
+
+def test_without_the_binding_a_listening_service_manager_is_a_clear_fault(
+    rooms: Rooms, manager: Manager
+) -> None:
+    program = (
+        "import sys; sys.modules['systemd'] = None\nfrom maskdrop.__main__ import main\n"
+        f"sys.argv = ['maskdrop', 'run', '--inbox', {str(rooms.inbox)!r}, "
+        f"'--outbox', {str(rooms.outbox)!r}]\nmain()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=manager.environment(),
+        check=False,
+    )
+    assert ended.returncode == 78
+    assert "systemd-python is not installed; install libsystemd-dev and maskdrop[systemd]" in ended.stderr
+
+
+def test_a_stage_is_silent_only_while_it_has_work() -> None:
+    vigil = Vigil(stage_timeout_s=10, start_timeout_s=20, now=0)
+    assert vigil.silent(set(), 1000) == []
+    assert vigil.silent({Stage.SAVE}, 1029) == []
+    assert vigil.silent({Stage.SAVE}, 1031) == [Stage.SAVE]
+    vigil.note_answer(Stage.SAVE, 1031)
+    assert vigil.silent({Stage.SAVE, Stage.INFER}, 1060) == []
+    assert vigil.silent({Stage.SAVE, Stage.INFER}, 1062) == [Stage.INFER, Stage.SAVE]
+    vigil.note_all(1062)
+    assert vigil.silent(set(Stage), 1092) == []
+
+
+def test_fields_get_names_that_the_journal_takes() -> None:
+    fields = {
+        "event": "saved",
+        "picture": "a b.jpg",
+        "outputs": ["x", "y"],
+        "ms": {"infer again": 2.5, "total": 9.0},
+    }
+    assert journal_fields(fields) == {
+        "MESSAGE_ID": Event.SAVED.value,
+        "MASKDROP_EVENT": "saved",
+        "MASKDROP_PICTURE": "a b.jpg",
+        "MASKDROP_OUTPUTS": "x\ny",
+        "MASKDROP_MS_INFER_AGAIN": "2.5",
+        "MASKDROP_MS": "9.0",
+    }
+
+
+def test_the_catalogue_explains_every_kind_of_event() -> None:
+    catalogue = (Path(__file__).parent.parent / "systemd" / "maskdrop.catalog").read_text()
+    told = [line.split()[1] for line in catalogue.splitlines() if line.startswith("-- ")]
+    assert sorted(told) == sorted(event.value for event in Event)

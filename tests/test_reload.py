@@ -1,0 +1,186 @@
+"""SIGHUP: the configuration is read again, checked, and taken up without losing a picture."""
+
+import fcntl
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import maskdrop
+from drawing import face_bytes
+from maskdrop.config import FolderSettings, Section, Settings
+from maskdrop.supervisor.renewal import changes
+from maskdrop.ticket import Stage
+from maskdrop.topology.worker import settings_of
+from running import QUICK, Daemon, Rooms
+from waiting import wait_for
+
+Start = Callable[..., Daemon]
+
+
+def reload(daemon: Daemon, settings: str) -> None:
+    (daemon.rooms.base / "maskdrop.toml").write_text(settings)
+    daemon.process.send_signal(signal.SIGHUP)
+
+
+def pids(daemon: Daemon) -> dict[str, list[int]]:
+    return {stage: daemon.workers(stage) for stage in ("preprocess", "infer", "save")}
+
+
+def wait_taken_up(daemon: Daemon, times: int = 1) -> None:
+    daemon.wait_log("the configuration is taken up", times)
+    wait_for(
+        lambda: (h := daemon.health()) and h["state"] == "running" and not h["reason"],
+        "the new workers ready",
+    )
+
+
+def test_in_mid_load_only_the_workers_that_a_change_concerns_are_replaced(start: Start, rooms: Rooms) -> None:
+    for index in range(200):
+        rooms.drop(f"{index:03}.jpg", face_bytes(index))
+    daemon = start(settings=QUICK).wait_ready()
+    daemon.wait_count("saved", 20)
+    before = pids(daemon)
+    reload(daemon, QUICK + '[save]\nformat = "png"\n')
+    wait_taken_up(daemon)
+    daemon.wait_count("saved", 200)
+    after = pids(daemon)
+    assert (after["preprocess"], after["infer"]) == (before["preprocess"], before["infer"])
+    assert not set(after["save"]) & set(before["save"])
+    assert len(after["save"]) == 2
+    assert "configuration read again: save.format changed" in daemon.log
+    assert daemon.stop() == 0
+    results = rooms.pictures("outbox")
+    assert [Path(name).stem for name in results] == [f"{index:03}" for index in range(200)]
+    assert {Path(name).suffix for name in results} == {".jpg", ".png"}
+    assert len(rooms.pictures("archive")) == 200
+    assert rooms.pictures("inbox") == rooms.pictures("quarantine") == []
+    assert "died" not in daemon.log
+
+
+def test_workers_and_slots_may_become_more_and_fewer(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=QUICK).wait_ready()
+    reload(
+        daemon, QUICK.replace("save = 2", "save = 1").replace("preprocess = 2", "preprocess = 3\nslots = 5")
+    )
+    wait_taken_up(daemon)
+    assert {stage: len(found) for stage, found in pids(daemon).items()} == {
+        "preprocess": 3,
+        "infer": 1,
+        "save": 1,
+    }
+    assert daemon.health()["queues"]["free_slots"] == 5
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[watch\n", "is not TOML"),
+        ("[save]\nquality = 300\n", "save.quality = 300"),
+        ('[log]\nfile = "/proc/nowhere/log"\n', "log.file"),
+        ('[folders]\narchive = "/proc/archive"\n', "folders.archive"),
+        ('[model]\nweights = "/nowhere"\n', None),
+    ],
+)
+def test_a_bad_file_keeps_the_old_configuration_and_says_why(
+    start: Start, rooms: Rooms, content: str, words: str | None
+) -> None:
+    daemon = start(settings=QUICK).wait_ready()
+    before = pids(daemon)
+    reload(daemon, content)
+    if words is None:  # the command line's weights go before the file's: nothing is wrong with it
+        daemon.wait_log("configuration read again")
+    else:
+        daemon.wait_log("the new configuration is not taken")
+        line = next(line for line in daemon.log.splitlines() if "is not taken" in line)
+        assert words in line
+        assert "going on with the old one" in line
+        assert pids(daemon) == before
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+
+
+def test_weights_of_another_network_are_found_out_and_the_old_ones_go_on(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=QUICK).wait_ready()
+    reload(daemon, QUICK + '[model]\nclasses = ["background", "skin"]\n[save]\nkeep = ["skin"]\n')
+    daemon.wait_log("the new configuration is not taken")
+    wait_taken_up(daemon, times=2)
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    reload(daemon, QUICK + "[save]\nquality = 50\n")
+    wait_taken_up(daemon, times=3)
+    assert daemon.stop() == 0
+
+
+def test_a_new_inbox_is_watched_and_the_old_one_let_go(start: Start, rooms: Rooms) -> None:
+    (rooms.base / "other").mkdir()
+    config = f'{QUICK}[folders]\ninbox = "{rooms.inbox}"\noutbox = "{rooms.outbox}"\n'
+    daemon = start(settings=config, inbox_by_file=True).wait_ready()
+    reload(daemon, config.replace(str(rooms.inbox), str(rooms.base / "other")))
+    wait_taken_up(daemon)
+    temporary = rooms.base / "other" / ".a"
+    temporary.write_bytes(face_bytes(1))
+    temporary.rename(rooms.base / "other" / "a.jpg")
+    daemon.wait_count("saved", 1)
+    assert rooms.pictures("outbox") == ["a.jpg"]
+    with (rooms.inbox / ".maskdrop.lock").open("r+") as lock:
+        wait_for(lambda: _locks(lock.fileno()), "the old inbox unlocked")
+    assert daemon.stop() == 0
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def test_nothing_changed_replaces_nobody(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=QUICK).wait_ready()
+    before = pids(daemon)
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_log("configuration read again: nothing has changed")
+    assert pids(daemon) == before
+    assert daemon.stop() == 0
+
+
+def test_changes_are_named_by_section_and_key() -> None:
+    old = Settings(folders=FolderSettings(inbox=Path("/i"), outbox=Path("/o")))
+    assert changes(old, old) == []
+    new = old.with_values({"save": {"quality": 50}, "log": {"level": "debug"}})
+    assert changes(old, new) == ["save.quality", "log.level"]
+
+
+ROOT = Path(maskdrop.__file__).parent
+READ_BY = {
+    Stage.PREPROCESS: ["preprocess.py", "colours.py", "locate.py"],
+    Stage.INFER: ["infer.py", "model/parser.py"],
+    Stage.SAVE: ["save.py", "outbox.py", "quarantine.py", "mask.py"],
+}
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_all_that_a_stage_reads_of_the_settings_counts_for_its_replacement(stage: Stage) -> None:
+    plain = Settings(folders=FolderSettings(inbox=Path("/i"), outbox=Path("/o")))
+    counted = [section for section in settings_of(stage, plain) if isinstance(section, Section)]
+    names = {name for name in Settings.model_fields if getattr(plain, name) in counted}
+    read = {
+        match
+        for file in READ_BY[stage]
+        for match in re.findall(r"settings\.(\w+)", (ROOT / file).read_text())
+        if match in Settings.model_fields
+    }
+    assert read
+    assert read - names <= ({"workers"} if stage is Stage.INFER else set())
+    if stage is Stage.INFER:
+        assert set(re.findall(r"workers\.(\w+)", (ROOT / "infer.py").read_text())) <= {
+            "max_batch",
+            "max_wait_ms",
+        }
