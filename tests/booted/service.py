@@ -15,7 +15,6 @@ INSTANCE = "other"
 """Installed beside the service without a name: another inbox."""
 
 WEIGHTS = "/etc/maskdrop/tiny.safetensors"
-DROP_INS = "/etc/systemd/system/{}.d"
 
 _VENV = "/opt/maskdrop"
 
@@ -100,6 +99,14 @@ class Service:
             settings, found = re.subn(rf"^(# )?{key} = .*$", f"{key} = {value}", settings, flags=re.MULTILINE)
             assert found == 1, f"the configuration has {found} lines for {key}"
         return settings
+
+    def add_drop_in(self, name: str, **settings: str) -> Path:
+        """Have systemd use other settings; they stay until the file is removed and systemd reloaded."""
+        path = f"/etc/systemd/system/{self.unit}.d/{name}.conf"
+        lines = [f"{key}={value}" for key, value in settings.items()]
+        self.machine.write(path, "\n".join(["[Service]", *lines, ""]))
+        self.machine.run("systemctl", "daemon-reload")
+        return self.machine.root / path.lstrip("/")
 
     def start(self) -> None:
         """Start it, and wait until it says that it is ready."""

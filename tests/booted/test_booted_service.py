@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from booted.service import DROP_INS, INSTANCE, Service
+from booted.service import INSTANCE, Service
 from drawing import face_bytes
 from maskdrop.events import Event
 from waiting import wait_for
@@ -73,6 +73,8 @@ def test_pictures_and_broken_files_are_told_to_the_journal_with_fields(service: 
         assert entry["MESSAGE_ID"] == (Event.SAVED if good else Event.QUARANTINED).value
         assert entry["SYSLOG_IDENTIFIER"] == "maskdrop"
         assert name in entry["MESSAGE"]
+    explained = service.machine.run("journalctl", "--catalog", "--no-pager", f"MASKDROP_PICTURE={broken}")
+    assert f"{broken} can't be processed" in explained
 
 
 def test_status_shows_a_line_for_people(service: Service) -> None:
@@ -195,6 +197,23 @@ def test_stopping_in_mid_load_drains_and_the_next_start_goes_on(service: Service
     service.wait_finished()
 
 
+def test_a_drain_longer_than_systemd_waits_asks_for_more_time(service: Service) -> None:
+    drop_in = service.add_drop_in("short-stop", TimeoutStopSec="2")
+    service.configure(drain_timeout_s="5.0")
+    service.restart()
+    drop_many(service, 40)
+    wait_in_the_middle(service)
+    service.machine.run("sh", "-c", f"kill -STOP {' '.join(map(str, workers(service)))}")
+    service.stop()
+    # It gave up by itself at 5 s; systemd would have killed it at 2 s, and called that a timeout.
+    assert (service.show("Result"), service.show("ExecMainStatus")) == ("exit-code", "1")
+    drop_in.unlink()
+    service.configure()
+    service.machine.run("systemctl", "daemon-reload")
+    service.start()
+    service.wait_finished()
+
+
 def test_the_main_process_killed_is_started_again(service: Service) -> None:
     before, restarts = service.show("MainPID"), int(service.show("NRestarts"))
     drop_many(service, 40)
@@ -207,9 +226,7 @@ def test_the_main_process_killed_is_started_again(service: Service) -> None:
 
 
 def test_a_main_process_that_hangs_is_killed_by_the_watchdog_and_started_again(service: Service) -> None:
-    drop_in = DROP_INS.format(service.unit) + "/watchdog.conf"
-    service.machine.write(drop_in, "[Service]\nWatchdogSec=6\nTimeoutAbortSec=1\n")
-    service.machine.run("systemctl", "daemon-reload")
+    drop_in = service.add_drop_in("watchdog", WatchdogSec="6", TimeoutAbortSec="1")
     service.restart()
     before, restarts = service.show("MainPID"), int(service.show("NRestarts"))
     fed = service.show("WatchdogTimestampMonotonic")
@@ -222,7 +239,7 @@ def test_a_main_process_that_hangs_is_killed_by_the_watchdog_and_started_again(s
     service.wait_finished()
     assert int(service.show("NRestarts")) == restarts + 1
     assert "Watchdog timeout" in service.messages()
-    (service.machine.root / drop_in.lstrip("/")).unlink()
+    drop_in.unlink()
     service.machine.run("systemctl", "daemon-reload")
 
 
