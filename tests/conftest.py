@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 from running import Daemon, Rooms
 from weights_for_tests import write_tiny_weights
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # where a test itself imports ONNX Runtime
+
 settings.register_profile(
     "maskdrop", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )

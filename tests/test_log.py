@@ -32,7 +32,8 @@ def test_one_line_a_picture_with_result_times_and_place(start: Start, rooms: Roo
     assert sorted(saved) == [(f"sub/{index}.png", f"sub/{index}.jpg") for index in range(5)]
     (broken,) = [line for line in lines if "quarantined" in line]
     assert re.fullmatch(
-        rf"{TIME} WARNING quarantined broken\.jpg -> broken\.jpg: preprocess: OSError: .* in ms: settle \d+",
+        rf"{TIME} WARNING quarantined broken\.jpg -> broken\.jpg: preprocess: OSError: .*"
+        r" in ms: settle \d+, total \d+",
         broken,
     )
     assert all(re.match(TIME, line) for line in lines)

@@ -4,6 +4,7 @@ The file's bytes are given to the runtime, never its name: so external data, whi
 any file of the machine, is not read. ONNX holds operators and numbers, no code.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from torch import Tensor, nn
 
 from maskdrop.model.errors import WeightsError, first_line
 from maskdrop.model.shape import InputShape
+
+_SILENCE = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
+"""Environment variables, newer and older, without which ONNX Runtime tells Microsoft of every process that
+imports it, and leaves a file with an identity of the machine in the user's home (ONNX Runtime's Privacy.md).
+"""
 
 
 class OnnxNetwork(nn.Module):
@@ -39,6 +45,7 @@ def load_onnx(content: bytes, path: Path, device: str, threads: int) -> tuple[nn
     Raises:
         WeightsError: ONNX Runtime is not installed, can't read the file, or not on this device.
     """
+    os.environ.update(dict.fromkeys(_SILENCE, "1"))
     try:
         import onnxruntime
     except ImportError as error:

@@ -44,14 +44,15 @@ class Journal:
             ms=_rounded(times),
         )
 
-    def quarantined(self, flight: Flight, report: Quarantined) -> None:
+    def quarantined(self, flight: Flight, report: Quarantined, now: float) -> None:
         name, fault = printable(flight.ticket.path), flight.fault
         assert fault is not None
-        told, times = (fault.error, fault.message), _rounded(flight.milliseconds)
+        spent = {**flight.milliseconds, "total": (now - flight.accepted_at) * 1000}
+        told, times = (fault.error, fault.message), _rounded(spent)
         error, message = (shortened(printable(text), keep_end=False) for text in told)
         latest = QuarantinedPicture(shortened(name), timestamp(), fault.stage.value, error, message, times)
         self.record.note_quarantined(fault.stage, flight.milliseconds, latest)
-        shown = ", ".join(f"{stage} {spent:.0f}" for stage, spent in flight.milliseconds.items())
+        shown = ", ".join(f"{stage} {milliseconds:.0f}" for stage, milliseconds in spent.items())
         tell(
             logging.WARNING,
             Event.QUARANTINED,

@@ -128,5 +128,5 @@ class Reports:
         if isinstance(report, Saved):
             self._journal.saved(flight, report, time.monotonic())
         else:
-            self._journal.quarantined(flight, report)
+            self._journal.quarantined(flight, report, time.monotonic())
         self._intake.release(flight.ticket.path)
