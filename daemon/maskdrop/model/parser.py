@@ -11,11 +11,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskdrop.config import ModelSettings
+from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.errors import WeightsError
+from maskdrop.model.folded import FoldedBiSeNet, scale_up
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.precision import choose_precision
 from maskdrop.model.weights import embedded_weights
+from maskdrop.model.winners import labels_of
 
 Pixels = NDArray[np.uint8]
 
@@ -40,12 +43,14 @@ class FaceParser:
         self._device = torch.device(device)
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._format = torch.channels_last if settings.channels_last else torch.contiguous_format
-        network = loaded.network
-        if loaded.form is not Form.ONNX:
-            network = network.to(self._device, self._dtype)
-        if loaded.form is Form.BISENET:
-            network = network.to(memory_format=self._format)  # type: ignore[call-overload]
-        self._network = network
+        self._folded: FoldedBiSeNet | None = None
+        self._network = loaded.network
+        if isinstance(loaded.network, BiSeNet):
+            folded = FoldedBiSeNet(loaded.network, settings.mean, settings.deviation)
+            folded.to(self._device, self._dtype).to(memory_format=self._format)  # type: ignore[call-overload]
+            self._folded = folded
+        elif loaded.form is not Form.ONNX:
+            self._network = loaded.network.to(self._device, self._dtype)
 
     @torch.inference_mode()
     def parse(self, pictures: Pixels) -> Pixels:
@@ -94,14 +99,19 @@ class FaceParser:
 
     @torch.inference_mode()
     def _scores(self, pictures: Pixels) -> Tensor:
-        pixels = torch.from_numpy(pictures).to(self._device).permute(0, 3, 1, 2)
-        batch = normalise(pixels, self._settings.mean, self._settings.deviation)
+        pixels = torch.from_numpy(pictures).to(self._device)
+        if self._folded is not None:
+            return scale_up(self._folded(pixels, self._format), self._settings.input_size)
+        batch = normalise(pixels.permute(0, 3, 1, 2), self._settings.mean, self._settings.deviation)
         batch = batch.to(self._dtype).contiguous(memory_format=self._format)
         if (missing := self._shape.fewest - len(batch)) > 0:
             batch = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, missing))
         return first_tensor(self._network(batch))[: len(pictures)]
 
     def _labels(self, pictures: Pixels) -> Pixels:
+        if self._folded is not None and self._device.type == "cpu":
+            scores = self._folded(torch.from_numpy(pictures), self._format)
+            return labels_of(scores, self._settings.input_size).numpy()
         # max gives the same index as argmax, in a fraction of its time on a CPU.
         labels: Pixels = self._scores(pictures).max(dim=1).indices.to(torch.uint8).cpu().numpy()
         return labels
