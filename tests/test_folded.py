@@ -1,5 +1,8 @@
 """The network as it is run gives what the plain network gives: same scores, same labels."""
 
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from maskdrop.config import ModelSettings
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
+from maskdrop.model.lanes import Lanes, Pixels
 from maskdrop.model.normalise import normalise
+from maskdrop.model.parser import load_parser
 from maskdrop.model.winners import labels_of
 from weights_for_tests import tiny_network
 
@@ -73,3 +79,28 @@ def test_labels_are_the_argmax_of_all_scores_scaled_up(
 def test_a_class_that_wins_at_no_corner_may_win_between_them() -> None:
     scores = torch.tensor([[[0.0, 4.0], [0.0, 4.0]], [[4.0, 0.0], [4.0, 0.0]], [[3.0, 3.0], [3.0, 3.0]]])
     assert labels_of(scores[None], 9)[0, 4].tolist() == [1, 1, 1, 2, 2, 2, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("count", "threads"), [(1, 2), (3, 2), (2, 5)])
+def test_lanes_give_each_picture_its_own_labels(tiny_weights: Path, count: int, threads: int) -> None:
+    pictures = np.random.default_rng(count).integers(0, 256, (count, 512, 512, 3), dtype=np.uint8)
+    wanted = ModelSettings(weights=tiny_weights, precision="fp32")
+    one_by_one = load_parser(wanted, "cpu")
+    labels = load_parser(wanted, "cpu", threads).parse(pictures)
+    for index in range(count):
+        np.testing.assert_array_equal(labels[index], one_by_one.parse(pictures[index : index + 1])[0])
+
+
+def test_a_lane_that_fails_is_told_when_all_have_ended() -> None:
+    ended = []
+
+    def label(pictures: Pixels) -> Pixels:
+        if pictures[0] == 0:
+            raise MemoryError("for the first")
+        time.sleep(0.2)  # not hope: so that the first would be told before
+        ended.append(int(pictures[0]))
+        return pictures
+
+    with pytest.raises(MemoryError, match="for the first"):
+        Lanes(3).run(label, np.arange(3, dtype=np.uint8))
+    assert sorted(ended) == [1, 2]

@@ -160,10 +160,14 @@ def cause_of_death(code: int | None) -> str:
 
 @contextlib.contextmanager
 def _environment(threads: int) -> Any:
-    """Thread counts must stand in the environment before the worker's libraries load."""
+    """Thread counts must stand in the environment before the worker's libraries load.
+
+    Threads that wait for others sleep: by default they spin, on cores that other workers need.
+    """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update({name: str(threads) for name in names})
+    wanted = {**dict.fromkeys(names, str(threads)), "OMP_WAIT_POLICY": "passive"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
