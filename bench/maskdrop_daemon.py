@@ -71,7 +71,7 @@ def run(pictures: Path, target: Path, changes: dict[str, str], default_outputs: 
 def wait_and_sample(daemon: Daemon, count: int) -> list[dict[str, int]]:
     """Wait for so many saved pictures; how many waited in each queue meanwhile."""
     samples: list[dict[str, int]] = []
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + PATIENCE_S + count
     while time.monotonic() < deadline:
         if daemon.process.poll() is not None:
             break

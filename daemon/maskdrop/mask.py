@@ -75,5 +75,7 @@ def scale_labels(labels: Pixels, width: int, height: int) -> Pixels:
     Returns:
         uint8 (height, width).
     """
+    if labels.shape == (height, width):
+        return labels
     scaled = Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST)
     return np.asarray(scaled)
