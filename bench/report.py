@@ -88,8 +88,9 @@ def _throughput(part: Result) -> str:
         rows.append([name, f"{middle(limits, key):.1f}", f"{ratio(maskdrop, limits, other=key):.2f}"])
     intro = (
         f"{part['pictures']} photographs of faces, 512 x 512, dropped at once; medians, and medians of "
-        f"ratios. {_where(part)}\n\nThe article's pipeline and the plain loop run the same network as the article "
-        "does (fp32, one picture at a time, numpy's argmax), without the two further outputs that its network "
+        f"ratios. {_where(part)}\n\nThe article's pipeline and the plain loop run the same network as the "
+        "article does (fp32, one picture at a time, numpy's argmax), without the two further outputs that "
+        "its network "
         'computes. "Own outputs" is what the daemon writes by default: own size, JPEG quality 95. '
         f"{part['alike']:.2%} of the pixels of maskdrop's results are those of the plain loop's."
     )
@@ -117,8 +118,8 @@ def _idle(part: Result) -> str:
         f"An idle daemon. {_where(part)}",
         f"* Start to ready: {middle(runs, 'ready_s'):.1f} s.\n"
         f"* A single picture is saved {middle(runs, 'latency_ms'):.0f} ms after it was dropped, less the "
-        f"time to settle: {sorted(latency)[len(latency) // 2]:.2f} of what the plain loop takes for one when warm "
-        f"({middle(runs, 'plain_ms'):.0f} ms).\n"
+        f"time to settle: {sorted(latency)[len(latency) // 2]:.2f} of what the plain loop takes for one when "
+        f"warm ({middle(runs, 'plain_ms'):.0f} ms).\n"
         f"* With nothing to do it uses {middle(runs, 'idle_share'):.2%} of a core.",
         table(
             ["process", "proportional set size", "resident"],
