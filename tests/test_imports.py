@@ -75,8 +75,17 @@ def test_workers_never_import_the_supervisor(stage: str) -> None:
         ("safetensors", {"maskdrop.model.weights"}),
         ("systemd", set()),
         ("onnxruntime", {"maskdrop.model.onnx_network"}),
-        ("rich", {"maskdrop.status", "maskdrop.model_cli"}),
-        ("typer", {"maskdrop.cli", "maskdrop.model_cli", "maskdrop.exits", "maskdrop.__main__"}),
+        ("rich", {"maskdrop.status", "maskdrop.model_cli", "maskdrop.check_cli", "maskdrop.check.report"}),
+        (
+            "typer",
+            {
+                "maskdrop.cli",
+                "maskdrop.model_cli",
+                "maskdrop.check_cli",
+                "maskdrop.exits",
+                "maskdrop.__main__",
+            },
+        ),
     ],
 )
 def test_each_library_is_known_to_one_room(library: str, owners: set[str]) -> None:

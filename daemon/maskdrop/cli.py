@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from maskdrop import __version__
+from maskdrop.check_cli import check
 from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
 from maskdrop.health import HealthUnreadable, read_health
@@ -23,6 +24,7 @@ app = typer.Typer(
 
 
 app.add_typer(model_app, name="model")
+app.command()(check)
 
 
 @app.command()

@@ -59,14 +59,19 @@ class LeaveAlone(Exception):
 
 def serve(workplace: Workplace, link: Link) -> None:
     """Decode pictures until told to stop."""
-    Image.MAX_IMAGE_PIXELS = None  # checked here, against the configured limit, before decoding
-    warnings.simplefilter("ignore")
-    Image.init()
+    set_up_decoding()
     settings = workplace.settings
     link.report(Ready())
     while (task := link.receive()) is not None and not isinstance(task, Stop):
         assert isinstance(task, Prepare | Locate), task
         link.report(do(task, settings, workplace.slots))
+
+
+def set_up_decoding() -> None:
+    """Make this process one that decodes: Pillow's own limit off, its warnings off, its formats known."""
+    Image.MAX_IMAGE_PIXELS = None  # checked in `decode`, against the configured limit, before decoding
+    warnings.simplefilter("ignore")
+    Image.init()
 
 
 def do(task: Prepare | Locate, settings: Settings, slots: Slots) -> Report:
