@@ -77,9 +77,9 @@ def folder(tmp_path: Path) -> Path:
         put(top, f"broken/{name}", content)
     for index, form in enumerate(("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF")):
         put(top, f"good/{index}/face.{form.lower()}", face_bytes(index, form))
-    for index, name in enumerate(ODD_NAMES):
-        put(top, b"good/" + name, face_bytes(index))
-        put(top, b"broken/" + name, face_bytes(index)[:-300])
+    for index, odd in enumerate(ODD_NAMES):
+        put(top, b"good/" + odd, face_bytes(index))
+        put(top, b"broken/" + odd, face_bytes(index)[:-300])
     return top
 
 

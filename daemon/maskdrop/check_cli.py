@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from maskdrop.config_file import ConfigurationError, load_decoding_tables
-from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
+from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
 
 if TYPE_CHECKING:
     from maskdrop.check.findings import Findings, Tally
     from maskdrop.check.run import Check, Progress
-
-_SIGNAL_EXIT = 128
-"""What a shell adds to a signal's number, to make an exit code (bash(1))."""
 
 
 def check(
@@ -67,7 +64,7 @@ def check(
             end_with(f"{folder}: {error.strerror}", EX_FAILED)
     _report(one, form, output)
     if one.interrupt.came():
-        raise typer.Exit(_SIGNAL_EXIT + one.interrupt.number)
+        raise typer.Exit(SIGNAL_EXIT + one.interrupt.number)
     raise typer.Exit(1 if one.findings.broken or one.findings.unread else 0)
 
 

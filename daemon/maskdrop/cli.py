@@ -13,6 +13,7 @@ from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
 from maskdrop.health import HealthUnreadable, read_health
 from maskdrop.model_cli import model_app
+from maskdrop.replay_cli import replay
 
 app = typer.Typer(
     name="maskdrop",
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 app.add_typer(model_app, name="model")
 app.command()(check)
+app.command()(replay)
 
 
 @app.command()
