@@ -9,6 +9,7 @@ With --many, so many files (links to one small picture) are checked too, and mem
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -114,16 +115,25 @@ def what_each_finds(base: Path) -> None:
 def how_fast(folder: Path, repeats: int) -> None:
     count = len(list(folder.iterdir()))
     times: dict[str, list[float]] = {name: [] for name in FINDERS}
+    work: dict[str, list[float]] = {name: [] for name in FINDERS}
     for _ in range(repeats):
         for name, (_, find) in FINDERS.items():
-            began = time.monotonic()
+            began, used = time.monotonic(), processor_seconds()
             find(folder)
             times[name].append(time.monotonic() - began)
-    print(f"| on {count} photographs, median of {repeats} | seconds | files a second |\n|---|---|---|")
+            work[name].append(processor_seconds() - used)
+    print(f"| on {count} photographs, median of {repeats} | seconds | files a second | CPU ms a file |")
+    print("|---|---|---|---|")
     for name, seconds in times.items():
-        median = statistics.median(seconds)
-        print(f"| `{name}` | {median:.1f} | {count / median:.0f} |", flush=True)
+        median, used = statistics.median(seconds), statistics.median(work[name])
+        print(f"| `{name}` | {median:.1f} | {count / median:.0f} | {used * 1000 / count:.2f} |", flush=True)
     print()
+
+
+def processor_seconds() -> float:
+    """Of this process and all that it has waited for, and those of them."""
+    both = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in both)
 
 
 def many(base: Path, count: int) -> None:

@@ -91,7 +91,13 @@ def test_what_was_quarantined_goes_through_once_the_limit_is_raised(start: Start
 def test_pictures_are_chosen_by_pattern_reason_and_age(rooms: Rooms) -> None:
     quarantined(rooms, "new.jpg", b"1", time="2999-01-01T00:00:00+00:00")
     quarantined(
-        rooms, "x/old.jpg", b"2", time="2020-01-01T00:00:00+00:00", error="TooManyBytes", stage="save"
+        rooms,
+        "x/old.jpg",
+        b"2",
+        time="2020-01-01T00:00:00+00:00",
+        error="TooManyBytes",
+        stage="save",
+        message="",
     )
     quarantined(rooms, "x/plain.reason.json", b"3", time="damaged")  # a picture of that name
     (rooms.quarantine / "orphan.jpg.reason.json").write_text("{}")
