@@ -10,6 +10,7 @@ import typer
 from maskdrop import __version__
 from maskdrop.check_cli import check
 from maskdrop.config_file import ConfigurationError, load_settings
+from maskdrop.doctor_cli import doctor
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
 from maskdrop.health import HealthUnreadable, read_health
 from maskdrop.model_cli import model_app
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(model_app, name="model")
 app.command()(check)
 app.command()(replay)
+app.command()(doctor)
 
 
 @app.command()
