@@ -17,7 +17,8 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 """Standard deviation of the same (torchvision's reference)."""
 
 Format = Literal["jpeg", "png", "webp"]
-Output = Literal["face", "model", "cutout", "labels", "overlay"]
+ImageOutput = Literal["face", "model", "cutout", "labels", "overlay"]
+Output = ImageOutput
 Folder = Annotated[Path, AfterValidator(lambda path: Path(path).expanduser().absolute())]
 Auto = Literal["auto"]
 

@@ -32,6 +32,7 @@ from maskdrop.ticket import (
     Quarantined,
     Ready,
     Refused,
+    Region,
     Report,
     Save,
     Saved,
@@ -39,6 +40,7 @@ from maskdrop.ticket import (
     Stalled,
     Stop,
 )
+from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 
 Pixels = NDArray[np.uint8]
@@ -138,11 +140,9 @@ class Saver:
 
     def _labels(self, task: Save, width: int, height: int) -> Pixels:
         """The picture's labels at a size: the whole one's, or those of its faces, each in its place."""
-        if not task.regions:
-            return scale_labels(self._slots.labels[task.slot], width, height)
         across, down = width / task.facts.width, height / task.facts.height
-        places = [at_scale(region, across, down) for region in task.regions]
-        return joined(self._slots.view_labels[task.slot][: len(places)], places, width, height)
+        places = tuple(at_scale(region, across, down) for region in task.regions)
+        return labels_at(self._slots, task.slot, places, width, height)
 
     def _encode(self, output: Output, image: Image.Image, facts: Facts) -> bytes:
         form = format_of(output, self._settings.save)
@@ -156,6 +156,18 @@ class Saver:
             problem = f"{size} pixels can't be written as {form}: {error}; choose another save.format"
             raise BrokenPicture(type(error).__name__, problem) from error
         return buffer.getvalue()
+
+
+def labels_at(slots: Slots, slot: int, places: Sequence[Region], width: int, height: int) -> Pixels:
+    """A slot's labels at a size, uint8 (height, width): the whole picture's, or where there are any,
+    those of its faces in their places.
+
+    Args:
+        places: in pixels of the width x height that is wanted.
+    """
+    if not places:
+        return scale_labels(slots.labels[slot], width, height)
+    return joined(slots.view_labels[slot][: len(places)], places, width, height)
 
 
 def format_of(output: Output, settings: SaveSettings) -> str:
