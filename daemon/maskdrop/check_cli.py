@@ -24,7 +24,8 @@ def check(
     only: Annotated[list[str] | None, typer.Option(help="Glob of names to check, such as '*.jpg'.")] = None,
     processes: Annotated[int | None, typer.Option(min=1, max=1024, help="None: one for each core.")] = None,
     form: Annotated[
-        Literal["table", "json", "csv"], typer.Option("--format", help="Form of the report.")
+        Literal["table", "json", "csv"],
+        typer.Option("--format", help="Form of the report: table, json or csv."),
     ] = "table",
     output: Annotated[Path | None, typer.Option(help="File for the report; none: standard output.")] = None,
     move: Annotated[Path | None, typer.Option(help="Folder to move what is broken to.")] = None,

@@ -20,15 +20,11 @@ app = typer.Typer(
     name="maskdrop",
     help="Drop a photograph into a folder, get the face cut out.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
 app.add_typer(model_app, name="model")
-app.command()(check)
-app.command()(replay)
-app.command()(doctor)
 
 
 @app.command()
@@ -89,3 +85,8 @@ def status(
 def version() -> None:
     """Print the version."""
     sys.stdout.write(f"maskdrop {__version__}\n")
+
+
+app.command()(check)
+app.command()(replay)
+app.command()(doctor)

@@ -23,7 +23,9 @@ def replay(
     inbox: Annotated[Path | None, typer.Option(help="Folder that is watched.")] = None,
     quarantine: Annotated[Path | None, typer.Option(help="Default: beside the inbox.")] = None,
     archive: Annotated[Path | None, typer.Option(help="Default: beside the inbox.")] = None,
-    room: Annotated[Room, typer.Option("--from", help="Where to take them from.")] = Room.QUARANTINE,
+    room: Annotated[
+        Room, typer.Option("--from", help="Where to take them from: quarantine or archive.")
+    ] = Room.QUARANTINE,
     reason: Annotated[
         list[str] | None, typer.Option(help="Glob of the error, stage or message, such as '*truncated*'.")
     ] = None,

@@ -3,7 +3,8 @@
 import io
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,21 +12,22 @@ from PIL import Image
 
 from maskdrop.beneath import identity_below
 from maskdrop.claim import OriginalChanged, OriginalStuck, is_claimed
-from maskdrop.config import Output, SaveSettings, Settings
+from maskdrop.config import ImageOutput, Output, SaveSettings, Settings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
 from maskdrop.locate import at_scale, joined
 from maskdrop.mask import cut_out, kept, over_black, overlay, scale_labels
-from maskdrop.outbox import Outbox, Result, provenance
+from maskdrop.metadata import Carried, exif_for, profile_for, read_metadata
+from maskdrop.outbox import SIDECAR_ENDING, Outbox, Result
 from maskdrop.parts import Colour
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original, refuse_want_of_memory
 from maskdrop.quarantine import quarantine
 from maskdrop.quiet import quiet_libraries
+from maskdrop.sidecar import sidecar
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
-    Facts,
     Fault,
     Left,
     Quarantine,
@@ -121,22 +123,39 @@ class Saver:
         """Every configured result. The picture's own pixels are decoded again from the inbox:
         carrying them here would take slots as large as the largest picture.
         """
-        model_picture = self._slots.pictures[task.slot]
-        model_labels = self._labels(task, self._slots.side, self._slots.side)
-        own = self._own_size(task) if set(self._settings.save.outputs) != {"model"} else None
-        results = []
-        for output in self._settings.save.outputs:
-            picture, labels = (model_picture, model_labels) if output == "model" or own is None else own
-            image = compose(output, picture, labels, self._settings)
-            results.append(
-                Result(tail_of(output, self._settings.save), self._encode(output, image, task.facts))
-            )
+        picture, carried = self._original(task)
+        results, settings = [], self._settings
+        for output, labels in self._labels_for(task):
+            if output == "json":
+                content = sidecar(task, labels, settings.model.classes)
+            else:
+                pixels = self._slots.pictures[task.slot] if output == "model" else picture
+                content = self._encode(output, compose(output, pixels, labels, settings), task, carried)
+            results.append(Result(tail_of(output, settings.save), content))
         return results
 
-    def _own_size(self, task: Save) -> tuple[Pixels, Pixels]:
+    def _labels_for(self, task: Save) -> Iterator[tuple[Output, Pixels]]:
+        """Each configured output, with labels at its size; those of the picture's own size are made once."""
+        own: Pixels | None = None
+        for output in self._settings.save.outputs:
+            if output == "model":
+                yield output, self._labels(task, self._slots.side, self._slots.side)
+            else:
+                if own is None:
+                    own = self._labels(task, task.facts.width, task.facts.height)
+                yield output, own
+
+    def _original(self, task: Save) -> tuple[Pixels, Carried]:
+        """The picture's own pixels and metadata; nothing is read that no output wants."""
+        wanted, nothing = set(self._settings.save.outputs), np.empty((0, 0, 3), dtype=np.uint8)
+        keeps_metadata = bool(self._settings.save.metadata) and wanted - {"json", "labels"}
+        if not keeps_metadata and wanted <= {"model", "json"}:
+            return nothing, Carried()
         content = read_original(self._folders.inbox, task.ticket, self._settings.decode.max_bytes)
-        picture = np.asarray(decode(content, self._settings.decode))
-        return picture, self._labels(task, picture.shape[1], picture.shape[0])
+        carried = read_metadata(content, self._settings.decode) if keeps_metadata else Carried()
+        if wanted <= {"model", "json"}:
+            return nothing, carried
+        return np.asarray(decode(content, self._settings.decode)), carried
 
     def _labels(self, task: Save, width: int, height: int) -> Pixels:
         """The picture's labels at a size: the whole one's, or those of its faces, each in its place."""
@@ -144,12 +163,16 @@ class Saver:
         places = tuple(at_scale(region, across, down) for region in task.regions)
         return labels_at(self._slots, task.slot, places, width, height)
 
-    def _encode(self, output: Output, image: Image.Image, facts: Facts) -> bytes:
-        form = format_of(output, self._settings.save)
+    def _encode(self, output: ImageOutput, image: Image.Image, task: Save, carried: Carried) -> bytes:
+        settings, form = self._settings.save, format_of(output, self._settings.save)
+        metadata = settings.metadata if output != "labels" else ()
+        traits: dict[str, Any] = {"exif": exif_for(carried, metadata, task.facts.sha256)}
+        if profile := profile_for(carried, metadata):
+            traits["icc_profile"] = profile
         buffer = io.BytesIO()
         try:
             with quiet_libraries():
-                image.save(buffer, form, quality=self._settings.save.quality, exif=provenance(facts.sha256))
+                image.save(buffer, form, quality=settings.quality, **traits)
         except (OSError, ValueError) as error:  # such as WebP's limit of 16,383 pixels a side
             refuse_want_of_memory(error)
             size = f"{image.width} x {image.height}"
@@ -170,7 +193,7 @@ def labels_at(slots: Slots, slot: int, places: Sequence[Region], width: int, hei
     return joined(slots.view_labels[slot][: len(places)], places, width, height)
 
 
-def format_of(output: Output, settings: SaveSettings) -> str:
+def format_of(output: ImageOutput, settings: SaveSettings) -> str:
     """The format of an output: labels need a palette, a cut-out needs transparency."""
     if output == "labels" or (output == "cutout" and settings.format == "jpeg"):
         return "png"
@@ -179,10 +202,12 @@ def format_of(output: Output, settings: SaveSettings) -> str:
 
 def tail_of(output: Output, settings: SaveSettings) -> str:
     """What follows the picture's stem in the result's name."""
+    if output == "json":
+        return settings.suffix_of(output) + SIDECAR_ENDING
     return settings.suffix_of(output) + EXTENSION[format_of(output, settings)]
 
 
-def compose(output: Output, picture: Pixels, labels: Pixels, settings: Settings) -> Image.Image:
+def compose(output: ImageOutput, picture: Pixels, labels: Pixels, settings: Settings) -> Image.Image:
     """One result as an image.
 
     Args:
@@ -190,7 +215,7 @@ def compose(output: Output, picture: Pixels, labels: Pixels, settings: Settings)
         labels: uint8 (height, width).
     """
     keep, palette = kept(labels, settings.kept_labels), settings.model.colours
-    makers: dict[Output, Callable[[], Image.Image]] = {
+    makers: dict[ImageOutput, Callable[[], Image.Image]] = {
         "face": lambda: Image.fromarray(over_black(picture, keep)),
         "model": lambda: Image.fromarray(over_black(picture, keep)),
         "cutout": lambda: Image.fromarray(cut_out(picture, keep)),

@@ -19,6 +19,7 @@ import logging
 import selectors
 import time
 from functools import partial
+from itertools import zip_longest
 
 from maskdrop.config import Settings
 from maskdrop.crash_points import CrashPoint, crash_point
@@ -244,8 +245,8 @@ class Supervisor:
             case Started():
                 self._pipeline.begin(child.name, report.numbers)
             case Inferred():
-                for number in report.numbers:
-                    self._pipeline.inferred(number, report.milliseconds, number in report.small)
+                for number, judged in zip_longest(report.numbers, report.judged):
+                    self._pipeline.inferred(number, report.milliseconds, number in report.small, judged)
             case Located():
                 self._pipeline.located(report.number, report.regions, report.milliseconds)
             case Left():
