@@ -1,10 +1,13 @@
 """`maskdrop check`: real files, real processes, real signals."""
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -350,3 +353,45 @@ def test_files_that_may_not_be_read_are_told_and_never_deleted(tmp_path: Path) -
 
 def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:
     assert check(tmp_path / "none", code=1).stderr == f"maskdrop: {tmp_path / 'none'}: no such folder\n"
+
+
+def test_processes_that_can_not_start_end_the_check_and_nothing_is_called_broken(tmp_path: Path) -> None:
+    """Each is killed as soon as it is there, long before it has imported what it needs."""
+    top = tmp_path / "pictures"
+    put(top, "good.jpg", face_bytes(1))
+    process = begin(top, "--delete", "--yes")
+    deadline = time.monotonic() + PATIENCE_S
+    while process.poll() is None and time.monotonic() < deadline:
+        for child in processes_of(process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        time.sleep(0.005)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out) == (1, "")
+    assert "3 processes died before they could work, the last of signal 9 (SIGKILL)" in err
+    assert err.count("\n") == 1
+    assert (top / "good.jpg").exists()
+
+
+def test_a_terminal_shows_progress_with_rate_and_time_left_and_is_asked(tmp_path: Path) -> None:
+    top = tmp_path / "pictures"
+    copies(top, 60, face_bytes(1, "PNG", 500, 500))
+    put(top, "broken.jpg", b"")
+    ours, theirs = pty.openpty()
+    command = [*COMMAND, str(top), "--delete"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown, answered = b"", 0
+    with contextlib.suppress(OSError):  # Linux tells the end of a terminal so
+        while data := os.read(ours, 4096):
+            shown += data
+            if b"[y/N]" in shown and not answered:
+                answered = os.write(ours, b"y\n")
+    os.close(ours)
+    assert process.wait(PATIENCE_S) == 1
+    shown = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown)  # colours and moves of the cursor
+    assert re.search(rb"\d+/61 .*\d+/s.* \d:\d\d:\d\d .*\d broken", shown), shown
+    assert b"Delete: 1 broken files? [y/N]" in shown
+    assert b"deleted" in shown
+    assert not (top / "broken.jpg").exists()
