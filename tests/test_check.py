@@ -21,6 +21,8 @@ import pytest
 
 from broken_files import broken_files
 from drawing import face_bytes
+from maskdrop.check.run import Check
+from maskdrop.config_file import DecodingTables
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from running import Daemon, Rooms
 from waiting import PATIENCE_S, wait_for
@@ -145,19 +147,9 @@ def test_check_and_daemon_agree_on_what_is_broken_and_why(folder: Path, start: S
     assert {(reason["picture"], reason["error"], reason["message"]) for reason in reasons} == {
         (entry["path"], entry["error"], entry["message"]) for entry in report["findings"]
     }
-    rooms.drop("more.jpg", b"")
-    held = check(rooms.inbox, "--delete", "--yes", "--only", "none*", code=0)
-    assert "0 broken" in held.stderr
-    (rooms.inbox / ".maskdrop.claimed").mkdir(exist_ok=True)
-    daemon.wait_count("quarantined", report["broken"] + 1)
-    os.kill(daemon.process.pid, signal.SIGSTOP)
-    try:
-        rooms.drop("more.jpg", b"")
-        held = check(rooms.inbox, "--delete", "--yes", code=75)
-        assert f"maskdrop pid {daemon.process.pid}" in held.stderr
-        assert (rooms.inbox / "more.jpg").exists()
-    finally:
-        os.kill(daemon.process.pid, signal.SIGCONT)
+    held = check(rooms.inbox, "--delete", "--yes", code=75)
+    assert f"maskdrop pid {daemon.process.pid}" in held.stderr
+    check(rooms.inbox, "--delete", "--dry-run", code=0)
 
 
 def test_move_and_delete_touch_only_what_is_broken(folder: Path, tmp_path: Path) -> None:
@@ -395,3 +387,40 @@ def test_a_terminal_shows_progress_with_rate_and_time_left_and_is_asked(tmp_path
     assert b"Delete: 1 broken files? [y/N]" in shown
     assert b"deleted" in shown
     assert not (top / "broken.jpg").exists()
+
+
+def test_what_was_put_in_a_broken_files_place_is_left(tmp_path: Path) -> None:
+    for name in ("replaced.jpg", "rewritten.jpg", "gone.jpg", "same.jpg"):
+        put(tmp_path, name, b"broken")
+    one = Check(tmp_path, DecodingTables(), (), lambda tally, findings: None)
+    one.count()
+    one.decode_all(1)
+    assert one.findings.broken == 4
+    put(tmp_path, ".new", face_bytes(1))
+    (tmp_path / ".new").replace(tmp_path / "replaced.jpg")
+    (tmp_path / "rewritten.jpg").write_bytes(b"better?")
+    (tmp_path / "gone.jpg").unlink()
+    one.put_away_all(None)
+    done = {finding.path: finding.done for finding in one.findings}
+    assert done.pop("same.jpg") == "deleted"
+    assert set(done.values()) == {"left: gone, or another file by now"}
+    assert {path.name for path in tmp_path.iterdir()} == {"replaced.jpg", "rewritten.jpg"}
+
+
+def test_a_check_killed_while_it_moves_leaves_each_file_in_one_place_and_the_next_goes_on(
+    tmp_path: Path,
+) -> None:
+    """Files of a check that was killed may lie in the hidden folder where they were claimed."""
+    top, away = tmp_path / "pictures", tmp_path / "away"
+    for index in range(300):
+        put(top, f"{index}.jpg", b"")
+    for goal in (20, 90, 160):
+        process = begin(top, "--processes", "1", "--move", str(away), "--yes")
+        wait_for(lambda: away.is_dir() and len(list(away.iterdir())) > goal, "files that were moved")  # noqa: B023
+        process.kill()
+        process.communicate()
+        names = [path.name for folder in (top, away) for path in folder.rglob("*.jpg")]
+        assert sorted(names) == sorted(f"{index}.jpg" for index in range(300))
+    check(top, "--move", str(away), "--yes", code=1)
+    assert list(top.iterdir()) == []
+    assert {path.name for path in away.iterdir()} == {f"{index}.jpg" for index in range(300)}

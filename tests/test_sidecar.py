@@ -16,6 +16,7 @@ from maskdrop import __version__
 from maskdrop.config import Metadata, ModelSettings
 from maskdrop.metadata import Carried, exif_for
 from maskdrop.model.parser import load_parser
+from maskdrop.outbox import source_of
 from maskdrop.parts import FACE_PARTS, PART_NAMES
 from running import QUICK, Daemon, Rooms
 
@@ -218,3 +219,22 @@ def test_metadata_that_can_not_be_written_is_left_out_and_provenance_stays() -> 
     endless = Carried({0x010E: "x" * 70_000})
     assert dict(read(exif_for(endless, everything, "00"))).keys() == {0x010D, 0x0131}
     assert dict(read(exif_for(long, (), "00"))).keys() == {0x010D, 0x0131}
+
+
+def test_a_sidecar_planted_in_the_outbox_is_nobodys_result(tmp_path: Path) -> None:
+    planted = {
+        "deep.json": b"[" * 200_000,
+        "list.json": b'["sha256", "maskdrop"]',
+        "number.json": b"1" * 10_000,
+        "half.json": b'{"maskdrop": "0.1.0", "sha256": "ab',
+        "long.json": b" " * 2**20 + b'{"maskdrop": "0.1.0", "sha256": "ab"}',
+        "foreign.json": b'{"sha256": "ab"}',
+        "bytes.json": b"\xff\xfe\x00",
+    }
+    for name, content in planted.items():
+        (tmp_path / name).write_bytes(content)
+        assert source_of(tmp_path / name) is None, name
+    (tmp_path / "link.json").symlink_to("ours.json")
+    (tmp_path / "ours.json").write_bytes(b'{"maskdrop": "0.1.0", "sha256": "ab"}')
+    assert source_of(tmp_path / "link.json") is None
+    assert source_of(tmp_path / "ours.json") == "ab"

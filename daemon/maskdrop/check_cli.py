@@ -47,22 +47,22 @@ def check(
     except ConfigurationError as error:
         end_with(str(error), EX_CONFIG)
     source, target = _folder(folder), _target(folder, move, delete, dry_run)
-    with _progress() as progress:
-        one = Check(source, tables, tuple(only or ()), progress)
-        try:
+    acts = (move is not None or delete) and not dry_run
+    try:
+        with _progress() as progress:
+            one = Check(source, tables, tuple(only or ()), progress)
             with one.interrupt.heeded():
+                if acts:
+                    one.make_ready()
                 one.count()
                 one.decode_all(processes or usable_cores())
-        except (OSError, PoolUnfit) as error:
-            end_with(f"{folder}: {error}", EX_FAILED)
-    if (move or delete) and not dry_run and _agreed(one, target, yes):
-        try:
+        if acts and _agreed(one, target, yes):
             with one.interrupt.heeded():
                 one.put_away_all(target)
-        except InboxHeld as error:
-            end_with(str(error), EX_TEMPFAIL)
-        except OSError as error:
-            end_with(f"{folder}: {error.strerror}", EX_FAILED)
+    except InboxHeld as error:
+        end_with(str(error), EX_TEMPFAIL)
+    except (OSError, PoolUnfit) as error:
+        end_with(f"{folder}: {error}", EX_FAILED)
     _report(one, form, output)
     if one.interrupt.came():
         raise typer.Exit(SIGNAL_EXIT + one.interrupt.number)

@@ -67,6 +67,16 @@ class Check:
         self.tally = Tally()
         self.findings = Findings()
 
+    def make_ready(self) -> None:
+        """Before anything is to be moved: put back what a check that was killed had claimed.
+
+        Raises:
+            InboxHeld: the folder is the inbox of a daemon at work.
+            OSError: its lock file can't be opened.
+        """
+        with folder_for_us_alone(self._folder):
+            pass
+
     def count(self) -> None:
         """Count the files, so that the time left can be told.
 
