@@ -1,4 +1,4 @@
-.PHONY: demo test bench chaos fuzz lint install deb image clean
+.PHONY: demo test bench chaos fuzz lint man install deb image clean
 
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
@@ -25,6 +25,10 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy daemon tools tests bench
+
+# The manual page, from the command line's own help.
+man: $(VENV)/installed-dev
+	$(PYTHON) tools/man.py
 
 install: $(VENV)/installed-demo
 

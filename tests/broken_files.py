@@ -1,4 +1,4 @@
-"""Twenty kinds of file that are no whole picture, each made from a good one."""
+"""Kinds of file that are no whole picture, many of them made from a good one."""
 
 import struct
 import zlib
@@ -30,6 +30,7 @@ def broken_files() -> dict[str, bytes]:
     jpeg, png = face_bytes(1), face_bytes(2, "PNG")
     webp, gif = face_bytes(3, "WEBP"), face_bytes(4, "GIF")
     tiff, bmp = face_bytes(5, "TIFF"), face_bytes(6, "BMP")
+    avif = face_bytes(8, "AVIF")
     progressive = encode(draw_face(7), progressive=True)
     return {
         "empty.jpg": b"",
@@ -51,6 +52,7 @@ def broken_files() -> dict[str, bytes]:
         "gif-half.gif": gif[: len(gif) // 2],
         "tiff-half.tif": tiff[: len(tiff) // 3],
         "bmp-half.bmp": bmp[: len(bmp) // 2],
+        "avif-half.avif": avif[: len(avif) // 2],
         "pdf.jpg": b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\ntrailer\n<<>>\n%%EOF\n",
         "svg.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         "zip.jpg": b"PK\x03\x04" + bytes(60),

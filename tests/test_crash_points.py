@@ -22,7 +22,7 @@ from running import QUICK, Daemon, Rooms
 from waiting import PATIENCE_S, wait_for
 
 SETTINGS = QUICK.replace("[workers]", "[workers]\nmax_attempts = 1000") + (
-    "[save]\noutputs = ['face', 'labels']\n"
+    "[save]\noutputs = ['face', 'labels', 'json']\n"
 )
 ONLY_BROKEN = {CrashPoint.REASON_SYNCED, CrashPoint.REASON_WRITTEN, CrashPoint.QUARANTINED}
 GOOD_AND_BROKEN = {
@@ -56,7 +56,7 @@ class Stand:
         self._numbers = count(1)
         self._daemon: Daemon | None = None
         rooms = self.rooms
-        tails = (".jpg", ".labels.png")
+        tails = (".jpg", ".labels.png", ".json")
         self._auditor = Auditor(Places(rooms.inbox, rooms.outbox, rooms.archive, rooms.quarantine, tails))
         self._markers = {
             (point, kind, way): self._armed / f"{point.value}-{kind}-{way}" / "marker"

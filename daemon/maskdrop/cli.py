@@ -9,17 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from maskdrop import __version__
+from maskdrop.check_cli import check
 from maskdrop.config_file import ConfigurationError, load_settings
+from maskdrop.doctor_cli import doctor
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
 from maskdrop.health import HealthUnreadable, read_health
 from maskdrop.model_cli import model_app
+from maskdrop.replay_cli import replay
 from maskdrop.service_cli import service_app
 
 app = typer.Typer(
     name="maskdrop",
     help="Drop a photograph into a folder, get the face cut out.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -133,3 +135,8 @@ def top(
 def version() -> None:
     """Print the version."""
     sys.stdout.write(f"maskdrop {__version__}\n")
+
+
+app.command()(check)
+app.command()(replay)
+app.command()(doctor)

@@ -17,7 +17,9 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 """Standard deviation of the same (torchvision's reference)."""
 
 Format = Literal["jpeg", "png", "webp"]
-Output = Literal["face", "model", "cutout", "labels", "overlay"]
+ImageOutput = Literal["face", "model", "cutout", "labels", "overlay"]
+Output = ImageOutput | Literal["json"]
+Metadata = Literal["exif", "icc", "gps"]
 Folder = Annotated[Path, AfterValidator(lambda path: Path(path).expanduser().absolute())]
 Auto = Literal["auto"]
 
@@ -148,12 +150,14 @@ class SaveSettings(Section):
     keep: Annotated[tuple[str, ...], Field(min_length=1)] = ARTICLE_PARTS
     format: Format = "jpeg"
     quality: Annotated[int, Field(ge=1, le=100)] = 95
+    metadata: tuple[Metadata, ...] = ("exif", "icc")
     suffix: dict[Output, Annotated[str, Field(max_length=64, pattern=r"^[^/\x00]*$")]] = {
         "face": "",
         "model": ".model",
         "cutout": ".cutout",
         "labels": ".labels",
         "overlay": ".overlay",
+        "json": "",
     }
 
     @model_validator(mode="after")

@@ -4,11 +4,11 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from maskdrop.config import ModelSettings, Settings
+from maskdrop.config import DecodeSettings, ModelSettings, Settings, WorkerSettings
 from maskdrop.log import one_line
 from maskdrop.names import printable
 
@@ -57,6 +57,13 @@ class _ModelTable(BaseModel):
     model: ModelSettings = ModelSettings()
 
 
+class DecodingTables(BaseModel):
+    """The tables that say what is a picture, and how long and how often one is tried."""
+
+    decode: DecodeSettings = DecodeSettings()
+    workers: WorkerSettings = WorkerSettings()
+
+
 def load_model_settings(file: Path | None, changes: Mapping[str, Any]) -> ModelSettings:
     """The ``[model]`` table of a TOML file, if any, with changes laid over; other tables are passed over.
 
@@ -66,8 +73,24 @@ def load_model_settings(file: Path | None, changes: Mapping[str, Any]) -> ModelS
     table = (_read(file) if file else {}).get("model", {})
     if not isinstance(table, dict):
         raise fault("model", table, "is not a table", "write [model] and its keys below")
+    return _tables({"model": {**table, **changes}}, _ModelTable).model
+
+
+def load_decoding_tables(file: Path | None) -> DecodingTables:
+    """The tables ``[decode]`` and ``[workers]`` of a TOML file, if any; other tables are passed over.
+
+    Raises:
+        ConfigurationError: the file can't be read, or a value can't be used.
+    """
+    return _tables(_read(file) if file else {}, DecodingTables)
+
+
+Tables = TypeVar("Tables", bound=BaseModel)
+
+
+def _tables(values: Mapping[str, Any], model: type[Tables]) -> Tables:
     try:
-        return _ModelTable.model_validate({"model": {**table, **changes}}).model
+        return model.model_validate(values)
     except ValidationError as error:
         raise _explain(error) from error
 

@@ -41,6 +41,27 @@ def rename_new(source: int, name: str, target: int, new_name: str) -> None:
     os.unlink(name, dir_fd=source)
 
 
+def has_rename_new(folder: int, probe: str) -> bool:
+    """Whether the folder's file system has renames that replace nothing, tried with a file of its own.
+
+    Args:
+        probe: a name that nothing has; nor has it with ``.new`` behind.
+
+    Raises:
+        OSError: no file can be made there.
+    """
+    write_synced(folder, probe, b"", 0o600)
+    try:
+        renameat2 = getattr(_libc, "renameat2", None)
+        new_name = f"{probe}.new"
+        return renameat2 is not None and not renameat2(
+            folder, os.fsencode(probe), folder, os.fsencode(new_name), _RENAME_NOREPLACE
+        )
+    finally:
+        remove(folder, probe)
+        remove(folder, f"{probe}.new")
+
+
 def rename_over(folder: int, name: str, new_name: str) -> None:
     """Rename within a folder, replacing what has the new name."""
     os.replace(name, new_name, src_dir_fd=folder, dst_dir_fd=folder)

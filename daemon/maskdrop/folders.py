@@ -33,15 +33,15 @@ def prepare_folders(settings: Settings) -> Folders:
     for key, folder in named.items():
         _make(f"folders.{key}", folder)
     resolved = {key: folder.resolve() for key, folder in named.items()}
-    _check_nesting(resolved)
+    check_nesting(resolved)
     _check_own_file("health.file", settings.health_file, resolved)
     if settings.metrics.file is not None:
         _check_metrics_file(settings.metrics.file, settings.health_file, resolved)
     for key, folder in resolved.items():
-        _check_writable(f"folders.{key}", folder)
+        check_writable(f"folders.{key}", folder)
     for key in ("quarantine", "archive"):
         if key in resolved:
-            _check_rename(f"folders.{key}", resolved["inbox"], resolved[key])
+            check_rename(f"folders.{key}", resolved["inbox"], resolved[key])
     return Folders(resolved["inbox"], resolved["outbox"], resolved["quarantine"], resolved.get("archive"))
 
 
@@ -53,7 +53,7 @@ def _make(key: str, folder: Path) -> None:
         raise fault(key, folder, problem, "make it yourself, or name a folder you may write") from error
 
 
-def _check_nesting(folders: dict[str, Path]) -> None:
+def check_nesting(folders: dict[str, Path]) -> None:
     """No folder may be another's, and none may lie in the inbox or have the inbox inside it."""
     names = list(folders)
     for index, name in enumerate(names):
@@ -90,10 +90,10 @@ def _check_own_file(key: str, file: Path, folders: dict[str, Path]) -> None:
     if file.is_dir():
         raise fault(key, file, "is a folder", "name a file")
     _make(key, parent)
-    _check_writable(key, parent)
+    check_writable(key, parent)
 
 
-def _check_writable(key: str, folder: Path) -> None:
+def check_writable(key: str, folder: Path) -> None:
     probe = folder / f".maskdrop-probe-{os.getpid()}.tmp"
     try:
         probe.touch()
@@ -104,7 +104,7 @@ def _check_writable(key: str, folder: Path) -> None:
         ) from error
 
 
-def _check_rename(key: str, inbox: Path, target: Path) -> None:
+def check_rename(key: str, inbox: Path, target: Path) -> None:
     """Really rename a file: bind mounts and overlays refuse it within one device number too."""
     name = f".maskdrop-probe-{os.getpid()}.tmp"
     source = inbox / name

@@ -12,8 +12,9 @@ from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import deserves_second_look, find_faces
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.memory import free_memory, is_want_of_memory
-from maskdrop.model.parser import FaceParser, Pixels, load_parser
-from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Ready, Started, Stop, Unfit
+from maskdrop.model.parser import Certainty, FaceParser, Pixels, load_parser
+from maskdrop.sidecar import judged
+from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Judged, Ready, Started, Stop, Unfit
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 
@@ -36,8 +37,9 @@ def serve(workplace: Workplace, link: Link) -> None:
     look.finds_small(workplace.slots.labels[0])  # so that no picture waits for its imports
     info = parser.info
     link.report(Ready(info.device, f"{info.weights} sha256:{info.sha256[:12]}", info.precision))
+    judge = "json" in settings.save.outputs
     while batch := gather(link, max_batch, settings.workers.max_wait_ms / 1000):
-        compute(batch, parser, workplace.slots, link, look)
+        compute(batch, parser, workplace.slots, link, look, judge)
 
 
 def gather(link: Link, max_batch: int, max_wait: float) -> list[Infer]:
@@ -77,7 +79,12 @@ class FirstLook:
 
 
 def compute(
-    batch: list[Infer], parser: FaceParser, slots: Slots, link: Link, look: FirstLook | None = None
+    batch: list[Infer],
+    parser: FaceParser,
+    slots: Slots,
+    link: Link,
+    look: FirstLook | None = None,
+    judge: bool = False,
 ) -> None:
     """Label the pictures of a batch in their slots.
 
@@ -92,7 +99,7 @@ def compute(
     link.report(Started(numbers))
     began = time.monotonic()
     try:
-        label(batch, parser, slots)
+        judgements = label(batch, parser, slots, judge)
         crash_point(CrashPoint.LABELS_WRITTEN)
     except (RuntimeError, MemoryError) as error:
         if not is_want_of_memory(error):
@@ -103,22 +110,37 @@ def compute(
     else:
         first = [task for task in batch if not task.views] if look else []
         small = tuple(task.number for task in first if look and look.finds_small(slots.labels[task.slot]))
-        link.report(Inferred(numbers, (time.monotonic() - began) * 1000, small))
+        link.report(Inferred(numbers, (time.monotonic() - began) * 1000, small, judgements))
         return
     free_memory()  # out of the handler: until there the error's traceback holds the tensors
     middle = len(batch) // 2
     for half in (batch[:middle], batch[middle:]):
-        compute(half, parser, slots, link, look)
+        compute(half, parser, slots, link, look, judge)
 
 
-def label(batch: list[Infer], parser: FaceParser, slots: Slots) -> None:
-    """Fill the label maps of a batch: of whole pictures, or of the views of their faces."""
+def label(batch: list[Infer], parser: FaceParser, slots: Slots, judge: bool = False) -> tuple[Judged, ...]:
+    """Fill the label maps of a batch: of whole pictures, or of the views of their faces.
+
+    Returns:
+        How sure the network is of each picture, or nothing unless that is asked for.
+    """
     whole = [task.slot for task in batch if not task.views]
     views = [(task.slot, view) for task in batch for view in range(task.views)]
-    if not views:
-        slots.labels[whole] = parser.parse(slots.pictures[whole])
-        return
-    where = tuple(np.array(views).T)
-    labels = parser.parse(np.concatenate([slots.pictures[whole], slots.view_pictures[where]]))
+    where = tuple(np.array(views).T) if views else None
+    pictures = slots.pictures[whole]
+    if where:
+        pictures = np.concatenate([pictures, slots.view_pictures[where]])
+    labels, certainty = parser.parse_with_certainty(pictures) if judge else (parser.parse(pictures), None)
     slots.labels[whole] = labels[: len(whole)]
-    slots.view_labels[where] = labels[len(whole) :]
+    if where:
+        slots.view_labels[where] = labels[len(whole) :]
+    return () if certainty is None else _judgements(batch, parser.info.sha256, certainty)
+
+
+def _judgements(batch: list[Infer], model: str, certainty: Certainty) -> tuple[Judged, ...]:
+    """One for each picture; that of its views is taken together."""
+    owners = [at for at, task in enumerate(batch) if not task.views]
+    owners += [at for at, task in enumerate(batch) for _ in range(task.views)]
+    sums = np.zeros((len(batch), *certainty.shape[1:]))
+    np.add.at(sums, owners, certainty)
+    return tuple(judged(model, one) for one in sums)

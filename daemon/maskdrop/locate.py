@@ -5,7 +5,7 @@ good enough to tell where they are; the second look is at a part of the picture 
 face as a portrait does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,18 @@ class Face:
         return max(self.height / PORTRAIT_CORE_HEIGHT, self.width / PORTRAIT_CORE_WIDTH)
 
 
+def face_boxes(labels: Pixels, classes: Sequence[str]) -> list[Region]:
+    """The smallest rectangle around each face in a label map, skin and all, in its pixels; the largest first.
+
+    Args:
+        labels: uint8 (height, width).
+        classes: names of the labels.
+    """
+    found = _pieces(labels, classes)
+    boxes = [Region(across.start, down.start, across.stop, down.stop) for down, across, _ in found]
+    return sorted(boxes, key=lambda box: -box.width * box.height)
+
+
 def find_faces(labels: Pixels, classes: Sequence[str]) -> list[Face]:
     """Faces in a label map, the largest first.
 
@@ -66,21 +78,28 @@ def find_faces(labels: Pixels, classes: Sequence[str]) -> list[Face]:
         labels: uint8 (height, width).
         classes: names of the labels.
     """
+    faces = []
+    for down, across, inside in _pieces(labels, classes):
+        rows, columns = np.nonzero(inside)
+        top, bottom = (np.quantile(rows, _TRIMMED) + down.start + (0, 1)) / labels.shape[0]
+        left, right = (np.quantile(columns, _TRIMMED) + across.start + (0, 1)) / labels.shape[1]
+        faces.append(Face((left + right) / 2, (top + bottom) / 2, right - left, bottom - top))
+    return sorted(faces, key=lambda face: -face.side)
+
+
+def _pieces(labels: Pixels, classes: Sequence[str]) -> Iterator[tuple[slice, slice, NDArray[np.bool_]]]:
+    """Connected parts of faces that are one: rows and columns of the smallest rectangle around it, and
+    which of its pixels are the core's.
+    """
     from scipy import ndimage  # here, because most workers never need it, and it takes as long as all else
 
     core = _table(classes, CORE_PARTS)[labels]
     pieces, _ = ndimage.label(_table(classes, FACE_PARTS)[labels], structure=np.ones((3, 3)))
-    faces = []
     for number, window in enumerate(ndimage.find_objects(pieces), start=1):
         inside = (pieces[window] == number) & core[window]
         counts = np.bincount(labels[window][inside], minlength=256)
-        if inside.sum() < _LEAST_SHARE * labels.size or not _is_face(counts, classes):
-            continue
-        rows, columns = np.nonzero(inside)
-        top, bottom = (np.quantile(rows, _TRIMMED) + window[0].start + (0, 1)) / labels.shape[0]
-        left, right = (np.quantile(columns, _TRIMMED) + window[1].start + (0, 1)) / labels.shape[1]
-        faces.append(Face((left + right) / 2, (top + bottom) / 2, right - left, bottom - top))
-    return sorted(faces, key=lambda face: -face.side)
+        if inside.sum() >= _LEAST_SHARE * labels.size and _is_face(counts, classes):
+            yield *window, inside
 
 
 def _is_face(counts: NDArray[np.int64], classes: Sequence[str]) -> bool:

@@ -1,10 +1,11 @@
 """Last station: results published in the outbox, the original put away. Everything here is final.
 
-A result carries the SHA-256 of the picture it was made from (EXIF tag DocumentName), so
+A result carries the SHA-256 of the picture it was made from (EXIF tag DocumentName; in JSON `sha256`), so
 that a name in use is only ever replaced by the same picture's result.
 """
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -28,6 +29,10 @@ _DOCUMENT_NAME = 0x010D  # EXIF 2.32 / TIFF 6.0: the document this image was mad
 _SOFTWARE = 0x0131  # TIFF 6.0
 _SHORT_DIGEST = 8
 _RESULT_FORMATS = ("JPEG", "PNG", "WEBP")
+_LONGEST_SIDECAR = 2**18
+
+SIDECAR_ENDING = ".json"
+"""How names of sidecars end, which say themselves which picture they tell of."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,9 @@ def _source_at(folder: int, name: str) -> str | None:
         with open(open_file(folder, name), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return None
+            if name.endswith(SIDECAR_ENDING):
+                told = json.loads(file.read(_LONGEST_SIDECAR))
+                return str(told["sha256"]) if "maskdrop" in told else None
             with Image.open(file, formats=_RESULT_FORMATS) as image:
                 exif = Image.Exif()
                 exif.load(image.info.get("exif", b""))

@@ -7,6 +7,7 @@ import os
 import stat
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from maskdrop.beneath import open_file, open_folder, split
 from maskdrop.colours import to_rgb, upright
 from maskdrop.config import DecodeSettings, Settings
 from maskdrop.crash_points import CrashPoint, crash_point
-from maskdrop.locate import find_faces, regions_of
+from maskdrop.locate import Face, find_faces, regions_of
 from maskdrop.quiet import quiet_libraries
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
@@ -59,14 +60,19 @@ class LeaveAlone(Exception):
 
 def serve(workplace: Workplace, link: Link) -> None:
     """Decode pictures until told to stop."""
-    Image.MAX_IMAGE_PIXELS = None  # checked here, against the configured limit, before decoding
-    warnings.simplefilter("ignore")
-    Image.init()
+    set_up_decoding()
     settings = workplace.settings
     link.report(Ready())
     while (task := link.receive()) is not None and not isinstance(task, Stop):
         assert isinstance(task, Prepare | Locate), task
         link.report(do(task, settings, workplace.slots))
+
+
+def set_up_decoding() -> None:
+    """Make this process one that decodes: Pillow's own limit off, its warnings off, its formats known."""
+    Image.MAX_IMAGE_PIXELS = None  # checked in `decode`, against the configured limit, before decoding
+    warnings.simplefilter("ignore")
+    Image.init()
 
 
 def do(task: Prepare | Locate, settings: Settings, slots: Slots) -> Report:
@@ -91,7 +97,7 @@ def prepare(task: Prepare | Locate, settings: Settings, slots: Slots) -> Prepare
     content = read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
     crash_point(CrashPoint.ORIGINAL_READ)
     picture = decode(content, settings.decode)
-    np.copyto(slots.pictures[task.slot], np.asarray(at_model_size(picture, slots.side)))
+    put_whole(picture, slots, task.slot)
     crash_point(CrashPoint.SLOT_FILLED)
     facts = Facts(hashlib.sha256(content).hexdigest(), picture.width, picture.height)
     return Prepared(task.ticket.number, facts, (time.monotonic() - began) * 1000)
@@ -108,12 +114,22 @@ def locate(task: Prepare | Locate, settings: Settings, slots: Slots) -> Located:
     regions: tuple[Region, ...] = ()
     if faces:
         content = read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
-        picture = decode(content, settings.decode)
-        regions = regions_of(faces, picture.width, picture.height, slots.views)
-        for view, region in enumerate(regions):
-            cut = picture.crop((region.left, region.top, region.right, region.bottom))
-            np.copyto(slots.view_pictures[task.slot, view], np.asarray(at_model_size(cut, slots.side)))
+        regions = put_views(decode(content, settings.decode), faces, slots, task.slot)
     return Located(task.ticket.number, regions, (time.monotonic() - began) * 1000)
+
+
+def put_whole(picture: Image.Image, slots: Slots, slot: int) -> None:
+    """Put an upright RGB picture into a slot, as the network reads it."""
+    np.copyto(slots.pictures[slot], np.asarray(at_model_size(picture, slots.side)))
+
+
+def put_views(picture: Image.Image, faces: Sequence[Face], slots: Slots, slot: int) -> tuple[Region, ...]:
+    """Put a view of each of the largest faces into a slot; where in the picture they are."""
+    regions = regions_of(faces, picture.width, picture.height, slots.views)
+    for view, region in enumerate(regions):
+        cut = picture.crop((region.left, region.top, region.right, region.bottom))
+        np.copyto(slots.view_pictures[slot, view], np.asarray(at_model_size(cut, slots.side)))
+    return regions
 
 
 def read_original(inbox: Path, ticket: Ticket, max_bytes: int) -> bytes:

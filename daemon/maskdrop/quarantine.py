@@ -19,7 +19,8 @@ from maskdrop.ticket import Fault, Identity, Ticket
 REASON_TAIL = ".reason.json"
 
 _LIMIT = NAME_MAX - len(REASON_TAIL)
-_LONGEST_REASON = 65_536
+LONGEST_REASON = 65_536
+"""Bytes of a reason file that are read at most."""
 
 
 def quarantine(
@@ -100,7 +101,7 @@ def _is_reason_for(folder: int, note: str, ticket: Ticket) -> bool:
     """Whether a reason without its picture was written for this very file."""
     try:
         with open(open_file(folder, note), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-            content = json.loads(file.read(_LONGEST_REASON))
+            content = json.loads(file.read(LONGEST_REASON))
         seen = Identity(ticket.identity.device, content["inode"], content["size"], content["mtime_ns"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

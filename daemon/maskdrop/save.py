@@ -3,7 +3,8 @@
 import io
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,27 +12,29 @@ from PIL import Image
 
 from maskdrop.beneath import identity_below
 from maskdrop.claim import OriginalChanged, OriginalStuck, is_claimed
-from maskdrop.config import Output, SaveSettings, Settings
+from maskdrop.config import ImageOutput, Output, SaveSettings, Settings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
 from maskdrop.locate import at_scale, joined
 from maskdrop.mask import cut_out, kept, over_black, overlay, scale_labels
-from maskdrop.outbox import Outbox, Result, provenance
+from maskdrop.metadata import Carried, exif_for, profile_for, read_metadata
+from maskdrop.outbox import SIDECAR_ENDING, Outbox, Result
 from maskdrop.parts import Colour
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original, refuse_want_of_memory
 from maskdrop.quarantine import quarantine
 from maskdrop.quiet import quiet_libraries
+from maskdrop.sidecar import sidecar
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
-    Facts,
     Fault,
     Left,
     Quarantine,
     Quarantined,
     Ready,
     Refused,
+    Region,
     Report,
     Save,
     Saved,
@@ -39,6 +42,7 @@ from maskdrop.ticket import (
     Stalled,
     Stop,
 )
+from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 
 Pixels = NDArray[np.uint8]
@@ -117,43 +121,64 @@ class Saver:
 
     def _render(self, task: Save) -> list[Result]:
         """Every configured result."""
-        outputs, side = self._settings.save.outputs, self._slots.side
-        at_model_size = self._slots.pictures[task.slot], self._labels(task, side, side)
-        own = at_model_size if set(outputs) == {"model"} else self._own_size(task)
-        results = []
-        for output in outputs:
-            picture, labels = at_model_size if output == "model" else own
-            image = compose(output, picture, labels, self._settings)
-            results.append(
-                Result(tail_of(output, self._settings.save), self._encode(output, image, task.facts))
-            )
+        picture, carried = self._original(task)
+        results, settings = [], self._settings
+        for output, labels in self._labels_for(task):
+            if output == "json":
+                content = sidecar(task, labels, settings.model.classes)
+            else:
+                pixels = self._slots.pictures[task.slot] if output == "model" else picture
+                content = self._encode(output, compose(output, pixels, labels, settings), task, carried)
+            results.append(Result(tail_of(output, settings.save), content))
         return results
 
-    def _own_size(self, task: Save) -> tuple[Pixels, Pixels]:
-        """Pixels and labels at the picture's own size. Where that is not the slot's, the picture is
-        decoded again: carrying its pixels here would take slots as large as the largest picture.
+    def _labels_for(self, task: Save) -> Iterator[tuple[Output, Pixels]]:
+        """Each configured output, with labels at its size; those of the picture's own size are made once."""
+        own: Pixels | None = None
+        for output in self._settings.save.outputs:
+            if output == "model":
+                yield output, self._labels(task, self._slots.side, self._slots.side)
+            else:
+                if own is None:
+                    own = self._labels(task, task.facts.width, task.facts.height)
+                yield output, own
+
+    def _original(self, task: Save) -> tuple[Pixels, Carried]:
+        """The picture's own pixels and metadata; nothing is read that no output wants. Where the pixels
+        are those of the slot they are not decoded again; carrying others here would take slots as
+        large as the largest picture.
         """
-        side = self._slots.side
-        if (task.facts.width, task.facts.height) == (side, side):
-            return self._slots.pictures[task.slot], self._labels(task, side, side)
+        wanted, slot, side = (
+            set(self._settings.save.outputs),
+            self._slots.pictures[task.slot],
+            self._slots.side,
+        )
+        keeps_metadata = bool(self._settings.save.metadata) and bool(wanted - {"json", "labels"})
+        is_in_slot = wanted <= {"model", "json"} or (task.facts.width, task.facts.height) == (side, side)
+        if not keeps_metadata and is_in_slot:
+            return slot, Carried()
         content = read_original(self._folders.inbox, task.ticket, self._settings.decode.max_bytes)
-        picture = np.asarray(decode(content, self._settings.decode))
-        return picture, self._labels(task, picture.shape[1], picture.shape[0])
+        carried = read_metadata(content, self._settings.decode) if keeps_metadata else Carried()
+        if is_in_slot:
+            return slot, carried
+        return np.asarray(decode(content, self._settings.decode)), carried
 
     def _labels(self, task: Save, width: int, height: int) -> Pixels:
         """The picture's labels at a size: the whole one's, or those of its faces, each in its place."""
-        if not task.regions:
-            return scale_labels(self._slots.labels[task.slot], width, height)
         across, down = width / task.facts.width, height / task.facts.height
-        places = [at_scale(region, across, down) for region in task.regions]
-        return joined(self._slots.view_labels[task.slot][: len(places)], places, width, height)
+        places = tuple(at_scale(region, across, down) for region in task.regions)
+        return labels_at(self._slots, task.slot, places, width, height)
 
-    def _encode(self, output: Output, image: Image.Image, facts: Facts) -> bytes:
-        form = format_of(output, self._settings.save)
+    def _encode(self, output: ImageOutput, image: Image.Image, task: Save, carried: Carried) -> bytes:
+        settings, form = self._settings.save, format_of(output, self._settings.save)
+        metadata = settings.metadata if output != "labels" else ()
+        traits: dict[str, Any] = {"exif": exif_for(carried, metadata, task.facts.sha256)}
+        if profile := profile_for(carried, metadata):
+            traits["icc_profile"] = profile
         buffer = io.BytesIO()
         try:
             with quiet_libraries():
-                image.save(buffer, form, quality=self._settings.save.quality, exif=provenance(facts.sha256))
+                image.save(buffer, form, quality=settings.quality, **traits)
         except (OSError, ValueError) as error:  # such as WebP's limit of 16,383 pixels a side
             refuse_want_of_memory(error)
             size = f"{image.width} x {image.height}"
@@ -162,7 +187,19 @@ class Saver:
         return buffer.getvalue()
 
 
-def format_of(output: Output, settings: SaveSettings) -> str:
+def labels_at(slots: Slots, slot: int, places: Sequence[Region], width: int, height: int) -> Pixels:
+    """A slot's labels at a size, uint8 (height, width): the whole picture's, or where there are any,
+    those of its faces in their places.
+
+    Args:
+        places: in pixels of the width x height that is wanted.
+    """
+    if not places:
+        return scale_labels(slots.labels[slot], width, height)
+    return joined(slots.view_labels[slot][: len(places)], places, width, height)
+
+
+def format_of(output: ImageOutput, settings: SaveSettings) -> str:
     """The format of an output: labels need a palette, a cut-out needs transparency."""
     if output == "labels" or (output == "cutout" and settings.format == "jpeg"):
         return "png"
@@ -171,10 +208,12 @@ def format_of(output: Output, settings: SaveSettings) -> str:
 
 def tail_of(output: Output, settings: SaveSettings) -> str:
     """What follows the picture's stem in the result's name."""
+    if output == "json":
+        return settings.suffix_of(output) + SIDECAR_ENDING
     return settings.suffix_of(output) + EXTENSION[format_of(output, settings)]
 
 
-def compose(output: Output, picture: Pixels, labels: Pixels, settings: Settings) -> Image.Image:
+def compose(output: ImageOutput, picture: Pixels, labels: Pixels, settings: Settings) -> Image.Image:
     """One result as an image.
 
     Args:
@@ -182,7 +221,7 @@ def compose(output: Output, picture: Pixels, labels: Pixels, settings: Settings)
         labels: uint8 (height, width).
     """
     keep, palette = kept(labels, settings.kept_labels), settings.model.colours
-    makers: dict[Output, Callable[[], Image.Image]] = {
+    makers: dict[ImageOutput, Callable[[], Image.Image]] = {
         "face": lambda: Image.fromarray(over_black(picture, keep)),
         "model": lambda: Image.fromarray(over_black(picture, keep)),
         "cutout": lambda: Image.fromarray(cut_out(picture, keep)),

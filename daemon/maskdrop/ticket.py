@@ -1,7 +1,8 @@
 """What travels through the pipeline instead of pixels: tickets, and facts about pictures."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -64,6 +65,21 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """How sure the network is of a picture's labels; told only where a sidecar is wanted.
+
+    Attributes:
+        model: SHA-256 of the weights' file.
+        confidence: mean over the pixels of the probability of their label (softmax).
+        by_class: the same over the pixels of each class that is present, by its number.
+    """
+
+    model: str
+    confidence: float
+    by_class: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
 class Fault:
     """Why a picture can't be processed."""
 
@@ -106,12 +122,16 @@ class Save:
 
     Attributes:
         regions: where the slot's views are in the picture; none: the labels are the whole picture's.
+        judged: where a sidecar is wanted.
+        milliseconds: spent in each stage so far.
     """
 
     ticket: Ticket
     slot: int
     facts: Facts
     regions: tuple[Region, ...] = ()
+    judged: Judged | None = None
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -197,11 +217,12 @@ class Started:
 @dataclass(frozen=True)
 class Inferred:
     """Labels are in the slots; the faces in some of the pictures are so small that they deserve
-    a second look."""
+    a second look. Where sidecars are wanted, each picture is judged, in the order of numbers."""
 
     numbers: tuple[int, ...]
     milliseconds: float
     small: tuple[int, ...] = ()
+    judged: tuple[Judged, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,11 @@ max_batch = 4
 max_attempts = 1000  # the killer kills innocents too
 stage_timeout_s = 6
 [save]
-outputs = ["face", "labels"]
+outputs = ["face", "labels", "json"]
 [health]
 interval_s = 0.2
 """
-TAILS = (".jpg", ".labels.png")
+TAILS = (".jpg", ".labels.png", ".json")
 BACKLOG = 60
 """Files kept in the inbox while there are any to drop."""
 

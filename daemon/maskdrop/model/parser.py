@@ -22,6 +22,7 @@ from maskdrop.model.weights import embedded_weights
 from maskdrop.model.winners import labels_of
 
 Pixels = NDArray[np.uint8]
+Certainty = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,20 @@ class FaceParser:
             return self._lanes.run(self._labels_on_cpu, pictures)
         parts = [self._labels(pictures[part]) for part in self._shape.parts_of(len(pictures))]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @torch.inference_mode()
+    def parse_with_certainty(self, pictures: Pixels) -> tuple[Pixels, Certainty]:
+        """Label every pixel, and tell how sure the network is.
+
+        Args:
+            pictures: uint8 (batch, side, side, 3), RGB.
+
+        Returns:
+            What `parse` does, and float64 (batch, classes, 2): the sum of the probabilities (softmax) of
+            the labels over each class's pixels, and the number of these. All is summed on the device.
+        """
+        parts = [self._judge(pictures[part]) for part in self._shape.parts_of(len(pictures))]
+        return np.concatenate([labels for labels, _ in parts]), np.concatenate([sums for _, sums in parts])
 
     def probe(self) -> None:
         """Run once on noise, which also makes the kernels, and look at the answer.
@@ -125,6 +140,21 @@ class FaceParser:
         scores = self._folded(torch.from_numpy(pictures), self._format)
         labels: Pixels = labels_of(scores, self._settings.input_size).numpy()
         return labels
+
+    def _judge(self, pictures: Pixels) -> tuple[Pixels, Certainty]:
+        scores = self._scores(pictures)
+        labels = scores.max(dim=1).indices
+        # One picture after the other, so that there is never a second copy of all scores.
+        sums = [_certainty(one, label) for one, label in zip(scores, labels, strict=True)]
+        return labels.to(torch.uint8).cpu().numpy(), torch.stack(sums).cpu().numpy()
+
+
+def _certainty(scores: Tensor, labels: Tensor) -> Tensor:
+    """Of scores (classes, side, side) and labels (side, side): float64 (classes, 2), on their device."""
+    scores, flat, count = scores.float(), labels.flatten(), len(scores)
+    probability = (scores.amax(dim=0) - scores.logsumexp(dim=0)).exp().double().flatten()
+    sums = torch.bincount(flat, probability, minlength=count)
+    return torch.stack([sums, torch.bincount(flat, minlength=count).double()], dim=1)
 
 
 def first_tensor(answer: Any) -> Tensor:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 from dataclasses import dataclass
 from enum import Enum
 from multiprocessing.connection import Connection
@@ -10,10 +9,9 @@ from typing import Any
 
 import torch.multiprocessing
 
-from maskdrop.exit_codes import EX_OUT_OF_MEMORY
 from maskdrop.log import LineBuffer
 from maskdrop.ticket import Report, Stage, Task
-from maskdrop.topology.worker import Workplace, work
+from maskdrop.topology.worker import Workplace, cause_of_death, work
 
 _READ_SIZE = 65_536
 
@@ -154,18 +152,6 @@ class Child:
         self._process.close()
         self.state = ChildState.DEAD
         return self._verdict or Death(Ending.DIED, cause_of_death(code))
-
-
-def cause_of_death(code: int | None) -> str:
-    """An exit code in words: ``signal 9 (SIGKILL)`` or ``exit code 1``."""
-    if code is not None and code < 0:
-        try:
-            return f"signal {-code} ({signal.Signals(-code).name})"
-        except ValueError:
-            return f"signal {-code}"
-    if code == EX_OUT_OF_MEMORY:
-        return f"want of memory (exit code {code})"
-    return f"exit code {code}"
 
 
 @contextlib.contextmanager

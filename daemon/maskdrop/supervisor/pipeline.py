@@ -10,6 +10,7 @@ from maskdrop.ticket import (
     Facts,
     Fault,
     Infer,
+    Judged,
     Locate,
     Prepare,
     Quarantine,
@@ -63,6 +64,7 @@ class Flight:
     facts: Facts | None = None
     fault: Fault | None = None
     regions: tuple[Region, ...] = ()
+    judged: Judged | None = None
     milliseconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -80,7 +82,7 @@ class Flight:
                 return Locate(self.ticket, self.slot)
             case Step.SAVE:
                 assert self.facts is not None
-                return Save(self.ticket, self.slot, self.facts, self.regions)
+                return Save(self.ticket, self.slot, self.facts, self.regions, self.judged, self.milliseconds)
             case Step.QUARANTINE:
                 assert self.fault is not None
                 return Quarantine(self.ticket, self.fault, self.attempts)
@@ -146,9 +148,11 @@ class Pipeline:
         flight = self._change(number, facts=facts)
         self._queue(flight, Step.INFER, preprocess=milliseconds)
 
-    def inferred(self, number: int, milliseconds: float, is_small: bool = False) -> None:
+    def inferred(
+        self, number: int, milliseconds: float, is_small: bool = False, judged: Judged | None = None
+    ) -> None:
         """Labels are there. Faces that are small are looked at again, once."""
-        flight = self._flights[number]
+        flight = self._change(number, judged=judged)
         again = bool(flight.regions)
         step = Step.LOCATE if is_small and not again else Step.SAVE
         self._queue(flight, step, **{"infer again" if again else "infer": milliseconds})

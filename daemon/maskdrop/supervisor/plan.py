@@ -16,7 +16,9 @@ and make each wait for the others."""
 GPU_BATCH = 32
 """Pictures a batch on a GPU: about where throughput stops growing."""
 
-_GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""Devices of which one is there wherever a driver is loaded: NVIDIA's, AMD's, Windows' for WSL."""
+
 _PROBE = "import torch; print(torch.cuda.device_count())"
 
 
@@ -43,8 +45,12 @@ def make_plan(settings: Settings) -> Plan:
     Raises:
         ConfigurationError: a device is named that is not there.
     """
+    return plan_for(settings, find_devices(settings.model.device))
+
+
+def plan_for(settings: Settings, devices: tuple[str, ...]) -> Plan:
+    """The same for devices that are known."""
     wanted, cores = settings.workers, usable_cores()
-    devices = find_devices(settings.model.device)
     on_gpu = devices[0] != "cpu"
     # On a CPU the forward pass takes most of the time: one decoder and one saver feed several cores.
     share = max(1, (cores - len(devices)) // 2) if on_gpu else max(1, cores // 8)
@@ -92,7 +98,7 @@ def find_devices(wanted: str) -> tuple[str, ...]:
 
 def count_gpus() -> int:
     """Usable GPUs. Asked of a process of its own: only inference workers touch CUDA."""
-    if not any(Path(node).exists() for node in _GPU_NODES):
+    if not any(Path(node).exists() for node in GPU_NODES):
         return 0
     probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False)
     return int(probe.stdout) if probe.returncode == 0 else 0

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from itertools import zip_longest
 
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.events import Event
@@ -66,8 +67,8 @@ class Reports:
             case Started():
                 self._pipeline.begin(child.name, report.numbers)
             case Inferred():
-                for number in report.numbers:
-                    self._pipeline.inferred(number, report.milliseconds, number in report.small)
+                for number, judged in zip_longest(report.numbers, report.judged):
+                    self._pipeline.inferred(number, report.milliseconds, number in report.small, judged)
             case Located():
                 self._pipeline.located(report.number, report.regions, report.milliseconds)
             case Left():

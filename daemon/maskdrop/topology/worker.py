@@ -51,7 +51,8 @@ def settings_of(stage: Stage, settings: Settings) -> tuple[object, ...]:
         case Stage.PREPROCESS:
             return (*common, settings.decode)
         case Stage.INFER:
-            return (*common, settings.workers.max_batch, settings.workers.max_wait_ms)
+            judges = "json" in settings.save.outputs
+            return (*common, settings.workers.max_batch, settings.workers.max_wait_ms, judges)
         case Stage.SAVE:
             return (*common, settings.decode, settings.save)
 
@@ -103,6 +104,18 @@ def work(workplace: Workplace, tasks: Any, reports: Any, stderr: Any, supervisor
         # Whoever's fault it is, a fresh process has the best chance; the supervisor counts the attempts.
         logging.getLogger("maskdrop").error("no memory for what is in hand: %s", error)
         sys.exit(EX_OUT_OF_MEMORY)
+
+
+def cause_of_death(code: int | None) -> str:
+    """An exit code in words: ``signal 9 (SIGKILL)`` or ``exit code 1``."""
+    if code is not None and code < 0:
+        try:
+            return f"signal {-code} ({signal.Signals(-code).name})"
+        except ValueError:
+            return f"signal {-code}"
+    if code == EX_OUT_OF_MEMORY:
+        return f"want of memory (exit code {code})"
+    return f"exit code {code}"
 
 
 def _die_with(supervisor: int) -> None:

@@ -1,0 +1,69 @@
+"""Moving or deleting what is broken, by the same steps by which the daemon puts an original away.
+
+Each file is claimed first, so that one put in its place meanwhile is never touched; then it is
+moved by one rename, or unlinked. So a file is in its folder, or it is where it goes, at any instant.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from maskdrop.check.findings import Finding
+from maskdrop.check.pool import MACHINES
+from maskdrop.check.worker import Verdict
+from maskdrop.claim import CLAIMED, OriginalChanged, OriginalStuck, claim, put_all_back
+from maskdrop.durable import FolderTrouble
+from maskdrop.inbox.lock import LOCK_NAME, InboxLock
+from maskdrop.names import printable
+from maskdrop.outbox import move_into
+
+_FOLDER_MODE = 0o755
+
+
+@contextmanager
+def folder_for_us_alone(folder: Path) -> Iterator[None]:
+    """Keep the daemon away whose inbox the folder is, if it is one; clear up what claiming leaves.
+
+    Raises:
+        InboxHeld: a daemon is at work there.
+        OSError: its lock file can't be opened.
+    """
+    lock = InboxLock.take(folder) if (folder / LOCK_NAME).exists() else None
+    try:
+        put_all_back(folder)
+        yield
+    finally:
+        put_all_back(folder)
+        with contextlib.suppress(OSError):
+            (folder / CLAIMED).rmdir()
+        if lock is not None:
+            lock.release()
+
+
+def put_away(folder: Path, finding: Finding, target: Path | None) -> Finding:
+    """Move one broken file below the target, under its relative path or a numbered one; None: delete it.
+
+    Returns:
+        The finding, with what became of it.
+    """
+    if finding.verdict is not Verdict.BROKEN:
+        return finding
+    if target is None and finding.error in MACHINES:
+        return replace(finding, done="not deleted: the machine may be at fault; look at it, or move it")
+    try:
+        with claim(folder, finding.ticket) as claimed:
+            try:
+                if target is None:
+                    os.unlink(claimed.name, dir_fd=claimed.folder)
+                    return replace(finding, done="deleted")
+                name = move_into(claimed.folder, claimed.name, target, finding.path, _FOLDER_MODE)
+                return replace(finding, done=f"moved to {printable(target / name)}")
+            except OSError as error:
+                raise FolderTrouble(f"{target or folder}", error) from error
+    except OriginalChanged:
+        return replace(finding, done="left: gone, or another file by now")
+    except (OriginalStuck, FolderTrouble) as error:
+        return replace(finding, done=f"left: {error}")

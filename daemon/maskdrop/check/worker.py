@@ -1,0 +1,79 @@
+"""A process that decodes pictures, one after the other, with the daemon's own code."""
+
+import logging
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from enum import Enum
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from maskdrop.config import DecodeSettings
+from maskdrop.crash_points import CrashPoint, crash_point
+from maskdrop.exit_codes import EX_OUT_OF_MEMORY
+from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original, set_up_decoding
+from maskdrop.ticket import MESSAGE_LIMIT, Ticket
+
+
+class Verdict(Enum):
+    """What was found about a file. One that is unread is neither whole nor broken."""
+
+    WHOLE = "whole"
+    BROKEN = "broken"
+    UNREAD = "unread"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A verdict about the ticket of this number; a first answer, of number 0, says that the worker works."""
+
+    number: int
+    verdict: Verdict
+    error: str = ""
+    message: str = ""
+
+
+READY = Answer(0, Verdict.WHOLE)
+
+
+def serve(
+    folder: Path,
+    settings: DecodeSettings,
+    tickets: "Connection[Any, Ticket]",
+    answers: "Connection[Answer, Any]",
+) -> None:
+    """Answer tickets until their pipe is closed. Ends by itself where memory ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches all; the parent decides
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    logging.disable()  # libraries' remarks; what is wrong with a picture stands in its answer
+    set_up_decoding()
+    try:
+        answers.send(READY)
+        while True:
+            answers.send(look(folder, tickets.recv(), settings))
+    except (EOFError, BrokenPipeError):
+        return  # the parent has all it wants, or is gone
+    except MemoryError:
+        os._exit(EX_OUT_OF_MEMORY)
+    finally:
+        sys.stderr.flush()
+
+
+def look(folder: Path, ticket: Ticket, settings: DecodeSettings) -> Answer:
+    """Read and decode one file in full, as the daemon does.
+
+    Raises:
+        MemoryError: there is no memory for it.
+    """
+    try:
+        content = read_original(folder, ticket, settings.max_bytes)
+        crash_point(CrashPoint.ORIGINAL_READ)
+        decode(content, settings)
+    except LeaveAlone as error:
+        return Answer(ticket.number, Verdict.UNREAD, error.absence.value, str(error)[:MESSAGE_LIMIT])
+    except BrokenPicture as error:
+        return Answer(ticket.number, Verdict.BROKEN, error.error, str(error)[:MESSAGE_LIMIT])
+    return Answer(ticket.number, Verdict.WHOLE)

@@ -1,0 +1,152 @@
+"""``maskdrop check``: which pictures below a folder are broken, and away with them if that is wanted."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from maskdrop.config_file import ConfigurationError, load_decoding_tables
+from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
+
+if TYPE_CHECKING:
+    from maskdrop.check.findings import Findings, Tally
+    from maskdrop.check.run import Check, Progress
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures; its sub-folders are checked too.")],
+    config: Annotated[Path | None, typer.Option(help="TOML file; its decode table is used.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Glob of names to check, such as '*.jpg'.")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, max=1024, help="None: one for each core.")] = None,
+    form: Annotated[
+        Literal["table", "json", "csv"],
+        typer.Option("--format", help="Form of the report: table, json or csv."),
+    ] = "table",
+    output: Annotated[Path | None, typer.Option(help="File for the report; none: standard output.")] = None,
+    move: Annotated[Path | None, typer.Option(help="Folder to move what is broken to.")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete what is broken.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before moving or deleting.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Move and delete nothing.")] = False,
+) -> None:
+    """Decode every picture below a folder in full, and report those that are broken.
+
+    Exits 0 where all are whole, 1 where any is broken or could not be read, 130 after Ctrl-C.
+    """
+    from maskdrop.check.pool import PoolUnfit
+    from maskdrop.check.run import Check
+    from maskdrop.inbox.lock import InboxHeld
+    from maskdrop.supervisor.plan import usable_cores
+
+    try:
+        tables = load_decoding_tables(config)
+    except ConfigurationError as error:
+        end_with(str(error), EX_CONFIG)
+    source, target = _folder(folder), _target(folder, move, delete, dry_run)
+    acts = (move is not None or delete) and not dry_run
+    try:
+        with _progress() as progress:
+            one = Check(source, tables, tuple(only or ()), progress)
+            with one.interrupt.heeded():
+                if acts:
+                    one.make_ready()
+                one.count()
+                one.decode_all(processes or usable_cores())
+        if acts and _agreed(one, target, yes):
+            with one.interrupt.heeded():
+                one.put_away_all(target)
+    except InboxHeld as error:
+        end_with(str(error), EX_TEMPFAIL)
+    except (OSError, PoolUnfit) as error:
+        end_with(f"{folder}: {error}", EX_FAILED)
+    _report(one, form, output)
+    if one.interrupt.came():
+        raise typer.Exit(SIGNAL_EXIT + one.interrupt.number)
+    raise typer.Exit(1 if one.findings.broken or one.findings.unread else 0)
+
+
+def _folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        end_with(f"{folder}: no such folder", EX_FAILED)
+    return folder.resolve()
+
+
+def _target(folder: Path, move: Path | None, delete: bool, dry_run: bool) -> Path | None:
+    """Where to move to: made if it is missing, and found to be of use before anything is decoded."""
+    if move is None:
+        return None
+    if delete:
+        end_with("--move and --delete: give one of them", EX_CONFIG)
+    target, source = move.absolute(), folder.resolve()
+    try:
+        if not dry_run:
+            target.mkdir(parents=True, exist_ok=True)
+        target = target.resolve()
+        if target.is_relative_to(source) or source.is_relative_to(target):
+            end_with(f"--move {move}: lies inside {folder}, or around it; name a folder outside", EX_CONFIG)
+        if not dry_run and target.stat().st_dev != source.stat().st_dev:
+            problem = f"is on another file system than {folder}, so a move would not be whole at any instant"
+            end_with(f"--move {move}: {problem}; name a folder on the same one", EX_CONFIG)
+    except OSError as error:
+        end_with(f"--move {move}: {error.strerror}; name a folder you may write", EX_CONFIG)
+    return target
+
+
+def _agreed(one: "Check", target: Path | None, yes: bool) -> bool:
+    """Whether what is broken may go; asked where it was not said."""
+    if not one.findings.broken or one.interrupt.came():
+        return False
+    if yes:
+        return True
+    what = "Delete" if target is None else f"Move to {target}"
+    try:
+        return typer.confirm(f"{what}: {one.findings.broken:,} broken files?", err=True)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.stderr.write("\n")
+        one.interrupt.number = signal.SIGINT if sys.stdin.isatty() else 0
+        return False
+
+
+def _report(one: "Check", form: str, output: Path | None) -> None:
+    from maskdrop.check.report import WRITERS, summary_line
+
+    try:
+        if output is None:
+            WRITERS[form](one.findings, one.tally, sys.stdout)
+            sys.stdout.flush()
+        else:
+            with output.open("w", encoding="utf-8", newline="") as file:
+                WRITERS[form](one.findings, one.tally, file)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+    except OSError as error:
+        end_with(f"--output {output}: {error.strerror}", EX_FAILED)
+    sys.stderr.write(summary_line(one.findings, one.tally) + "\n")
+
+
+@contextmanager
+def _progress() -> "Iterator[Progress]":
+    """A bar with rate and time left on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]:.0f}/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[broken]} broken"),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        task = bars.add_task("", total=None, rate=0.0, broken=0)
+
+        def show(tally: "Tally", findings: "Findings") -> None:
+            rate = tally.checked / tally.seconds if tally.seconds else 0.0
+            bars.update(task, total=tally.total, completed=tally.checked, rate=rate, broken=findings.broken)
+
+        yield show

@@ -1,0 +1,128 @@
+"""Memory: room for the slots, for the workers, and what limits both."""
+
+import os
+import resource
+from pathlib import Path
+
+from maskdrop.config import Settings
+from maskdrop.doctor.finding import Finding, fail, ok, size, warning
+from maskdrop.supervisor.plan import Plan
+
+WORKER_BYTES = 60 * 2**20
+"""Resident memory of a decoding or saving process without a picture, as measured."""
+
+INFERENCE_BYTES = 400 * 2**20
+"""The same of an inference process with the embedded weights on a CPU, at batches of four, as measured."""
+
+_ADDRESSES = 4 * 2**30
+"""Addresses that PyTorch's libraries and threads take up in a process, most of them unused, about."""
+
+_SHM_BYTES = 64 * 2**20
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def slots_bytes(settings: Settings, plan: Plan) -> int:
+    """Shared memory that the slots take."""
+    return plan.slots * (1 + settings.views) * settings.model.input_size**2 * 4
+
+
+def check_memory(settings: Settings, plan: Plan) -> list[Finding]:
+    """Everything about memory."""
+    return [_slots(settings, plan), _free(settings, plan), _addresses(settings, plan), _shm()]
+
+
+def _slots(settings: Settings, plan: Plan) -> Finding:
+    """Really reserve the slots' memory, unless that is most of what is free."""
+    name, wanted = "memory for slots", slots_bytes(settings, plan)
+    told = f"{plan.slots} slots of {size(wanted / plan.slots)} are {size(wanted)}"
+    remedy = "set fewer workers.slots, or a smaller face.most"
+    free = free_bytes()
+    if wanted > free:
+        return fail(name, f"{told}, but {size(free)} are free", remedy)
+    if wanted > free / 2:
+        return warning(name, f"{told} of the {size(free)} that are free", remedy)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and limit < wanted:  # trying would end this process by SIGXFSZ
+        return fail(
+            name, f"{told}, but no file may be larger than {size(limit)}", "raise ulimit -f (LimitFSIZE=)"
+        )
+    try:
+        descriptor = os.memfd_create("maskdrop-doctor", os.MFD_CLOEXEC)
+        try:
+            os.posix_fallocate(descriptor, 0, wanted)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return fail(name, f"{told}; they can't be reserved ({error.strerror})", remedy)
+    return ok(name, told)
+
+
+def _free(settings: Settings, plan: Plan) -> Finding:
+    name, free = "memory for workers", free_bytes()
+    wanted = slots_bytes(settings, plan) + (plan.preprocess + plan.save) * WORKER_BYTES
+    wanted += len(plan.devices) * INFERENCE_BYTES
+    told = f"about {size(wanted)} are needed, {size(free)} are free here"
+    remedy = "raise the control group's memory.max (MemoryMax=), or set fewer workers"
+    return ok(name, told) if wanted <= free else warning(name, told, remedy)
+
+
+def _addresses(settings: Settings, plan: Plan) -> Finding:
+    name, limit = "address space", resource.getrlimit(resource.RLIMIT_AS)[0]
+    wanted = slots_bytes(settings, plan) + _ADDRESSES
+    if limit == resource.RLIM_INFINITY:
+        return ok(name, "unlimited")
+    told = f"a process may use {size(limit)}, about {size(wanted)} are needed"
+    return ok(name, told) if limit >= wanted else fail(name, told, "raise ulimit -v (LimitAS=)")
+
+
+def _shm() -> Finding:
+    """The slots don't lie there; PyTorch may put memory of its own there."""
+    name = "/dev/shm"
+    try:
+        status = os.statvfs("/dev/shm")
+    except OSError as error:
+        return warning(name, error.strerror or str(error), "mount a tmpfs there: PyTorch may need it")
+    free = status.f_bavail * status.f_frsize
+    if free < _SHM_BYTES:
+        return warning(name, f"{size(free)} free", "mount -o remount,size=1g /dev/shm: PyTorch may need it")
+    return ok(name, f"{size(free)} free")
+
+
+def free_bytes() -> int:
+    """Memory that may be used: the machine's, or what the control group still gives."""
+    free = [_available()]
+    for group in _groups():
+        for most, used in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            try:
+                limit = (group / most).read_text(encoding="ascii").strip()
+                if limit != "max":
+                    free.append(max(0, int(limit) - int((group / used).read_text(encoding="ascii"))))
+            except (OSError, ValueError):
+                continue
+    return min(free)
+
+
+def _groups() -> list[Path]:
+    """This process's control groups of memory, of both versions (cgroups(7)), as seen from here."""
+    groups = [_CGROUP, _CGROUP / "memory"]
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return groups
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            groups += [_CGROUP / path.lstrip("/"), _CGROUP / "unified" / path.lstrip("/")]
+        elif "memory" in controllers.split(","):
+            groups.append(_CGROUP / "memory" / path.lstrip("/"))
+    return groups
+
+
+def _available() -> int:
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,124 @@
+"""The folders: whether they may be written, take renames from the inbox, and have room."""
+
+import os
+import pwd
+from pathlib import Path
+
+from maskdrop.beneath import open_folder
+from maskdrop.config import Settings
+from maskdrop.config_file import ConfigurationError
+from maskdrop.doctor.finding import Finding, fail, ok, size, warning
+from maskdrop.durable import has_rename_new
+from maskdrop.folders import check_nesting, check_rename, check_writable
+
+LITTLE_BYTES, FEW_BYTES = 64 * 2**20, 2**30
+"""Free space below which the daemon will soon stand still, and below which somebody should know."""
+
+LITTLE_INODES, FEW_INODES = 1_000, 20_000
+"""The same in files that can still be made."""
+
+
+def check_places(settings: Settings) -> list[Finding]:
+    """Everything about the folders of a configuration."""
+    folders = _named(settings)
+    findings = [_nesting(folders), *(_folder(name, path) for name, path in folders.items())]
+    findings.append(_folder("health file", settings.health_file.parent))
+    if settings.log.file is not None:
+        findings.append(_folder("log file", settings.log.file.parent))
+    inbox = folders["inbox"]
+    if inbox.is_dir():
+        kept = [name for name in ("quarantine", "archive") if name in folders and folders[name].is_dir()]
+        findings += [_rename(name, inbox.resolve(), folders[name].resolve()) for name in kept]
+        findings.append(_rename_new(inbox.resolve()))
+    return findings + [_space(name, path) for name, path in folders.items()]
+
+
+def _named(settings: Settings) -> dict[str, Path]:
+    wanted = settings.folders
+    named = {"inbox": wanted.inbox, "outbox": wanted.outbox, "quarantine": wanted.quarantine_folder}
+    if wanted.archive_folder is not None:
+        named["archive"] = wanted.archive_folder
+    return named
+
+
+def _nesting(folders: dict[str, Path]) -> Finding:
+    try:
+        check_nesting({name: path.resolve() for name, path in folders.items()})
+    except ConfigurationError as error:
+        problem, _, remedy = str(error).partition("; ")
+        return fail("folders", problem, remedy)
+    return ok("folders", "none lies in the way of another")
+
+
+def _folder(name: str, folder: Path) -> Finding:
+    """Whether this user may use a folder: tried by writing, because file systems have rules of their own."""
+    if not folder.is_dir():
+        return _missing(name, folder)
+    user = _user()
+    remedy = f"chown {user} {folder}, or run maskdrop doctor as the daemon's user (sudo -u maskdrop …)"
+    if not os.access(folder, os.R_OK | os.X_OK):
+        return fail(name, f"{folder} can't be read by {user}", remedy)
+    try:
+        check_writable(name, folder)
+    except ConfigurationError as error:
+        return fail(name, f"{str(error).partition('; ')[0]}, by {user}", remedy)
+    return ok(name, f"{folder} can be read and written by {user}")
+
+
+def _missing(name: str, folder: Path) -> Finding:
+    if folder.exists():
+        return fail(name, f"{folder} is no folder", "name a folder, or move the file away")
+    above = next(parent for parent in folder.parents if parent.exists())
+    if os.access(above, os.W_OK | os.X_OK):
+        return warning(name, f"{folder} is not there yet; the daemon makes it", f"mkdir -p {folder}")
+    told = f"{folder} is not there, and {_user()} may not make it in {above}"
+    return fail(name, told, f"mkdir -p {folder}; chown {_user()} {folder}")
+
+
+def _rename(name: str, inbox: Path, folder: Path) -> Finding:
+    try:
+        check_rename(f"folders.{name}", inbox, folder)
+    except ConfigurationError as error:
+        problem, _, remedy = str(error).partition("; ")
+        return fail(f"rename to {name}", problem, remedy)
+    return ok(f"rename to {name}", "atomic: one file system")
+
+
+def _rename_new(inbox: Path) -> Finding:
+    """Whether the inbox's file system has renames that replace nothing."""
+    name = "rename without replacing"
+    try:
+        with open_folder(inbox) as folder:
+            if has_rename_new(folder, f".maskdrop-probe-{os.getpid()}.tmp"):
+                return ok(name, "the inbox's file system has it")
+    except OSError as error:
+        return warning(name, f"can't be tried ({error.strerror})", "see what is said of the inbox")
+    told = "the inbox's file system has none (renameat2(2)): a move is a link and an unlink"
+    return warning(name, told, "nothing is lost; keep the inbox on a local disk if names must never be two")
+
+
+def _space(name: str, folder: Path) -> Finding:
+    there = folder if folder.exists() else next(parent for parent in folder.parents if parent.exists())
+    title = f"room in {name}"
+    try:
+        status = os.statvfs(there)
+    except OSError as error:
+        return fail(title, f"{there}: {error.strerror}", "mount its disk")
+    free, files = status.f_bavail * status.f_frsize, status.f_favail
+    told, remedy = f"{size(free)} free", "remove what is done, or move the folder to a larger disk"
+    if status.f_files:  # some file systems, such as btrfs, have no fixed number
+        told += f", {files:,} files can be made"
+    lacks = [(free, LITTLE_BYTES, FEW_BYTES)]
+    lacks += [(files, LITTLE_INODES, FEW_INODES)] if status.f_files else []
+    if any(left < little for left, little, _ in lacks):
+        return fail(title, told, remedy)
+    if any(left < few for left, _, few in lacks):
+        return warning(title, told, remedy)
+    return ok(title, told)
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

@@ -1,0 +1,107 @@
+"""What a result keeps of its picture's metadata: chosen EXIF tags, a profile, if asked for the place.
+
+Tags are named here and taken over one by one, so that nothing gets into a result that nobody thought of:
+thumbnails, which show what was masked away; makers' notes and XMP, which may hold places; structure.
+"""
+
+import io
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from PIL import Image, ImageCms
+
+from maskdrop.config import DecodeSettings, Metadata
+from maskdrop.outbox import provenance
+from maskdrop.quiet import quiet_libraries
+
+_CAMERA, _PLACE, _COLOUR_SPACE = 0x8769, 0x8825, 0xA001  # EXIF 2.32: sub-folders of tags, and sRGB or not
+_SRGB = 1
+
+_DESCRIBING = frozenset({0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0132, 0x013B, 0x8298})
+"""Of the picture (EXIF 2.32): description, make, model, resolution and its unit, time, artist, copyright."""
+
+_NOT_OF_CAMERA = frozenset({0x927C, 0x9214, 0xA001, 0xA002, 0xA003, 0xA005, 0xA214})
+"""Left out of the camera's tags: maker's note, size, sub-folder, positions in the unturned picture."""
+
+_LONGEST = 60_000
+"""Bytes of EXIF that a JPEG takes for sure: a segment has 65,533 (ITU T.81, B.1.1.4)."""
+
+_DATE = slice(24, 36)  # ICC.1:2022, 7.2.8: when the profile was made
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What was read of a picture's metadata; empty where there is none, or none that can be read."""
+
+    describing: Mapping[int, Any] = field(default_factory=dict)
+    camera: Mapping[int, Any] = field(default_factory=dict)
+    place: Mapping[int, Any] = field(default_factory=dict)
+    has_profile: bool = False
+
+
+def read_metadata(content: bytes, settings: DecodeSettings) -> Carried:
+    """The metadata of a picture that can be decoded. Reads headers alone."""
+    formats = [name.upper() for name in settings.formats]
+    try:
+        with quiet_libraries(), Image.open(io.BytesIO(content), formats=formats) as image:
+            has_profile = isinstance(image.info.get("icc_profile"), bytes)
+            try:
+                exif = image.getexif()
+                describing = {tag: value for tag, value in exif.items() if tag in _DESCRIBING}
+                camera = {t: v for t, v in exif.get_ifd(_CAMERA).items() if t not in _NOT_OF_CAMERA}
+                return Carried(describing, camera, dict(exif.get_ifd(_PLACE)), has_profile)
+            except MemoryError:
+                raise
+            except Exception:  # damaged EXIF fails in many ways
+                return Carried(has_profile=has_profile)
+    except MemoryError:
+        raise
+    except Exception:  # what decoding didn't mind
+        return Carried()
+
+
+def exif_for(carried: Carried, wanted: tuple[Metadata, ...], sha256: str) -> bytes:
+    """EXIF of a result: where it is from, and what is wanted of its picture's. What can't be
+    written, or is too long, is left out.
+    """
+    describing, camera = (carried.describing, carried.camera) if "exif" in wanted else ({}, {})
+    place = carried.place if "gps" in wanted else {}
+    for parts in ((describing, camera, place), (describing, {}, place), (describing, {}, {})):
+        try:
+            whole = _exif(*parts, sha256)
+        except MemoryError:
+            raise
+        except Exception:  # Pillow writes by the values' types, and anything may have been read
+            continue
+        if len(whole) <= _LONGEST:
+            return whole
+    return provenance(sha256).tobytes()
+
+
+def _exif(
+    describing: Mapping[int, Any], camera: Mapping[int, Any], place: Mapping[int, Any], sha256: str
+) -> bytes:
+    exif = provenance(sha256)
+    for tag, value in describing.items():
+        exif[tag] = value
+    if camera:
+        exif[_CAMERA] = {**camera, _COLOUR_SPACE: _SRGB}
+    if place:
+        exif[_PLACE] = dict(place)
+    return exif.tobytes()
+
+
+def profile_for(carried: Carried, wanted: tuple[Metadata, ...]) -> bytes | None:
+    """The colour profile of a result: sRGB's, which its pixels are in, where its picture had one."""
+    return srgb_profile() if carried.has_profile and "icc" in wanted else None
+
+
+@cache
+def srgb_profile() -> bytes:
+    """An sRGB profile that is the same every day."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[_DATE] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
+    return bytes(profile)

@@ -1,0 +1,157 @@
+"""Faces parsed from Python: the daemon's own stages, one picture after the other, without a daemon."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskdrop.colours import to_rgb, upright
+from maskdrop.config import ImageOutput, Settings
+from maskdrop.config_file import load_settings
+from maskdrop.infer import FirstLook, label
+from maskdrop.locate import find_faces
+from maskdrop.mask import kept
+from maskdrop.model.parser import ModelInfo, load_parser
+from maskdrop.preprocess import BrokenPicture, decode, put_views, put_whole
+from maskdrop.save import compose, labels_at
+from maskdrop.supervisor.plan import find_devices, usable_cores
+from maskdrop.ticket import Infer, Region
+from maskdrop.topology.slots import Slots
+
+Pixels = NDArray[np.uint8]
+Picture = str | os.PathLike[str] | Image.Image | Pixels
+"""What can be parsed: a file's path, a PIL image of any mode, or uint8 (height, width), (height, width, 3)
+RGB or (height, width, 4) RGBA."""
+
+_UNUSED = Path("/nonexistent")
+"""Settings name an inbox and an outbox; nothing here touches them."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A picture and the label of each of its pixels.
+
+    Attributes:
+        picture: uint8 (height, width, 3), upright, sRGB.
+        labels: uint8 (height, width): numbers of the classes.
+        classes: names of the classes, in the order of their numbers.
+    """
+
+    picture: Pixels
+    labels: Pixels
+    classes: tuple[str, ...]
+    _settings: Settings = field(repr=False)
+
+    def mask(self, *names: str) -> NDArray[np.bool_]:
+        """Where these classes are, or without names, those that are kept: bool (height, width).
+
+        Raises:
+            ValueError: no class has such a name.
+        """
+        if not names:
+            return kept(self.labels, self._settings.kept_labels)
+        for name in names:
+            if name not in self.classes:
+                raise ValueError(f"{name!r} is no class; choose from {', '.join(self.classes)}")
+        return kept(self.labels, [self.classes.index(name) for name in names])
+
+    def masks(self) -> dict[str, NDArray[np.bool_]]:
+        """A mask of each class that is in the picture, by name: bool (height, width) each."""
+        return {self.classes[number]: self.labels == number for number in np.unique(self.labels)}
+
+    def image(self, output: ImageOutput = "face") -> Image.Image:
+        """What the daemon writes at the picture's size: ``face``, ``cutout``, ``labels`` or ``overlay``."""
+        return compose(output, self.picture, self.labels, self._settings)
+
+
+class Parser:
+    """A network that is loaded once and labels any number of pictures, one at a time.
+
+    Threads may share it; they wait for each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: str | os.PathLike[str] | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        device: str | None = None,
+        threads: int | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Load the network. Without arguments: embedded weights, a GPU where there is one, all cores.
+
+        Args:
+            config: a configuration file of the daemon's.
+            weights: in place of the embedded ones; see docs/models.md.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            threads: that a CPU computes with, in the whole process; None: one for each core.
+            settings: laid over the file's, by section and key, such as ``{"save": {"keep": ["hair"]}}``.
+
+        Raises:
+            ConfigurationError: a setting can't be used.
+            WeightsError: the weights can't be.
+        """
+        given = {section: dict(values) for section, values in (settings or {}).items()}
+        for key, value in (("weights", None if weights is None else Path(weights)), ("device", device)):
+            if value is not None:
+                given.setdefault("model", {})[key] = value
+        given["folders"] = {"inbox": _UNUSED / "inbox", "outbox": _UNUSED / "outbox"}
+        self.settings = load_settings(None if config is None else Path(config), given)
+        cores = usable_cores() if threads is None else threads
+        where = find_devices(self.settings.model.device)[0]
+        if where == "cpu":
+            torch.set_num_threads(cores)
+        self._parser = load_parser(self.settings.model, where, cores, max_batch=1 + self.settings.views)
+        self._parser.probe()
+        self._slots = Slots(1, self.settings.model.input_size, self.settings.views)
+        self._look = FirstLook(self.settings)
+        self._lock = Lock()
+
+    @property
+    def info(self) -> ModelInfo:
+        """The weights' file and SHA-256, device and precision."""
+        return self._parser.info
+
+    def parse(self, image: Picture) -> Parsed:
+        """Label a picture; faces that are small in it are looked at again, as configured.
+
+        Raises:
+            BrokenPicture: the file, image or array can't become a picture.
+            OSError: the file can't be read.
+        """
+        with self._lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's; what is too large is refused below
+            picture = self._picture(image)
+            put_whole(picture, self._slots, 0)
+            label([Infer(0, 0)], self._parser, self._slots)
+            places: tuple[Region, ...] = ()
+            if self._look.finds_small(self._slots.labels[0]):
+                faces = find_faces(self._slots.labels[0], self.settings.model.classes)
+                places = put_views(picture, faces, self._slots, 0)
+                if places:
+                    label([Infer(0, 0, len(places))], self._parser, self._slots)
+            labels = np.array(labels_at(self._slots, 0, places, picture.width, picture.height))
+        return Parsed(np.array(picture), labels, self.settings.model.classes, self.settings)
+
+    def _picture(self, image: Picture) -> Image.Image:
+        if isinstance(image, str | os.PathLike):
+            path, most = Path(image), self.settings.decode.max_bytes
+            if path.stat().st_size > most:
+                raise BrokenPicture("TooManyBytes", f"{path}: larger than decode.max_bytes = {most}")
+            return decode(path.read_bytes(), self.settings.decode)
+        if isinstance(image, Image.Image):
+            return to_rgb(upright(image))
+        right = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
+        if image.dtype != np.uint8 or not right or 0 in image.shape:
+            problem = f"an array of {image.dtype} and shape {image.shape} is no picture"
+            raise BrokenPicture("BadArray", f"{problem}; give uint8 (height, width, 3), RGB")
+        return to_rgb(Image.fromarray(image))

@@ -1,0 +1,209 @@
+"""Putting pictures from quarantine or archive back into the inbox, while a daemon works or not.
+
+One rename brings a picture back, and replaces nothing. Its reason is removed only when that is
+on disk: whoever dies in between leaves a reason without its picture, and nothing else.
+"""
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
+from typing import Any
+
+from maskdrop.beneath import identity_at, open_file, open_folder, split
+from maskdrop.durable import remove, rename_new, sync_folder
+from maskdrop.inbox.scan import Seen, scan
+from maskdrop.names import numbered, printable
+from maskdrop.quarantine import LONGEST_REASON, REASON_TAIL
+from maskdrop.ticket import Identity
+
+
+class Room(StrEnum):
+    """Where pictures can be put back from."""
+
+    QUARANTINE = "quarantine"
+    ARCHIVE = "archive"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which pictures to put back. What is left out excludes none.
+
+    Attributes:
+        patterns: globs of paths relative to the room, or of names where they hold no ``/``.
+        reasons: globs of a reason's error, stage or message, whatever the case of their letters.
+        older_s, newer_s: put there more, or less, than so many seconds ago.
+    """
+
+    patterns: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    older_s: float | None = None
+    newer_s: float | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        return self == Wanted()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A picture in a room.
+
+    Attributes:
+        path: relative to the room.
+        reason: content of its reason file; empty in the archive, or where there is none.
+        since: seconds since 1970 when it was put there.
+        note: which reason file that content was read from; None where there is none.
+    """
+
+    path: str
+    identity: Identity
+    reason: dict[str, Any]
+    since: float
+    note: Identity | None = None
+
+    @property
+    def error(self) -> str:
+        return str(self.reason.get("error", ""))
+
+
+def find(room: Path, kind: Room, wanted: Wanted, now: float | None = None) -> Iterator[Kept]:
+    """The wanted pictures in a room, as they are met.
+
+    Args:
+        room: absolute and without links.
+        now: seconds since 1970.
+
+    Raises:
+        OSError: the room can't be read.
+    """
+    now = time.time() if now is None else now
+    for seen in scan(room, recursive=True):
+        if not isinstance(seen, Seen) or not _fits_any(seen.path, wanted.patterns):
+            continue
+        if kind is Room.QUARANTINE and _is_reason(room, seen.path):
+            continue
+        kept = _look(room, kind, seen)
+        if kept is not None and _is_wanted(kept, wanted, now):
+            yield kept
+
+
+def put_back(room: Path, inbox: Path, kept: Kept, folder_mode: int) -> str | None:
+    """Move one picture into the inbox, under the name it came with or a numbered one.
+
+    Its folder's entries are synced before its reason goes.
+
+    Returns:
+        The path relative to the inbox, or None where the picture is gone, or another one by now.
+
+    Raises:
+        OSError: it can't be moved, and is where it was.
+    """
+    parent, name = split(kept.path)
+    wanted_parent, wanted_name = split(_original_path(kept))
+    with open_folder(room, parent) as source:
+        if identity_at(source, name) != kept.identity:
+            return None
+        with open_folder(inbox, wanted_parent, folder_mode) as target:
+            new_name = _rename(source, name, target, wanted_name)
+            sync_folder(target)
+        if kept.note is not None:
+            _remove_reason(source, name + REASON_TAIL, kept.note)
+        sync_folder(source)
+    return str(PurePath(wanted_parent) / new_name)
+
+
+def _rename(source: int, name: str, target: int, wanted: str) -> str:
+    for new_name in numbered(wanted):
+        with contextlib.suppress(FileExistsError):
+            rename_new(source, name, target, new_name)
+            return new_name
+    raise AssertionError("names never end")
+
+
+def _remove_reason(folder: int, note: str, identity: Identity) -> None:
+    """Remove a picture's old reason, but never a new one: a daemon at work may already have put
+    the picture into quarantine again. So it is taken out of the way first, and looked at there.
+    """
+    if identity_at(folder, note) != identity:
+        return
+    aside = f".maskdrop-reason-{os.getpid()}.tmp"
+    with contextlib.suppress(FileNotFoundError):
+        rename_new(folder, note, folder, aside)
+        if identity_at(folder, aside) != identity:
+            with contextlib.suppress(FileExistsError):
+                rename_new(folder, aside, folder, note)
+        remove(folder, aside)
+
+
+def _look(room: Path, kind: Room, seen: Seen) -> Kept | None:
+    parent, name = split(seen.path)
+    try:
+        with open_folder(room, parent) as folder:
+            reason, note = _reason(folder, name + REASON_TAIL) if kind is Room.QUARANTINE else ({}, None)
+            # A rename changes the time of a file's last change of state, and hardly anything else does.
+            moved = os.stat(name, dir_fd=folder, follow_symlinks=False).st_ctime
+    except FileNotFoundError:
+        return None
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        moved = datetime.fromisoformat(reason["time"]).timestamp()
+    return Kept(seen.path, seen.identity, reason, moved, note)
+
+
+def _reason(folder: int, note: str) -> tuple[dict[str, Any], Identity | None]:
+    """A reason's content, empty where it is damaged, and which file it was read from."""
+    try:
+        with open(open_file(folder, note), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+            identity = Identity.of(os.fstat(file.fileno()))
+            content = json.loads(file.read(LONGEST_REASON))
+    except OSError:
+        return {}, None
+    except ValueError:
+        return {}, identity
+    return content if isinstance(content, dict) else {}, identity
+
+
+def _is_reason(room: Path, path: str) -> bool:
+    """Whether a file is a picture's reason, and no picture: those have a reason of their own."""
+    if not path.endswith(REASON_TAIL):
+        return False
+    parent, name = split(path)
+    with open_folder(room, parent) as folder:
+        return identity_at(folder, name + REASON_TAIL) is None
+
+
+def _is_wanted(kept: Kept, wanted: Wanted, now: float) -> bool:
+    age = now - kept.since
+    if wanted.older_s is not None and age < wanted.older_s:
+        return False
+    if wanted.newer_s is not None and age > wanted.newer_s:
+        return False
+    if not wanted.reasons:
+        return True
+    told = [str(kept.reason.get(key, "")).lower() for key in ("error", "stage", "message")]
+    return any(fnmatchcase(text, glob.lower()) for text in told if text for glob in wanted.reasons)
+
+
+def _fits_any(path: str, patterns: tuple[str, ...]) -> bool:
+    names = [path if "/" in pattern else PurePath(path).name for pattern in patterns]
+    return not patterns or any(map(fnmatchcase, names, patterns))
+
+
+def _original_path(kept: Kept) -> str:
+    """The path it had in the inbox, where its reason tells it exactly; else the one in its room.
+
+    Names that a room gives differ by a number alone.
+    """
+    told = kept.reason.get("picture")
+    if not isinstance(told, str) or not told or "\\" in told or printable(told) != told:
+        return kept.path
+    here, there = PurePath(kept.path), PurePath(told)
+    without = re.sub(r"~\d+$", "", here.stem) + here.suffix
+    return told if (here.parent, without) == (there.parent, there.name) else kept.path

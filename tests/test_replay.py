@@ -1,0 +1,193 @@
+"""`maskdrop replay`, with the real daemon at work and without one."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from drawing import face_bytes
+from maskdrop.replay import Room, Wanted, find, put_back
+from running import QUICK, Daemon, Rooms
+from waiting import wait_for
+
+Start = Callable[..., Daemon]
+
+COMMAND = [sys.executable, "-m", "maskdrop", "replay"]
+
+
+def replay(rooms: Rooms, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[bytes]":
+    command = [*COMMAND, "--inbox", str(rooms.inbox), *arguments]
+    done = subprocess.run(command, capture_output=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def quarantined(rooms: Rooms, path: str | bytes, content: bytes, **reason: object) -> Path:
+    """A picture in quarantine with its reason, as the daemon leaves it."""
+    picture = rooms.quarantine / os.fsdecode(path)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    picture.write_bytes(content)
+    whole = {
+        "picture": str(path),
+        "stage": "preprocess",
+        "error": "OSError",
+        "message": "it is truncated",
+        **reason,
+    }
+    Path(f"{picture}.reason.json").write_text(json.dumps(whole))
+    return picture
+
+
+def everything_in(folder: Path) -> set[str]:
+    """Hidden things too."""
+    return {os.fspath(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_was_quarantined_goes_through_once_the_limit_is_raised(start: Start, rooms: Rooms) -> None:
+    """A first daemon finds the pictures too large; a second one is at work while they are put back."""
+    contents = {"a.jpg": face_bytes(1), "sub/b.jpg": face_bytes(2), "b.jpg": face_bytes(3), "bad.jpg": b"bad"}
+    (rooms.quarantine / "a.jpg").write_bytes(b"an older one, whose reason somebody has removed")
+    first = start(settings=QUICK + "[decode]\nmax_pixels = 100\n").wait_ready()
+    for name, content in contents.items():
+        rooms.drop(name, content)
+    first.wait_count("quarantined", 4)
+    assert first.stop() == 0
+    assert "a~2.jpg" in rooms.pictures("quarantine")
+
+    second = start().wait_ready()
+    told = replay(rooms, "--reason", "toomany*")
+    assert sorted(told.stdout.decode().splitlines()) == [
+        "a~2.jpg as a.jpg (TooManyPixels)",
+        "b.jpg (TooManyPixels)",
+        "sub/b.jpg (TooManyPixels)",
+    ]
+    assert told.stderr == b"3 are back in the inbox\n"
+    second.wait_count("saved", 3)
+    assert rooms.pictures("archive") == ["a.jpg", "b.jpg", "sub/b.jpg"]
+    assert everything_in(rooms.quarantine) == {"a.jpg", "bad.jpg", "bad.jpg.reason.json"}
+
+    outcome = {name: (rooms.outbox / name).read_bytes() for name in rooms.pictures("outbox")}
+    replay(rooms, "--from", "archive", "sub/*")
+    second.wait_count("saved", 4)
+    replay(rooms, "--from", "archive", "--all")
+    second.wait_count("saved", 7)
+    assert {name: (rooms.outbox / name).read_bytes() for name in rooms.pictures("outbox")} == outcome
+
+    replay(rooms, "bad.jpg")  # as broken as it was
+    second.wait_count("quarantined", 1)
+    assert {"bad.jpg", "bad.jpg.reason.json"} < everything_in(rooms.quarantine)
+    assert second.stop() == 0
+    assert rooms.pictures("inbox") == []
+    for name in ("a.jpg", "b.jpg", "sub/b.jpg"):
+        assert (rooms.archive / name).read_bytes() == contents[name]
+
+
+def test_pictures_are_chosen_by_pattern_reason_and_age(rooms: Rooms) -> None:
+    quarantined(rooms, "new.jpg", b"1", time="2999-01-01T00:00:00+00:00")
+    quarantined(
+        rooms,
+        "x/old.jpg",
+        b"2",
+        time="2020-01-01T00:00:00+00:00",
+        error="TooManyBytes",
+        stage="save",
+        message="",
+    )
+    quarantined(rooms, "x/plain.reason.json", b"3", time="damaged")  # a picture of that name
+    (rooms.quarantine / "orphan.jpg.reason.json").write_text("{}")
+    (rooms.quarantine / "without.png").write_bytes(b"4")
+    everyone = {"new.jpg", "x/old.jpg", "x/plain.reason.json", "without.png"}
+
+    def chosen(*arguments: str) -> set[str]:
+        lines = replay(rooms, "--dry-run", *arguments).stdout.decode().splitlines()
+        return {line.partition(" (")[0] for line in lines}
+
+    assert chosen("--all") == everyone
+    assert chosen("*.jpg") == {"new.jpg", "x/old.jpg"}
+    assert chosen("x/*") == {"x/old.jpg", "x/plain.reason.json"}
+    assert chosen("new*", "with*") == {"new.jpg", "without.png"}
+    assert chosen("--reason", "*TRUNCATED*") == {"new.jpg", "x/plain.reason.json"}
+    assert chosen("--reason", "save", "--reason", "nothing") == {"x/old.jpg"}
+    assert chosen("--older-than", "52w") == {"x/old.jpg"}
+    assert chosen("--newer-than", "1h") == everyone - {"x/old.jpg"}
+    assert chosen("--newer-than", "1h", "--reason", "OSError", "n*") == {"new.jpg"}
+    assert chosen("--from", "archive", "--all") == set()
+    assert everything_in(rooms.inbox) == set()
+    for arguments in ([], ["--from", "archive", "--reason", "x"], ["--older-than", "soon"]):
+        assert b"maskdrop: " in replay(rooms, *arguments, code=78).stderr
+
+
+def test_nothing_in_the_inbox_is_replaced_and_odd_names_come_back_as_they_were(rooms: Rooms) -> None:
+    odd = b"sub/two\nlines-\xff.jpg"
+    quarantined(rooms, "a.jpg", b"mine")
+    quarantined(rooms, odd, b"odd")
+    (rooms.inbox / "a.jpg").write_bytes(b"another's")
+    told = replay(rooms, "--all")
+    assert b"a.jpg as a~2.jpg (OSError)" in told.stdout
+    assert rb"sub/two\nlines-\xff.jpg (OSError)" in told.stdout
+    assert everything_in(rooms.inbox) == {"a.jpg", "a~2.jpg", os.fsdecode(odd)}
+    assert (rooms.inbox / "a.jpg").read_bytes() == b"another's"
+    assert (rooms.inbox / "a~2.jpg").read_bytes() == b"mine"
+    assert everything_in(rooms.quarantine) == set()
+
+
+def test_a_reason_written_meanwhile_stays(rooms: Rooms) -> None:
+    """A picture that is quarantined again before its old reason was removed keeps its new one: the
+    daemon's moves are made here between the two looks at the folder."""
+    picture = quarantined(rooms, "a.jpg", b"1")
+    (kept,) = find(rooms.quarantine, Room.QUARANTINE, Wanted())
+    note = Path(f"{picture}.reason.json")
+    newer = note.with_name("newer")
+    newer.write_text("{}")
+    newer.replace(note)
+    put_back(rooms.quarantine, rooms.inbox, kept, 0o755)
+    assert everything_in(rooms.inbox) == {"a.jpg"}
+    assert everything_in(rooms.quarantine) == {"a.jpg.reason.json"}
+    assert put_back(rooms.quarantine, rooms.inbox, kept, 0o755) is None
+
+
+def test_killed_at_any_moment_it_loses_nothing(rooms: Rooms) -> None:
+    """Two hundred pictures, SIGKILL again and again at random moments, then a run to the end."""
+    chance = random.Random(7)
+    names = {f"{index % 7}/{index}.jpg" for index in range(200)}
+    for name in names:
+        quarantined(rooms, name, name.encode())
+    quarantined_once: set[str] = set()
+    kills = 0
+    while kills < 6:
+        command = [*COMMAND, "--inbox", str(rooms.inbox), "--all"]
+        before = len(everything_in(rooms.inbox))
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        goal = before + chance.randrange(1, 25)
+        wait_for(lambda: process.poll() is not None or len(everything_in(rooms.inbox)) >= goal, "moves")  # noqa: B023
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        inbox, quarantine = everything_in(rooms.inbox), everything_in(rooms.quarantine)
+        left = {name for name in quarantine if not name.endswith(".reason.json")}
+        assert inbox | left == names
+        assert not inbox & left
+        assert all(f"{name}.reason.json" in quarantine for name in left)
+        quarantined_once |= left
+    replay(rooms, "--all")
+    assert everything_in(rooms.inbox) == names
+    assert all((rooms.inbox / name).read_bytes() == name.encode() for name in names)
+    assert quarantined_once != names
+
+
+def test_an_inbox_on_another_disk_is_told_and_everything_stays(rooms: Rooms) -> None:
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(rooms.inbox)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        quarantined(rooms, "a.jpg", b"1")
+        told = replay(rooms, "--all", code=1).stderr.decode()
+        assert "a.jpg: Invalid cross-device link; it stays where it is" in told
+        assert everything_in(rooms.quarantine) == {"a.jpg", "a.jpg.reason.json"}
+    finally:
+        subprocess.run(["umount", "--lazy", str(rooms.inbox)], check=True)
