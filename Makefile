@@ -1,4 +1,4 @@
-.PHONY: demo test chaos fuzz lint install deb image clean
+.PHONY: demo test bench chaos fuzz lint install deb image clean
 
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
@@ -8,6 +8,10 @@ demo: $(VENV)/installed-demo
 
 test: $(VENV)/installed-dev lint
 	$(PYTHON) -m pytest
+
+# Everybody on the same pictures; BENCH="--pictures 40 --repeats 1 --only throughput" for a short look.
+bench: $(VENV)/installed-dev
+	$(PYTHON) bench/run.py $(BENCH)
 
 # Ten thousand pictures, two hundred kills; MASKDROP_CHAOS_PICTURES, MASKDROP_CHAOS_KILLS and MASKDROP_SEED.
 chaos: $(VENV)/installed-dev

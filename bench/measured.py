@@ -19,6 +19,9 @@ from maskdrop.health import HealthUnreadable, read_health
 
 PATIENCE_S = 300.0
 
+SAME_OUTPUTS: dict[str, Any] = {"outputs": ["model"], "quality": 75, "suffix": {"model": ""}}
+"""What has the daemon write what the article writes: 512 x 512, at Pillow's own JPEG quality."""
+
 
 def machine() -> str:
     """Machine and versions, on one line."""
@@ -66,10 +69,10 @@ class Daemon:
 
 
 @contextmanager
-def running(base: Path, settings: str = "") -> Iterator[Daemon]:
-    """A daemon with the embedded weights on ``base/inbox``, drained at the end."""
+def running(base: Path, settings: str = "", interval_s: float = 0.1) -> Iterator[Daemon]:
+    """A daemon with the embedded weights on ``base/inbox``, drained at the end; its log is ``base/log``."""
     config = base / "maskdrop.toml"
-    config.write_text(settings + "[health]\ninterval_s = 0.1\n")
+    config.write_text(f"{settings}\n[health]\ninterval_s = {interval_s}\n")
     folders = ["--inbox", str(base / "inbox"), "--outbox", str(base / "outbox")]
     command = [sys.executable, "-m", "maskdrop", "run", "--config", str(config), *folders]
     with (base / "log").open("wb") as log:

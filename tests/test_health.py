@@ -13,7 +13,7 @@ import pytest
 
 from broken_files import broken_files
 from drawing import face_bytes
-from maskdrop.health import Counts, Health, State, WorkerHealth, write_health
+from maskdrop.health import Counts, Health, Latest, StageHealth, State, WorkerHealth, write_health
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -33,7 +33,7 @@ def test_it_holds_what_is_promised(start: Start, rooms: Rooms) -> None:
     daemon.wait_count("saved", 20)
     health = daemon.wait_count("quarantined", 1)
     assert health["pid"] == daemon.process.pid
-    assert health["counts"] == {"accepted": 21, "saved": 20, "quarantined": 1, "retried": 0}
+    assert health["counts"] == {"accepted": 21, "saved": 20, "quarantined": 1, "retried": 0, "left": 0}
     assert health["in_flight"] == health["backlog"] == 0
     assert set(health["queues"]) == {"preprocess", "infer", "locate", "save", "quarantine", "free_slots"}
     workers = [(worker["stage"], worker["alive"], worker["restarts"]) for worker in health["workers"]]
@@ -120,16 +120,18 @@ def test_status_exits_0_only_where_all_is_well(rooms: Rooms, state: str, age: in
         started_at=updated,
         updated_at=updated,
         interval_s=1.0,
-        counts=Counts(accepted=3, saved=2, quarantined=1, retried=0),
+        counts=Counts(accepted=3, saved=2, quarantined=1, retried=0, left=0),
         in_flight=0,
         backlog=0,
         queues={"infer": 0},
+        stages={"infer": StageHealth(workers=1, ready=1, busy=0.5, waiting=0, ms={"p50": 1.0, "p99": None})},
         workers=[WorkerHealth("infer", 4712, alive=True, ready=True, restarts=0)],
         throughput_per_s=1.5,
         latency_ms={"p50": 30.0, "p99": None},
         device="cpu",
         precision="bf16",
         model="m",
+        latest=Latest([], []),
     )
     write_health(rooms.health, health)
     shown = status(rooms.health)

@@ -75,7 +75,8 @@ def test_workers_never_import_the_supervisor(stage: str) -> None:
         ("safetensors", {"maskdrop.model.weights"}),
         ("systemd", {"maskdrop.systemd"}),
         ("onnxruntime", {"maskdrop.model.onnx_network"}),
-        ("rich", {"maskdrop.status", "maskdrop.model_cli"}),
+        ("rich", {"maskdrop.status", "maskdrop.model_cli", "maskdrop.top", "maskdrop.frame"}),
+        ("prometheus_client", {"maskdrop.metrics"}),
         (
             "typer",
             {
@@ -111,6 +112,13 @@ def test_labelling_does_without_torchs_compiler_and_leaves_torchvision_as_it_was
         "import sys, maskdrop.infer; print(any(n.split('.')[0] in ('sympy', 'torchvision') "
         "or n == 'torch._dynamo' for n in sys.modules))"
     )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"
+
+
+@pytest.mark.parametrize("module", ["daemon", "infer", "preprocess", "save", "status", "top"])
+def test_only_a_daemon_with_metrics_loads_their_library(module: str) -> None:
+    program = f"import sys, maskdrop.{module}; print('prometheus_client' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"
 

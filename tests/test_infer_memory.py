@@ -18,7 +18,7 @@ from maskdrop.ticket import Infer, Started
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link
 
-COUNT = 8
+COUNT = 24
 
 
 def run_batch(weights: Path, device: str, mib: int) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def check_halved(told: dict[str, Any]) -> None:
 
 
 def test_where_memory_ends_a_batch_is_done_in_halves(tiny_weights: Path) -> None:
-    check_halved(run_batch(tiny_weights, "cpu", mib=150))
+    check_halved(run_batch(tiny_weights, "cpu", mib=120))
 
 
 def test_where_one_picture_is_too_much_it_is_the_only_one_at_work(tiny_weights: Path) -> None:

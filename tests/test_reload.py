@@ -3,6 +3,8 @@
 import fcntl
 import re
 import signal
+import socket
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -184,3 +186,23 @@ def test_all_that_a_stage_reads_of_the_settings_counts_for_its_replacement(stage
             "max_batch",
             "max_wait_ms",
         }
+
+
+def test_the_metrics_follow_to_another_port(start: Start, rooms: Rooms) -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for probe in (first, second):
+            probe.bind(("127.0.0.1", 0))
+        ports = [probe.getsockname()[1] for probe in (first, second)]
+    daemon = start(settings=f"{QUICK}[metrics]\nport = {ports[0]}\n").wait_ready()
+    reload(daemon, f"{QUICK}[metrics]\nport = {ports[1]}\n")
+    wait_taken_up(daemon)
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports[1]}/metrics") as page:
+        assert b"maskdrop_pictures_saved_total" in page.read()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", ports[0]))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", ports[0]))
+        taken.listen()
+        reload(daemon, f"{QUICK}[metrics]\nport = {ports[0]}\n")
+        daemon.wait_log("the new configuration is not taken: metrics.port")
+    assert daemon.stop() == 0

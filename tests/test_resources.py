@@ -24,7 +24,9 @@ def resident_bytes(processes: list[psutil.Process]) -> int:
 
 
 def test_an_idle_daemon_uses_next_to_no_processor_time(start: Start, rooms: Rooms) -> None:
-    daemon = start(settings=DEFAULTS).wait_ready()
+    """With metrics, which come on top of the health file."""
+    metrics = f"[metrics]\nfile = '{rooms.base}/maskdrop.prom'\n"
+    daemon = start(settings=DEFAULTS + metrics).wait_ready()
     rooms.drop("a.jpg", face_bytes(1))
     daemon.wait_count("saved", 1)
     processes = daemon.processes()

@@ -74,12 +74,13 @@ def test_the_model_size_mask_is_the_articles_pixel_for_pixel(
             assert np.array_equal(np.asarray(image), expected)
 
 
-def test_every_output_in_every_format(start: Start, rooms: Rooms) -> None:
+@pytest.mark.parametrize(("width", "height"), [(300, 420), (512, 512)])
+def test_every_output_in_every_format(start: Start, rooms: Rooms, width: int, height: int) -> None:
     settings = QUICK + (
         "[save]\noutputs = ['face', 'model', 'cutout', 'labels', 'overlay']\nformat = 'png'\n"
         "keep = ['background', 'hair', 'hat', 'cloth', 'neck']\nsuffix = { face = '.done' }\n"
     )
-    original = draw_face(5, 300, 420)
+    original = draw_face(5, width, height)
     daemon = start(settings=settings).wait_ready()
     rooms.drop("p.png", encode(original, "PNG"))
     daemon.wait_count("saved", 1)
@@ -90,7 +91,7 @@ def test_every_output_in_every_format(start: Start, rooms: Rooms) -> None:
     labels = np.asarray(images["p.labels.png"])
     assert images["p.labels.png"].mode == "P"
     assert (images["p.labels.png"].getpalette() or [])[:57] == [c for colour in PALETTE for c in colour]
-    assert labels.shape == (420, 300)
+    assert labels.shape == (height, width)
     assert len(np.unique(labels)) > 1
     keep = np.isin(labels, [0, 17, 18, 16, 14])
     assert 0 < keep.mean() < 1

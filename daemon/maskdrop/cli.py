@@ -70,9 +70,31 @@ def run(
 def status(
     health: Annotated[Path, typer.Option(help="Health file of the daemon.")],
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    alive: Annotated[
+        bool,
+        typer.Option("--alive", help="Exit 0 while it is there and not stuck, be it starting or degraded."),
+    ] = False,
+    as_nagios: Annotated[
+        bool,
+        typer.Option(
+            "--nagios", help="One line with performance data; exits 0, 1 warning, 2 critical, 3 unknown."
+        ),
+    ] = False,
+    backlog_warning: Annotated[
+        int | None, typer.Option(help="With --nagios: so large a backlog is a warning.")
+    ] = None,
+    backlog_critical: Annotated[
+        int | None, typer.Option(help="With --nagios: so large a backlog is critical.")
+    ] = None,
 ) -> None:
     """Show a daemon's health. Exits 0 only where it is running or draining and the file is fresh."""
-    from maskdrop.status import is_well, show
+    if as_nagios:
+        from maskdrop.nagios import Limits, check
+
+        level, line = check(health, Limits(backlog_warning, backlog_critical))
+        sys.stdout.write(line + "\n")
+        raise typer.Exit(level)
+    from maskdrop.status import is_alive, is_well, show
 
     try:
         content = read_health(health)
@@ -82,7 +104,29 @@ def status(
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
     else:
         show(content)
-    raise typer.Exit(0 if is_well(content) else 1)
+    raise typer.Exit(0 if (is_alive if alive else is_well)(content) else 1)
+
+
+@app.command()
+def top(
+    health: Annotated[Path, typer.Option(help="Health file of the daemon.")],
+    once: Annotated[bool, typer.Option("--once", help="Print what is now, and end.")] = False,
+    svg: Annotated[
+        Path | None, typer.Option(help="Write what is now as SVG into this file, and end.")
+    ] = None,
+) -> None:
+    """Watch a daemon live: state, rate, backlog, stages, workers, the latest pictures. q or Ctrl-C ends it.
+
+    It reads the health file and nothing else, so it may run on any machine and as any user that can read it.
+    """
+    from maskdrop.top import print_once, watch, write_svg
+
+    if svg is not None:
+        try:
+            raise typer.Exit(0 if write_svg(health, svg) else EX_FAILED)
+        except OSError as error:
+            end_with(f"{svg}: {error.strerror}; name a file in a folder you may write", EX_FAILED)
+    raise typer.Exit(0 if (print_once(health) if once else watch(health)) else EX_FAILED)
 
 
 @app.command()

@@ -50,7 +50,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGB")
     picture = _to_srgb(image, profile) if isinstance(profile, bytes) else None
     if picture is None:
-        picture = image.convert("RGB")
+        picture = image if image.mode == "RGB" else image.convert("RGB")  # convert would copy it
     if alpha is None:
         return picture
     black = Image.new("RGB", picture.size)

@@ -188,6 +188,17 @@ class HealthSettings(Section):
     interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
 
 
+class MetricsSettings(Section):
+    """Metrics for Prometheus; none unless a file or a port is given."""
+
+    file: Folder | None = None
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.file is not None or self.port is not None
+
+
 class LogSettings(Section):
     """What is logged, how and where; ``auto`` is the journal's own form under systemd, else text."""
 
@@ -208,6 +219,7 @@ class Settings(Section):
     face: FaceSettings = FaceSettings()
     drain: DrainSettings = DrainSettings()
     health: HealthSettings = HealthSettings()
+    metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

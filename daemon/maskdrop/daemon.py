@@ -29,15 +29,17 @@ def run_daemon(settings: Settings, read_again: Callable[[], Settings]) -> int:
         InboxHeld: another daemon has the inbox.
     """
     premises = take_premises(settings)
-    inbox = printable(premises.folders.inbox)
-    logger.info("maskdrop %s starts, inbox %s, pid %d", __version__, inbox, os.getpid())
     try:
         supervisor = Supervisor(premises, read_again, ServiceManager())
-    except BindingMissing as error:
-        logger.error("%s", error)
+    except BaseException as error:
         premises.leave()
+        if not isinstance(error, BindingMissing):
+            raise
+        logger.error("%s", error)
         return EX_CONFIG
     try:
+        inbox = printable(premises.folders.inbox)
+        logger.info("maskdrop %s starts, inbox %s, pid %d", __version__, inbox, os.getpid())
         return supervisor.run()
     finally:
         supervisor.leave()

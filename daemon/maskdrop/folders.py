@@ -34,7 +34,9 @@ def prepare_folders(settings: Settings) -> Folders:
         _make(f"folders.{key}", folder)
     resolved = {key: folder.resolve() for key, folder in named.items()}
     _check_nesting(resolved)
-    _check_health_file(settings.health_file, resolved)
+    _check_own_file("health.file", settings.health_file, resolved)
+    if settings.metrics.file is not None:
+        _check_metrics_file(settings.metrics.file, settings.health_file, resolved)
     for key, folder in resolved.items():
         _check_writable(f"folders.{key}", folder)
     for key in ("quarantine", "archive"):
@@ -74,14 +76,21 @@ def _check_nesting(folders: dict[str, Path]) -> None:
             )
 
 
-def _check_health_file(file: Path, folders: dict[str, Path]) -> None:
+def _check_metrics_file(file: Path, health_file: Path, folders: dict[str, Path]) -> None:
+    if file == health_file:
+        raise fault("metrics.file", file, "is the health file too", "give each a name of its own")
+    _check_own_file("metrics.file", file, folders)
+
+
+def _check_own_file(key: str, file: Path, folders: dict[str, Path]) -> None:
+    """A file that the daemon replaces again and again must not lie where pictures come from."""
     parent = file.parent.resolve()
     if parent.is_relative_to(folders["inbox"]):
-        raise fault("health.file", file, "lies inside the inbox", "choose a place outside the inbox")
+        raise fault(key, file, "lies inside the inbox", "choose a place outside the inbox")
     if file.is_dir():
-        raise fault("health.file", file, "is a folder", "name a file")
-    _make("health.file", parent)
-    _check_writable("health.file", parent)
+        raise fault(key, file, "is a folder", "name a file")
+    _make(key, parent)
+    _check_writable(key, parent)
 
 
 def _check_writable(key: str, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The health file: written by the daemon, read by ``maskdrop status`` and by programs."""
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -33,6 +34,54 @@ class Counts:
     saved: int
     quarantined: int
     retried: int
+    left: int
+
+
+@dataclass(frozen=True)
+class StageHealth:
+    """The workers of one stage together.
+
+    Attributes:
+        workers, ready: how many there are to be, and how many can be given pictures.
+        busy: 0 to 1, the share of the last seconds that they were at a picture.
+        waiting: pictures in the stage's queues.
+        ms: ``p50`` and ``p99`` of the milliseconds that the last thousand pictures took here.
+    """
+
+    workers: int
+    ready: int
+    busy: float
+    waiting: int
+    ms: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class SavedPicture:
+    """A picture whose results are on disk: its name, when, and the milliseconds of each stage."""
+
+    picture: str
+    at: str
+    ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class QuarantinedPicture:
+    """A picture that went to quarantine, when, why, and the milliseconds of each stage it got through."""
+
+    picture: str
+    at: str
+    stage: str
+    error: str
+    message: str
+    ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The latest pictures of each kind, the newest first."""
+
+    saved: list[SavedPicture]
+    quarantined: list[QuarantinedPicture]
 
 
 @dataclass(frozen=True)
@@ -62,12 +111,14 @@ class Health:
     in_flight: int
     backlog: int
     queues: dict[str, int]
+    stages: dict[str, StageHealth]
     workers: list[WorkerHealth]
     throughput_per_s: float
     latency_ms: dict[str, float | None]
     device: str
     precision: str
     model: str
+    latest: Latest
 
 
 def timestamp() -> str:
@@ -81,12 +132,22 @@ def write_health(path: Path, health: Health) -> None:
     Raises:
         OSError: it can't be written; the old one stays.
     """
+    replace_file(path, json.dumps(asdict(health), indent=2).encode() + b"\n")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file that is read at any time: it is seen as it was or as it is, never in part.
+
+    Raises:
+        OSError: it can't be written; the old one stays.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(json.dumps(asdict(health), indent=2) + "\n", encoding="utf-8")
+        temporary.write_bytes(content)
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 

@@ -191,4 +191,6 @@ def refuse_want_of_memory(error: Exception) -> None:
 
 def at_model_size(picture: Image.Image, side: int) -> Image.Image:
     """The picture as the network reads it, ``side`` x ``side``, bilinear."""
+    if picture.size == (side, side):
+        return picture  # resize would copy it
     return picture.resize((side, side), Image.Resampling.BILINEAR)

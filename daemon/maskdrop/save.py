@@ -116,15 +116,13 @@ class Saver:
         return self._outbox.publish(ticket, task.facts.sha256, self._render(task))
 
     def _render(self, task: Save) -> list[Result]:
-        """Every configured result. The picture's own pixels are decoded again from the inbox:
-        carrying them here would take slots as large as the largest picture.
-        """
-        model_picture = self._slots.pictures[task.slot]
-        model_labels = self._labels(task, self._slots.side, self._slots.side)
-        own = self._own_size(task) if set(self._settings.save.outputs) != {"model"} else None
+        """Every configured result."""
+        outputs, side = self._settings.save.outputs, self._slots.side
+        at_model_size = self._slots.pictures[task.slot], self._labels(task, side, side)
+        own = at_model_size if set(outputs) == {"model"} else self._own_size(task)
         results = []
-        for output in self._settings.save.outputs:
-            picture, labels = (model_picture, model_labels) if output == "model" or own is None else own
+        for output in outputs:
+            picture, labels = at_model_size if output == "model" else own
             image = compose(output, picture, labels, self._settings)
             results.append(
                 Result(tail_of(output, self._settings.save), self._encode(output, image, task.facts))
@@ -132,6 +130,12 @@ class Saver:
         return results
 
     def _own_size(self, task: Save) -> tuple[Pixels, Pixels]:
+        """Pixels and labels at the picture's own size. Where that is not the slot's, the picture is
+        decoded again: carrying its pixels here would take slots as large as the largest picture.
+        """
+        side = self._slots.side
+        if (task.facts.width, task.facts.height) == (side, side):
+            return self._slots.pictures[task.slot], self._labels(task, side, side)
         content = read_original(self._folders.inbox, task.ticket, self._settings.decode.max_bytes)
         picture = np.asarray(decode(content, self._settings.decode))
         return picture, self._labels(task, picture.shape[1], picture.shape[0])

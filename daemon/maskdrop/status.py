@@ -5,12 +5,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from maskdrop.health import WELL, age_seconds, is_fresh
+from maskdrop.health import WELL, State, age_seconds, is_fresh
 
 
 def is_well(health: dict[str, Any]) -> bool:
     """Running or draining, and told so just now."""
     return health["state"] in WELL and is_fresh(health)
+
+
+def is_alive(health: dict[str, Any]) -> bool:
+    """Whatever its state, it is there and not stuck: what a restart could not mend counts as alive."""
+    return health["state"] != State.STOPPED and is_fresh(health)
 
 
 def show(health: dict[str, Any]) -> None:
@@ -37,4 +42,4 @@ def show(health: dict[str, Any]) -> None:
     for worker in health["workers"]:
         life = ("ready" if worker["ready"] else "starting") if worker["alive"] else "DEAD"
         table.add_row(worker["stage"], f"pid {worker['pid']}, {life}, {worker['restarts']} restarts")
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False).print(table)  # reasons and names may have brackets in them

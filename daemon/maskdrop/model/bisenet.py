@@ -31,7 +31,7 @@ class ConvBNReLU(nn.Module):
         self.bn = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.relu(self.bn(self.conv(x)))
+        return functional.relu(self.bn(self.conv(x)), inplace=True)
 
 
 class Trunk(ResNet):

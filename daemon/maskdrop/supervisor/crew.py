@@ -1,5 +1,6 @@
 """All workers: started, watched, started again. One place for each, whoever fills it now."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from maskdrop.health import WorkerHealth
@@ -55,6 +56,7 @@ class Crew:
         retired: workers that were told to stop because others take their places.
         model: what the latest inference worker runs.
         was_complete: whether all workers were ready at some time.
+        restarts: workers started in place of dead ones, by stage.
     """
 
     def __init__(self, premises: Premises) -> None:
@@ -62,6 +64,7 @@ class Crew:
         self.retired: list[Child] = []
         self.model = Model()
         self.was_complete = False
+        self.restarts: Counter[Stage] = Counter()
 
     def move_to(self, premises: Premises, now: float) -> int:
         """Keep the workers that the premises leave as they are; retire the others, which must hold nothing.
@@ -121,6 +124,7 @@ class Crew:
         for place in self.places:
             if place.child is None and now >= place.start_at:
                 place.child = Child(place.workplace, now)
+                self.restarts[place.workplace.stage] += place.last_death is not None
                 place.last_pid = place.child.pid
                 started.append(place.child)
         return started

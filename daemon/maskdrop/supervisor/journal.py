@@ -4,12 +4,16 @@ import logging
 from typing import Any
 
 from maskdrop.events import Event
+from maskdrop.health import QuarantinedPicture, SavedPicture, timestamp
 from maskdrop.log import relay, tell
 from maskdrop.names import printable
 from maskdrop.supervisor.child import Death
 from maskdrop.supervisor.pipeline import Flight
 from maskdrop.supervisor.record import Record
-from maskdrop.ticket import Absence, Left, Quarantined, Saved
+from maskdrop.ticket import Absence, Left, Quarantined, Saved, Stage
+
+LONGEST_SHOWN = 160
+"""Characters of a name or message in the health file, so that it stays small whatever is dropped."""
 
 
 class Journal:
@@ -24,8 +28,8 @@ class Journal:
     def saved(self, flight: Flight, report: Saved, now: float) -> None:
         total = (now - flight.accepted_at) * 1000
         times = {**flight.milliseconds, "save": report.milliseconds, "total": total}
-        self.record.note_saved(now, total)
         name = printable(flight.ticket.path)
+        self.record.note_saved(now, times, SavedPicture(shortened(name), timestamp(), _rounded(times)))
         results = [printable(result) for result in report.names]
         shown = ", ".join(f"{stage} {spent:.0f}" for stage, spent in times.items())
         target = ", ".join(results) or "the outbox, before its worker died"
@@ -41,11 +45,14 @@ class Journal:
         )
 
     def quarantined(self, flight: Flight, report: Quarantined, now: float) -> None:
-        times = {**flight.milliseconds, "total": (now - flight.accepted_at) * 1000}
-        self.record.quarantined += 1
         name, fault = printable(flight.ticket.path), flight.fault
         assert fault is not None
-        shown = ", ".join(f"{stage} {spent:.0f}" for stage, spent in times.items())
+        spent = {**flight.milliseconds, "total": (now - flight.accepted_at) * 1000}
+        told, times = (fault.error, fault.message), _rounded(spent)
+        error, message = (shortened(printable(text), keep_end=False) for text in told)
+        latest = QuarantinedPicture(shortened(name), timestamp(), fault.stage.value, error, message, times)
+        self.record.note_quarantined(fault.stage, flight.milliseconds, latest)
+        shown = ", ".join(f"{stage} {milliseconds:.0f}" for stage, milliseconds in spent.items())
         tell(
             logging.WARNING,
             Event.QUARANTINED,
@@ -55,18 +62,20 @@ class Journal:
             result="quarantined",
             stage=fault.stage.value,
             error=fault.error,
-            ms=_rounded(times),
+            ms=times,
         )
 
     def left(self, flight: Flight, report: Left) -> None:
+        self.record.left_as[report.absence] += 1
         name = printable(flight.ticket.path)
         level = logging.WARNING if report.absence is Absence.UNREADABLE else logging.INFO
         again = "; tried again at the next rescan" if report.absence is Absence.UNREADABLE else ""
         message = f"left {name}: {report.message}{again}"
         tell(level, Event.LEFT, message, picture=name, result="left", absence=report.absence.value)
 
-    def died(self, worker: str, pid: int, death: Death, held: list[Flight]) -> None:
+    def died(self, stage: Stage, worker: str, pid: int, death: Death, held: list[Flight]) -> None:
         self.record.retried += len(held)
+        self.record.deaths[stage, death.ending] += 1
         pictures = ", ".join(printable(flight.ticket.path) for flight in held) or "nothing"
         message = f"worker {worker} (pid {pid}) {death}; it held {pictures}"
         facts = {"worker": worker, "pid": pid, "cause": death.cause, "retried": len(held)}
@@ -76,6 +85,13 @@ class Journal:
         """Log what a worker wrote."""
         for line in lines:
             relay(worker, line)
+
+
+def shortened(text: str, keep_end: bool = True) -> str:
+    """A text for the health file, cut to `LONGEST_SHOWN` characters; of a path its end tells most."""
+    if len(text) <= LONGEST_SHOWN:
+        return text
+    return "…" + text[1 - LONGEST_SHOWN :] if keep_end else text[: LONGEST_SHOWN - 1] + "…"
 
 
 def _rounded(times: Any) -> dict[str, float]:

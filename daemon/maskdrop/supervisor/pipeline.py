@@ -180,6 +180,10 @@ class Pipeline:
     def held_by(self, worker: str) -> list[Flight]:
         return [self._flights[number] for number in sorted(self._held[worker])]
 
+    def is_at_work(self, worker: str) -> bool:
+        """Whether the worker is at a picture, and not just has some queued."""
+        return any(self._flights[number].working for number in self._held[worker])
+
     def lost(self, worker: str, error: str, cause: str, max_attempts: int) -> list[Flight]:
         """A worker died: what it held goes round again, at the step it was in.
 

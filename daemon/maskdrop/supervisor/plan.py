@@ -10,7 +10,8 @@ from maskdrop.config import Settings
 from maskdrop.config_file import fault
 
 CPU_BATCH = 4
-"""Pictures a batch on a CPU: more gain nothing there and make each wait for the others."""
+"""Pictures a batch on a CPU, or one for each thread where there are more: others gain nothing there,
+and make each wait for the others."""
 
 GPU_BATCH = 32
 """Pictures a batch on a GPU: about where throughput stops growing."""
@@ -50,7 +51,8 @@ def make_plan(settings: Settings) -> Plan:
     preprocess = share if wanted.preprocess == "auto" else wanted.preprocess
     save = share if wanted.save == "auto" else wanted.save
     threads = (1 if on_gpu else cores) if wanted.inference_threads == "auto" else wanted.inference_threads
-    batch = (GPU_BATCH if on_gpu else CPU_BATCH) if wanted.max_batch == "auto" else wanted.max_batch
+    most = GPU_BATCH if on_gpu else max(CPU_BATCH, threads)
+    batch = most if wanted.max_batch == "auto" else wanted.max_batch
     enough = 2 * batch * len(devices) + 2 * (preprocess + save)
     slots = enough if wanted.slots == "auto" else wanted.slots
     return Plan(preprocess, save, devices, threads, batch, slots)

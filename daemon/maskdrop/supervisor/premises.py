@@ -56,6 +56,7 @@ def take_premises(settings: Settings, before: Premises | None = None) -> Premise
         else:
             lock = take_lock(folders.inbox)
             undo.callback(lock.release)
+        _check_metrics_port(settings, before)
         slots = _slots(plan, settings, before)
         if before is None or slots is not before.slots:
             undo.callback(slots.close)
@@ -102,6 +103,14 @@ def take_lock(inbox: Path) -> InboxLock:
             f"no lock file can be made there ({error.strerror})",
             "let maskdrop write there",
         ) from error
+
+
+def _check_metrics_port(settings: Settings, before: Premises | None) -> None:
+    port = settings.metrics.port
+    if port is not None and (before is None or before.as_read.metrics.port != port):
+        from maskdrop.metrics import check_port  # here, because most daemons never need the library
+
+        check_port(port)
 
 
 def _slots(plan: Plan, settings: Settings, before: Premises | None) -> Slots:

@@ -1,40 +1,87 @@
-"""When the health file is written, and what never changes in it."""
+"""When the health file and the metrics are written, and what never changes in them."""
 
 import contextlib
 import logging
 import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
 
 from maskdrop import __version__
 from maskdrop.config import Settings
-from maskdrop.health import Counts, Health, State, timestamp, write_health
+from maskdrop.health import Counts, Health, StageHealth, State, timestamp, write_health
 from maskdrop.inbox.intake import Intake
+from maskdrop.names import printable
+from maskdrop.supervisor.busy import BusyTime
+from maskdrop.supervisor.child import Ending
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.pipeline import Pipeline, Step
 from maskdrop.supervisor.record import Record
+from maskdrop.ticket import Absence, Stage
+from maskdrop.totals import Totals
 
 logger = logging.getLogger("maskdrop")
 
 
+class Publisher(Protocol):
+    """What takes the metrics; see metrics.py."""
+
+    def publish(self, health: Health, totals: Totals) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Pulse:
-    """Writes the health file every interval and at each change of state."""
+    """Writes the health file, and the metrics where there are to be some, every interval and at each
+    change of state."""
 
     def __init__(self, settings: Settings) -> None:
+        """Listen, where metrics have a port.
+
+        Raises:
+            ConfigurationError: the port can't be had.
+        """
         self._path, self._interval = settings.health_file, settings.health.interval_s
         self._started_at = timestamp()
         self._last: tuple[State, str] | None = None
-        self._failing = False
+        self._failing: set[Path] = set()
+        self._busy = BusyTime()
+        self._settings = settings
+        self._metrics: Publisher | None = None
+        self._start_metrics()
         self.next_at = 0.0
 
     def follow(self, settings: Settings) -> None:
-        """Go by new settings; a file of another name is made, and the old one taken away."""
+        """Go by new settings; a file of another name is made, and the old one taken away.
+
+        Raises:
+            ConfigurationError: the metrics' port can't be had.
+        """
         if settings.health_file != self._path:
             with contextlib.suppress(OSError):
                 self._path.unlink()
         self._path, self._interval = settings.health_file, settings.health.interval_s
         self.next_at = 0.0
+        before, self._settings = self._settings, settings
+        if settings.metrics != before.metrics or settings.folders.inbox != before.folders.inbox:
+            if self._metrics is not None:
+                self._metrics.close()
+            self._start_metrics()
+
+    def _start_metrics(self) -> None:
+        self._metrics = None
+        if self._settings.metrics.is_wanted:
+            from maskdrop.metrics import Metrics  # here, because most daemons never need the library
+
+            self._metrics = Metrics(self._settings)
+
+    def note_work(self, now: float, pipeline: Pipeline, crew: Crew) -> None:
+        """Called after each round of the supervisor's loop; see `BusyTime`."""
+        self._busy.note(now, Counter(c.stage for c in crew.children if pipeline.is_at_work(c.name)))
 
     def is_due(self, now: float, state: State, reason: str) -> bool:
-        """Whether it must be written now; if so, the next time is one interval on."""
+        """Whether they must be written now; if so, the next time is one interval on."""
         if now < self.next_at and self._last == (state, reason):
             return False
         self.next_at = now + self._interval
@@ -53,6 +100,7 @@ class Pulse:
     ) -> Health:
         """The daemon's health at this moment."""
         queues = {step.value: pipeline.waiting(step) for step in Step}
+        counts = Counts(record.accepted, record.saved, record.quarantined, record.retried, record.left)
         return Health(
             state=state,
             reason=reason,
@@ -61,29 +109,64 @@ class Pulse:
             started_at=self._started_at,
             updated_at=timestamp(),
             interval_s=self._interval,
-            counts=Counts(record.accepted, record.saved, record.quarantined, record.retried),
+            counts=counts,
             in_flight=len(pipeline),
             backlog=intake.backlog,
             queues={**queues, "free_slots": pipeline.free_slots},
+            stages=self._stages(now, record, pipeline, crew),
             workers=crew.health(),
             throughput_per_s=round(record.throughput(now), 2),
-            latency_ms={"p50": _rounded(record.percentile(50)), "p99": _rounded(record.percentile(99))},
+            latency_ms=record.percentiles_of("total"),
             device=crew.model.device,
             precision=crew.model.precision,
             model=crew.model.name,
+            latest=record.latest(),
         )
 
-    def write(self, health: Health) -> None:
-        """Replace the file. A failure is logged once: the daemon's work matters more."""
+    def totals(self, record: Record, crew: Crew) -> Totals:
+        """What happened since start."""
+        return Totals(
+            quarantined={stage.value: record.quarantined_at[stage] for stage in Stage},
+            left={absence.value: record.left_as[absence] for absence in Absence},
+            deaths={
+                (stage.value, ending.name.lower()): record.deaths[stage, ending]
+                for stage in Stage
+                for ending in Ending
+            },
+            restarts={stage.value: crew.restarts[stage] for stage in Stage},
+            busy_s={stage.value: seconds for stage, seconds in self._busy.seconds.items()},
+            durations={stage: durations.histogram.copy() for stage, durations in record.durations.items()},
+        )
+
+    def write(self, health: Health, totals: Totals) -> None:
+        """Replace the files. A failure is logged once: the daemon's work matters more."""
+        self._attempt(lambda: write_health(self._path, health), "health", self._path)
+        if (metrics := self._metrics) is not None:
+            self._attempt(
+                lambda: metrics.publish(health, totals), "metrics", self._settings.metrics.file or Path()
+            )
+
+    def _attempt(self, write: Callable[[], None], kind: str, path: Path) -> None:
         try:
-            write_health(self._path, health)
+            write()
         except OSError as error:
-            if not self._failing:
-                logger.error("the health file %s can't be written: %s", self._path, error.strerror)
-            self._failing = True
+            if path not in self._failing:
+                logger.error("the %s file %s can't be written: %s", kind, printable(path), error.strerror)
+            self._failing.add(path)
         else:
-            self._failing = False
+            self._failing.discard(path)
 
-
-def _rounded(milliseconds: float | None) -> float | None:
-    return None if milliseconds is None else round(milliseconds, 1)
+    def _stages(self, now: float, record: Record, pipeline: Pipeline, crew: Crew) -> dict[str, StageHealth]:
+        workers = Counter(place.workplace.stage for place in crew.places)
+        ready = Counter(place.workplace.stage for place in crew.places if place.is_ready)
+        shares = self._busy.shares(now, workers)
+        return {
+            stage.value: StageHealth(
+                workers=workers[stage],
+                ready=ready[stage],
+                busy=round(shares.get(stage, 0.0), 3),
+                waiting=sum(pipeline.waiting(step) for step in Step if step.stage is stage),
+                ms=record.percentiles_of(stage.value),
+            )
+            for stage in Stage
+        }

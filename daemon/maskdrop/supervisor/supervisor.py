@@ -22,6 +22,7 @@ from collections.abc import Callable
 from functools import partial
 
 from maskdrop.config import Settings
+from maskdrop.config_file import ConfigurationError
 from maskdrop.events import Event
 from maskdrop.exit_codes import EX_CUT_SHORT, EX_OK
 from maskdrop.health import State
@@ -144,6 +145,7 @@ class Supervisor:
     def _beat(self, now: float) -> None:
         """Write the health file if it is due or the state changed; tell the service manager."""
         state, reason = self._state()
+        self._pulse.note_work(now, self._pipeline, self._crew)
         if self._pulse.is_due(now, state, reason):
             self._write_health(state, reason)
             if self._course.drain_deadline is not None:
@@ -154,9 +156,9 @@ class Supervisor:
             self._service.feed(self._vigil.silent(busy, now), now)
 
     def _write_health(self, state: State, reason: str) -> None:
-        parts = (self._journal.record, self._pipeline, self._intake, self._crew)
-        health = self._pulse.snapshot(state, reason, time.monotonic(), *parts)
-        self._pulse.write(health)
+        now, record = time.monotonic(), self._journal.record
+        health = self._pulse.snapshot(state, reason, now, record, self._pipeline, self._intake, self._crew)
+        self._pulse.write(health, self._pulse.totals(record, self._crew))
         self._service.tell(health, self._renewal.under_way)
 
     # Signals and the end.
@@ -214,7 +216,10 @@ class Supervisor:
         premises = self._renewal.take_up()
         self._intake.stop()
         self._move_in(premises)
-        self._pulse.follow(premises.settings)
+        try:
+            self._pulse.follow(premises.settings)
+        except ConfigurationError as error:  # the port was free when the configuration was checked
+            logger.error("no metrics: %s", error)
         count = self._crew.move_to(premises, now)
         self._intake.start()
         self._write_health(*self._state())
@@ -278,7 +283,7 @@ class Supervisor:
             return
         most = self._renewal.premises.settings.workers.max_attempts
         held = self._pipeline.lost(child.name, death.ending.value, death.cause, most)
-        self._journal.died(child.name, pid, death, held)
+        self._journal.died(child.stage, child.name, pid, death, held)
 
     # Moving tickets along.
 

@@ -1,0 +1,126 @@
+"""What is run against what: each contestant a process of its own, on the same pictures and cores."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+HERE = Path(__file__).parent
+
+Figures = dict[str, Any]
+
+ALIKE = 32
+"""Results of two contestants differ at a pixel where a channel differs by more: JPEG alone makes less."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A program of this folder; PICTURES and RESULTS in its arguments are replaced by folders."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+PLAIN = Contestant("plain loop", ("plain.py", "PICTURES", "RESULTS"))
+ARTICLE = Contestant("article", ("article.py", "PICTURES", "RESULTS"))
+ARTICLE_ONE = Contestant("article, 1 thread each", ("article.py", "PICTURES", "RESULTS", "--threads", "1"))
+MASKDROP = Contestant("maskdrop", ("maskdrop_daemon.py", "PICTURES", "RESULTS"))
+DEFAULTS = Contestant(
+    "maskdrop, own outputs", ("maskdrop_daemon.py", "PICTURES", "RESULTS", "--default-outputs")
+)
+LIMITS = Contestant("limits", ("limits.py", "PICTURES"))
+
+ALL = (PLAIN, ARTICLE, ARTICLE_ONE, MASKDROP, DEFAULTS, LIMITS)
+
+
+def configured(**changes: object) -> Contestant:
+    """maskdrop with other settings: ``workers__save=2`` is ``workers.save``."""
+    options = [f"{name.replace('__', '.')}={value}" for name, value in changes.items()]
+    arguments = [word for option in options for word in ("--set", option)]
+    return Contestant(", ".join(options), (*MASKDROP.arguments, *arguments))
+
+
+def run(contestant: Contestant, pictures: Path, results: Path) -> Figures:
+    """One run's figures.
+
+    Raises:
+        SystemExit: it failed; what it said stands on standard error.
+    """
+    folders = {"PICTURES": str(pictures), "RESULTS": str(results)}
+    program, *words = (folders.get(word, word) for word in contestant.arguments)
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, str(HERE / program), *words], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    if done.returncode:
+        sys.exit(f"{contestant.name} failed on {pictures}")
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    if "pictures" in figures:
+        figures["per_second"] = figures["pictures"] / figures["seconds"]
+    return figures
+
+
+def interleaved(
+    contestants: Iterable[Contestant], pictures: Path, results: Path, repeats: int
+) -> dict[str, list[Figures]]:
+    """Every contestant in turn, so many times; so whatever the machine does beside, it does to all."""
+    found: dict[str, list[Figures]] = {}
+    for turn in range(repeats):
+        for contestant in contestants:
+            figures = run(contestant, pictures, results / contestant.name.replace(" ", "-"))
+            found.setdefault(contestant.name, []).append(figures)
+            rate = figures.get("per_second", figures.get("slowest"))
+            print(
+                f"  {turn + 1}/{repeats} {contestant.name}: {rate:.2f} a second", file=sys.stderr, flush=True
+            )
+    return found
+
+
+def middle(runs: list[Figures], *path: str) -> float:
+    """The median of a figure over runs, reached by keys."""
+    return float(median(_reach(figures, path) for figures in runs))
+
+
+def ratio(runs: list[Figures], others: list[Figures], key: str = "per_second", other: str = "") -> float:
+    """The median of runs' ratios, turn by turn."""
+    pairs = zip(runs, others, strict=True)
+    return float(median(mine[key] / theirs[other or key] for mine, theirs in pairs))
+
+
+def alike(results: Path, others: Path) -> float:
+    """Share of pixels that are the same in two folders of results, but for what JPEG does.
+
+    Raises:
+        SystemExit: a result is missing.
+    """
+    shares = []
+    for path in sorted(results.glob("*.jpg")):
+        if not (others / path.name).exists():
+            sys.exit(f"{others / path.name} is missing")
+        mine, theirs = (np.asarray(Image.open(p)).astype(int) for p in (path, others / path.name))
+        shares.append(float((np.abs(mine - theirs).max(axis=2) <= ALIKE).mean()))
+    return sum(shares) / len(shares)
+
+
+def _reach(figures: Figures, path: tuple[str, ...]) -> float:
+    value: Any = figures
+    for key in path:
+        value = value[key]
+    return float(value)
+
+
+def doublings(most: int) -> Iterator[int]:
+    """1, 2, 4, … and at last ``most``."""
+    number = 1
+    while number < most:
+        yield number
+        number *= 2
+    yield most

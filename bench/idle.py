@@ -1,0 +1,97 @@
+"""The daemon with nothing to do, and with one picture: time to ready, latency, memory, processor time.
+
+    python bench/idle.py [--pictures 20] [--seconds 10]
+
+Starts the daemon with all defaults but settle_ms = 100, drops one picture at a time with pauses, and waits
+for each result's name. Then leaves it alone, and looks at what its processes hold and use. Prints JSON.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import pictures
+from maskdrop_daemon import configuration
+from measured import PATIENCE_S, running
+
+SETTLE_MS = 100
+PAUSE_S = 0.3
+
+
+def one_by_one(base: Path, count: int) -> list[float]:
+    """Milliseconds from each picture's arrival to its result's, less the time it has to settle."""
+    spent = []
+    for number, path in enumerate(sorted((base / "staged").iterdir())[:count]):
+        result, copy = base / "outbox" / f"{number}.jpg", base / f"{number}.jpg"
+        shutil.copyfile(path, copy)
+        time.sleep(PAUSE_S)
+        began = time.monotonic()
+        copy.rename(base / "inbox" / copy.name)
+        while not result.exists():
+            if time.monotonic() > began + PATIENCE_S:
+                sys.exit(f"no result came:\n{(base / 'log').read_text()[-3000:]}")
+            time.sleep(0.0005)
+        spent.append((time.monotonic() - began) * 1000 - SETTLE_MS)
+    return spent
+
+
+def processor_seconds(processes: list[psutil.Process]) -> float:
+    return float(sum(process.cpu_times().user + process.cpu_times().system for process in processes))
+
+
+def memory(processes: list[psutil.Process], workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Proportional and resident set size in MiB of the supervisor, its workers, and what helps them."""
+    stages = {worker["pid"]: worker["stage"] for worker in workers}
+    rows = []
+    for index, process in enumerate(processes):
+        info = process.memory_full_info()
+        name = "supervisor" if index == 0 else stages.get(process.pid, "multiprocessing's resource tracker")
+        rows.append({"process": name, "pss_mib": info.pss / 2**20, "rss_mib": info.rss / 2**20})
+    return rows
+
+
+def run(base: Path, count: int, seconds: float) -> dict[str, Any]:
+    (base / "inbox").mkdir()
+    pictures.fill(base / "staged", count)
+    settings = configuration({"watch.settle_ms": str(SETTLE_MS)}, default_outputs=False)
+    began = time.monotonic()
+    with running(base, settings, interval_s=1.0) as daemon:
+        daemon.wait_saved(0)
+        ready = time.monotonic() - began
+        spent = one_by_one(base, count)
+        parent = psutil.Process(daemon.process.pid)
+        processes = [parent, *parent.children(recursive=True)]
+        held = memory(processes, daemon.health()["workers"])
+        before = processor_seconds(processes)
+        time.sleep(seconds)
+        used = processor_seconds(processes) - before
+    return {
+        "ready_s": ready,
+        "latency_ms": statistics.median(spent),
+        "idle_share": used / seconds,
+        "memory": held,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=10.0)
+    options = parser.parse_args()
+    base = Path(tempfile.mkdtemp(prefix="maskdrop-idle-"))
+    try:
+        print(json.dumps(run(base, options.pictures, options.seconds)))
+    finally:
+        shutil.rmtree(base)
+
+
+if __name__ == "__main__":
+    main()

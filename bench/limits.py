@@ -1,0 +1,154 @@
+"""What each stage of maskdrop gives alone, with the whole machine to itself.
+
+    python bench/limits.py PICTURES [--workers 0]
+
+Decoding: as many preprocess workers as cores. Forward: the network with the best of several
+batches. Saving: as many save workers as cores, with pixels and labels there already, results
+encoded, synced and renamed, originals archived. Every stage runs the daemon's own code. Prints JSON.
+
+"together" is what all three give where they share the cores, as on a CPU they do:
+1 / (1 / decode + 1 / forward + 1 / save). Where the network has a device of its own, the slowest
+stage is the limit.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GOMP_SPINCOUNT", "100000")  # as the daemon starts its workers
+
+import numpy as np
+import torch
+import torch.multiprocessing
+from PIL import Image
+
+from maskdrop.config import Settings
+from maskdrop.inbox.lock import InboxLock
+from maskdrop.model.parser import load_parser
+from maskdrop.preprocess import prepare
+from maskdrop.save import Saver
+from maskdrop.supervisor.plan import find_devices, usable_cores
+from maskdrop.ticket import Facts, Identity, Prepare, Save, Saved, Stage, Ticket
+from maskdrop.topology.slots import Slots
+from maskdrop.topology.worker import Workplace
+from measured import SAME_OUTPUTS
+
+SAMPLES = 8
+"""Different pictures that are labelled and saved."""
+
+
+def settings_in(base: Path) -> Settings:
+    folders = {name: base / name for name in ("inbox", "outbox", "quarantine", "archive")}
+    return Settings.model_validate({"folders": folders, "save": SAME_OUTPUTS})
+
+
+def tickets(settings: Settings) -> list[Ticket]:
+    paths = sorted(settings.folders.inbox.iterdir())
+    return [Ticket(n, path.name, Identity.of(path.stat())) for n, path in enumerate(paths)]
+
+
+def decode_share(settings: Settings, slots: Slots, share: int, workers: int, barrier: Any) -> None:
+    Image.init()
+    mine = tickets(settings)[share::workers]
+    barrier.wait()
+    for ticket in mine:
+        prepare(Prepare(ticket, share), settings, slots)
+    barrier.wait()
+
+
+def save_share(settings: Settings, slots: Slots, share: int, workers: int, barrier: Any) -> None:
+    Image.init()
+    saver = Saver(Workplace(Stage.SAVE, f"save-{share}", settings, slots, InboxLock(-1)))
+    everyone = tickets(settings)
+    facts, samples = Facts("0" * 64, slots.side, slots.side), min(SAMPLES, len(everyone))
+    barrier.wait()
+    for ticket in everyone[share::workers]:
+        report = saver.save(Save(ticket, ticket.number % samples, facts))
+        assert isinstance(report, Saved), report
+    barrier.wait()
+
+
+def rate_of(share: Any, settings: Settings, slots: Slots, workers: int) -> float:
+    """Pictures a second of some workers that share a folder's pictures."""
+    context = torch.multiprocessing.get_context("spawn")
+    barrier = context.Barrier(workers + 1)
+    count = len(tickets(settings))
+    processes = [
+        context.Process(target=share, args=(settings, slots, index, workers, barrier), daemon=True)
+        for index in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    barrier.wait()
+    began = time.monotonic()
+    barrier.wait()
+    seconds = time.monotonic() - began
+    for process in processes:
+        process.join()
+    return count / seconds
+
+
+def forward_rates(settings: Settings, samples: np.ndarray, count: int, threads: int) -> dict[int, float]:
+    """Pictures a second for each batch size; once one by one, so that none is warmer than others."""
+    torch.set_num_threads(threads)
+    (device, *_) = find_devices(settings.model.device)
+    parser = load_parser(settings.model, device, threads)
+    sizes = (1, 2, 4, 8, 16, 32) if device == "cpu" else (1, 4, 16, 32, 64)
+    rates = {}
+    for size in sizes:
+        batch = np.resize(samples, (size, *samples.shape[1:]))
+        parser.parse(batch)
+        turns = max(2, round(count / size))
+        began = time.monotonic()
+        for _ in range(turns):
+            parser.parse(batch)
+        rates[size] = turns * size / (time.monotonic() - began)
+    return rates
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("pictures", type=Path, help="folder of JPEGs; copied, not touched")
+    parser.add_argument("--workers", type=int, default=0, help="processes a stage; 0: as many as cores")
+    options = parser.parse_args()
+    workers = options.workers or usable_cores()
+    base = Path(tempfile.mkdtemp(prefix="maskdrop-limits-"))
+    try:
+        print(json.dumps(measure(base, options.pictures, workers)))
+    finally:
+        shutil.rmtree(base)
+
+
+def measure(base: Path, pictures: Path, workers: int) -> dict[str, Any]:
+    settings = settings_in(base)
+    for folder in (settings.folders.outbox, base / "quarantine", base / "archive"):
+        folder.mkdir()
+    shutil.copytree(pictures, settings.folders.inbox)
+    side = settings.model.input_size
+    slots = Slots(max(workers, SAMPLES), side)
+    decode = rate_of(decode_share, settings, slots, workers)
+    for ticket in tickets(settings)[:SAMPLES]:
+        prepare(Prepare(ticket, ticket.number), settings, slots)
+    samples = slots.pictures[: min(SAMPLES, len(tickets(settings)))].copy()
+    forward = forward_rates(settings, samples, len(tickets(settings)), usable_cores())
+    parser = load_parser(settings.model, find_devices(settings.model.device)[0])
+    slots.labels[: len(samples)] = parser.parse(samples)
+    save = rate_of(save_share, settings, slots, workers)
+    best = max(forward, key=lambda size: forward[size])
+    rates = {"decode": decode, "forward": forward[best], "save": save}
+    return {
+        **rates,
+        "forward_by_batch": forward,
+        "best_batch": best,
+        "slowest": min(rates.values()),
+        "together": 1 / sum(1 / rate for rate in rates.values()),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The real daemon on a folder of pictures, measured by what its log says.
+
+    python bench/maskdrop_daemon.py PICTURES RESULTS [--set workers.save=2 …] [--default-outputs]
+
+It starts on an empty inbox, saves a few pictures to be warm, and then gets all of them at once by one
+rename. The clock runs from the first picture it takes to the last one that is saved: result synced,
+original archived. Everything is at its default but what --set says, and the outputs: 512 x 512 at
+JPEG quality 75, as the article writes them, or with --default-outputs as the daemon does by default.
+Prints JSON.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from measured import PATIENCE_S, SAME_OUTPUTS, Daemon, running
+
+WARM = 8
+POLL_S = 0.2
+STAGES = ("preprocess", "infer", "save")
+
+
+def configuration(changes: dict[str, str], default_outputs: bool) -> str:
+    """TOML of the daemon's settings, from ``section.key`` to a value in TOML."""
+    wanted = {"log.format": '"json"', "watch.settle_ms": "0"}
+    if not default_outputs:
+        wanted |= {f"save.{key}": in_toml(value) for key, value in SAME_OUTPUTS.items()}
+    sections: dict[str, list[str]] = {}
+    for name, value in {**wanted, **changes}.items():
+        section, _, key = name.partition(".")
+        sections.setdefault(section, []).append(f"{key} = {value}")
+    return "\n".join(f"[{section}]\n" + "\n".join(lines) for section, lines in sections.items())
+
+
+def in_toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {json.dumps(each)}" for key, each in value.items()) + "}"
+    return json.dumps(value)
+
+
+def run(pictures: Path, target: Path, changes: dict[str, str], default_outputs: bool) -> dict[str, Any]:
+    """Figures of one run; the results go to the target folder."""
+    base = Path(tempfile.mkdtemp(prefix="maskdrop-bench-"))
+    try:
+        (base / "inbox").mkdir()
+        shutil.copytree(pictures, base / "staged" / "batch")
+        began = time.monotonic()
+        with running(base, configuration(changes, default_outputs), interval_s=POLL_S) as daemon:
+            daemon.wait_saved(0)
+            ready = time.monotonic() - began
+            names = sorted((base / "staged" / "batch").iterdir())
+            for number in range(WARM):
+                shutil.copyfile(names[number % len(names)], base / f"warm-{number}.jpg")
+                (base / f"warm-{number}.jpg").rename(base / "inbox" / f"warm-{number}.jpg")
+            daemon.wait_saved(WARM)
+            (base / "staged" / "batch").rename(base / "inbox" / "batch")
+            lengths = wait_and_sample(daemon, WARM + len(names))
+        figures = told(saved_lines(base / "log"), lengths)
+        shutil.copytree(base / "outbox" / "batch", target, dirs_exist_ok=True)
+        return {**figures, "ready_s": ready}
+    finally:
+        shutil.rmtree(base)
+
+
+def wait_and_sample(daemon: Daemon, count: int) -> list[dict[str, int]]:
+    """Wait for so many saved pictures; how many waited in each queue meanwhile."""
+    samples: list[dict[str, int]] = []
+    deadline = time.monotonic() + PATIENCE_S + count
+    while time.monotonic() < deadline:
+        if daemon.process.poll() is not None:
+            break
+        health = daemon.health()
+        if health["counts"]["saved"] >= count:
+            return samples
+        samples.append(health.get("queues", {}))
+        time.sleep(POLL_S)
+    sys.exit(f"{count} results did not come:\n{(daemon.base / 'log').read_text()[-3000:]}")
+
+
+def saved_lines(log: Path) -> list[dict[str, Any]]:
+    """Log entries of saved pictures of the batch."""
+    entries = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    return [e for e in entries if e.get("result") == "saved" and e["picture"].startswith("batch/")]
+
+
+def told(saved: list[dict[str, Any]], lengths: list[dict[str, int]]) -> dict[str, Any]:
+    """Pictures, seconds, and mean milliseconds of each stage and in each queue.
+
+    A queue's time is its mean length over its throughput (Little's law); pictures that an
+    inference worker holds beyond the batch it computes, and messages on their way, are "in hand".
+    """
+    ends = [datetime.fromisoformat(entry["time"]).timestamp() for entry in saved]
+    begins = [end - entry["ms"]["total"] / 1000 for end, entry in zip(ends, saved, strict=True)]
+    seconds, count = max(ends) - min(begins), len(saved)
+    stages = {stage: sum(entry["ms"].get(stage, 0.0) for entry in saved) / count for stage in STAGES}
+    total = sum(entry["ms"]["total"] for entry in saved) / count
+    queues = {}
+    for stage in STAGES:
+        mean = sum(sample.get(stage, 0) for sample in lengths) / max(1, len(lengths))
+        queues[stage] = mean * seconds / count * 1000
+    queues["in hand"] = max(0.0, total - sum(stages.values()) - sum(queues.values()))
+    return {"pictures": count, "seconds": seconds, "stages": stages, "queues": queues, "total_ms": total}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    parser.add_argument("--default-outputs", action="store_true")
+    options = parser.parse_args()
+    changes = dict(change.split("=", 1) for change in options.set)
+    print(json.dumps(run(options.pictures, options.results, changes, options.default_outputs)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Benchmarks' figures as JSON, as a section of docs/benchmarks.md, and as a plot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from contests import Figures, middle, ratio
+
+DOCS = Path(__file__).parent.parent / "docs"
+DATA, PAGE, PLOT = DOCS / "benchmarks.json", DOCS / "benchmarks.md", DOCS / "images" / "benchmark.png"
+
+BEGIN, END = "<!-- make bench writes from here -->", "<!-- to here -->"
+
+Result = dict[str, Any]
+
+GROWTH = {
+    "workers": "preprocess and save workers, each",
+    "threads": "threads of the inference worker",
+    "batch": "largest batch",
+    "backlog": "pictures dropped at once",
+}
+
+
+def last() -> Result:
+    """The figures of the last run; none where there was none."""
+    result: Result = json.loads(DATA.read_text()) if DATA.exists() else {}
+    return result
+
+
+def keep(result: Result) -> None:
+    DATA.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def write(result: Result) -> None:
+    """All three files; what stands outside the marks in the page stays."""
+    keep(result)
+    page = PAGE.read_text()
+    section = f"{BEGIN}\n{text(result)}\n{END}"
+    if BEGIN in page:
+        page = page[: page.index(BEGIN)] + section + page[page.index(END) + len(END) :]
+    else:
+        title, _, rest = page.partition("\n## ")
+        page = f"{title}\n{section}\n\n## {rest}"
+    PAGE.write_text(page)
+    plot(result)
+
+
+def text(result: Result) -> str:
+    """The section in Markdown."""
+    pieces = ["## Throughput and latency", "    make bench"]
+    if "throughput" in result:
+        pieces += [_throughput(result["throughput"]), _times(result["throughput"]["runs"])]
+    if "idle" in result:
+        pieces.append(_idle(result["idle"]))
+    for name, what in GROWTH.items():
+        if name in result:
+            pieces.append(_growth(result[name], what))
+    if "size" in result:
+        pieces.append(_sizes(result["size"]))
+    if "throughput" in result:
+        pieces.append("![Throughput and where time goes](images/benchmark.png)")
+    return "\n\n".join(pieces) + "\n"
+
+
+def _where(part: Result) -> str:
+    return f"{part['repeats']} turns, {part['cores']} cores for everybody. {part['machine']}."
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _throughput(part: Result) -> str:
+    runs: dict[str, list[Figures]] = part["runs"]
+    limits, maskdrop = runs["limits"], runs["maskdrop"]
+    rows = []
+    for name, figures in runs.items():
+        if name != "limits":
+            rate = f"{middle(figures, 'per_second'):.1f}"
+            rows.append([name, rate, f"{ratio(maskdrop, figures):.2f}"])
+    for key, name in (
+        ("decode", "decoding alone"),
+        ("forward", "forward alone"),
+        ("save", "saving alone"),
+        ("together", "limit where all share the cores"),
+    ):
+        rows.append([name, f"{middle(limits, key):.1f}", f"{ratio(maskdrop, limits, other=key):.2f}"])
+    intro = (
+        f"{part['pictures']} photographs of faces, 512 x 512, dropped at once; medians, and medians of "
+        f"ratios. {_where(part)}\n\nThe article's pipeline and the plain loop run the same network as the "
+        "article does (fp32, one picture at a time, numpy's argmax), without the two further outputs that "
+        "its network "
+        'computes. "Own outputs" is what the daemon writes by default: own size, JPEG quality 95. '
+        f"{part['alike']:.2%} of the pixels of maskdrop's results are those of the plain loop's."
+    )
+    return f"{intro}\n\n{table(['', 'pictures a second', 'maskdrop / this'], rows)}"
+
+
+def _times(runs: dict[str, list[Figures]]) -> str:
+    rows = []
+    for name in ("plain loop", "article", "maskdrop"):
+        for kind in ("queues", "stages"):
+            spent = [f"{key} {middle(runs[name], kind, key):.0f}" for key in runs[name][0][kind]]
+            rows.append([name, kind, ", ".join(spent) or "-"])
+    note = (
+        "Milliseconds that a picture spends on average in each stage and each queue while all are worked on. "
+        "maskdrop's stages infer whole batches, and its queues are short because no more pictures are in "
+        'flight than there are slots; "in hand" is with the inference worker, ahead of its batch.'
+    )
+    return f"{note}\n\n{table(['', '', 'ms'], rows)}"
+
+
+def _idle(part: Result) -> str:
+    runs: list[Figures] = part["runs"]
+    latency = [figures["latency_ms"] / figures["plain_ms"] for figures in runs]
+    lines = [
+        f"An idle daemon. {_where(part)}",
+        f"* Start to ready: {middle(runs, 'ready_s'):.1f} s.\n"
+        f"* A single picture is saved {middle(runs, 'latency_ms'):.0f} ms after it was dropped, less the "
+        f"time to settle: {sorted(latency)[len(latency) // 2]:.2f} of what the plain loop takes for one when "
+        f"warm ({middle(runs, 'plain_ms'):.0f} ms).\n"
+        f"* With nothing to do it uses {middle(runs, 'idle_share'):.2%} of a core.",
+        table(
+            ["process", "proportional set size", "resident"],
+            [
+                [row["process"], f"{row['pss_mib']:.0f} MiB", f"{row['rss_mib']:.0f} MiB"]
+                for row in runs[-1]["memory"]
+            ],
+        ),
+    ]
+    return "\n\n".join(lines)
+
+
+def _growth(part: Result, what: str) -> str:
+    runs: dict[str, list[Figures]] = part["runs"]
+    rows = [[label, f"{middle(figures, 'per_second'):.1f}"] for label, figures in runs.items()]
+    return f"maskdrop by {what}. {_where(part)}\n\n{table([what, 'pictures a second'], rows)}"
+
+
+def _sizes(part: Result) -> str:
+    names = list(next(iter(part["sizes"].values())))
+    rows = [
+        [f"{side} x {side}", *(f"{middle(runs[name], 'per_second'):.2f}" for name in names)]
+        for side, runs in part["sizes"].items()
+    ]
+    return f"By picture size, in pictures a second. {_where(part)}\n\n{table(['', *names], rows)}"
+
+
+def plot(result: Result) -> None:
+    """Throughput of everybody, and how it grows."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    if "throughput" not in result:
+        return
+    grown = [name for name in GROWTH if name in result]
+    figure, axes = pyplot.subplots(1, 1 + len(grown), figsize=(5 + 3 * len(grown), 3.6), squeeze=False)
+    runs = result["throughput"]["runs"]
+    rates = {name: middle(f, "per_second") for name, f in runs.items() if name != "limits"}
+    rates["limit: all stages"] = middle(runs["limits"], "together")
+    rates["limit: forward"] = middle(runs["limits"], "forward")
+    bars = axes[0][0].barh(
+        list(rates), list(rates.values()), color=["#999"] * 3 + ["#2a7"] * 2 + ["#ccc"] * 2
+    )
+    axes[0][0].bar_label(bars, fmt="%.1f", padding=2)
+    axes[0][0].invert_yaxis()
+    axes[0][0].set_xlabel("pictures a second")
+    axes[0][0].margins(x=0.15)
+    for axis, name in zip(axes[0][1:], grown, strict=True):
+        points = {k: middle(f, "per_second") for k, f in result[name]["runs"].items()}
+        axis.plot(list(points), list(points.values()), "o-", color="#2a7")
+        axis.set_xlabel(GROWTH[name])
+        axis.set_ylim(bottom=0)
+    figure.tight_layout()
+    PLOT.parent.mkdir(exist_ok=True)
+    figure.savefig(PLOT, dpi=110)

@@ -1,0 +1,152 @@
+"""`make bench`: everybody on the same pictures and cores, in turn; medians and ratios.
+
+    python bench/run.py [--pictures 200] [--repeats 5] [--only throughput idle …] [--cores 0,1]
+
+Parts: throughput (plain loop, the article's pipeline, maskdrop, limits), idle (start, latency, memory,
+idle share), workers, threads, batch, size, backlog (how throughput grows). Parts that are not run keep
+the figures of the last run. Writes docs/benchmarks.json, docs/images/benchmark.png, and the section between
+the marks in docs/benchmarks.md. A short look: --pictures 40 --repeats 1 --only throughput --no-write.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import contests
+import pictures
+import report
+from contests import Figures, configured
+from measured import machine
+
+Part = Callable[[Path, argparse.Namespace], dict[str, Any]]
+
+
+def throughput(base: Path, options: argparse.Namespace) -> dict[str, Any]:
+    folder = pictures.fill(base / "pictures", options.pictures)
+    runs = contests.interleaved(contests.ALL, folder, base / "results", options.repeats)
+    kept = base / "results"
+    return {
+        "pictures": options.pictures,
+        "runs": runs,
+        "alike": contests.alike(kept / "plain-loop", kept / "maskdrop"),
+    }
+
+
+def idle(base: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The plain loop beside it: its warm time a picture is what latency is compared with."""
+    folder = pictures.fill(base / "pictures", min(40, options.pictures))
+    daemon = contests.Contestant("idle", ("idle.py", "--pictures", str(min(20, options.pictures))))
+    turns = []
+    for _ in range(options.repeats):
+        plain = contests.run(contests.PLAIN, folder, base / "plain")
+        figures = contests.run(daemon, folder, base / "plain")
+        turns.append({**figures, "plain_ms": 1000 / plain["per_second"]})
+        print(
+            f"  idle: {figures['latency_ms']:.0f} ms, plain {turns[-1]['plain_ms']:.0f} ms", file=sys.stderr
+        )
+    return {"runs": turns}
+
+
+def workers(base: Path, options: argparse.Namespace) -> dict[str, Any]:
+    most = 2 * len(os.sched_getaffinity(0))
+    variants = {f"{n}": configured(workers__preprocess=n, workers__save=n) for n in contests.doublings(most)}
+    return grown(base, options, variants)
+
+
+def threads(base: Path, options: argparse.Namespace) -> dict[str, Any]:
+    most = len(os.sched_getaffinity(0))
+    return grown(
+        base, options, {f"{n}": configured(workers__inference_threads=n) for n in contests.doublings(most)}
+    )
+
+
+def batch(base: Path, options: argparse.Namespace) -> dict[str, Any]:
+    return grown(base, options, {f"{n}": configured(workers__max_batch=n) for n in (1, 2, 4, 8, 16)})
+
+
+def grown(
+    base: Path, options: argparse.Namespace, variants: dict[str, contests.Contestant]
+) -> dict[str, Any]:
+    """Throughput with all at its default, and of variants, in turn on the same pictures."""
+    folder = pictures.fill(base / "pictures", options.pictures)
+    everyone = [contests.MASKDROP, *variants.values()]
+    runs = contests.interleaved(everyone, folder, base / "results", options.repeats)
+    named = {label: runs[contestant.name] for label, contestant in variants.items()}
+    return {"runs": {"auto": runs[contests.MASKDROP.name], **named}}
+
+
+def size(base: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Fewer of the larger ones; also with maskdrop's own outputs, at the pictures' own size."""
+    found: dict[str, dict[str, list[Figures]]] = {}
+    for side, count in (
+        (512, options.pictures),
+        (2048, options.pictures // 4),
+        (6000, options.pictures // 16),
+    ):
+        folder = pictures.fill(base / f"{side}", max(4, count), side)
+        everyone = [contests.PLAIN, contests.ARTICLE_ONE, contests.MASKDROP, contests.DEFAULTS]
+        found[str(side)] = contests.interleaved(everyone, folder, base / "results", options.repeats)
+        shutil.rmtree(folder)
+    return {"sizes": found}
+
+
+def backlog(base: Path, options: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, list[Figures]] = {}
+    for count in [n for n in (100, 1_000, 10_000) if n <= options.backlog]:
+        folder = pictures.fill(base / f"{count}", count)
+        repeats = max(1, min(options.repeats, 2_000 // count))
+        runs = contests.interleaved([contests.MASKDROP], folder, base / "results", repeats)
+        found[str(count)] = runs[contests.MASKDROP.name]
+        shutil.rmtree(folder)
+        shutil.rmtree(base / "results")
+    return {"runs": found}
+
+
+PARTS: dict[str, Part] = {
+    "throughput": throughput,
+    "idle": idle,
+    "workers": workers,
+    "threads": threads,
+    "batch": batch,
+    "size": size,
+    "backlog": backlog,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=200, help="512 x 512 pictures in each run")
+    parser.add_argument("--repeats", type=int, default=5, help="turns; medians are of them")
+    parser.add_argument("--backlog", type=int, default=10_000, help="largest backlog")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--cores", help="cores for everybody, as 0,1,2; default: all that may be used")
+    parser.add_argument("--no-write", action="store_true", help="print, and change no file")
+    options = parser.parse_args()
+    if options.cores:
+        os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})
+    pictures.faces()
+    result: dict[str, Any] = {} if options.no_write else report.last()
+    for name in options.only:
+        base = Path(tempfile.mkdtemp(prefix=f"maskdrop-{name}-"))
+        print(f"{name}:", file=sys.stderr, flush=True)
+        try:
+            part = PARTS[name](base, options)
+        finally:
+            shutil.rmtree(base)
+        cores = len(os.sched_getaffinity(0))
+        result[name] = {**part, "machine": machine(), "cores": cores, "repeats": options.repeats}
+        if not options.no_write:
+            report.keep(result)
+    print(report.text(result))
+    if not options.no_write:
+        report.write(result)
+        print(f"written: {report.DATA}, {report.PAGE}, {report.PLOT}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""BiSeNet as it is run: what training needs apart is folded into its convolutions.
+
+A batch norm that is not trained any more is a factor and a summand for each channel, and so is the
+normalisation of pixels; a convolution beside them takes both into its weights and bias.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from maskdrop.model.bisenet import BiSeNet
+from maskdrop.model.normalise import Channels
+
+_MIDDLE = 128.0
+"""Taken off every pixel, so that numbers are small on both sides of 0; bf16 holds -128..127 exactly."""
+
+
+class FoldedBiSeNet(nn.Module):
+    """The same function as a BiSeNet behind the normalisation, but for rounding.
+
+    Args:
+        network: on the CPU, in fp32; it is left as it is.
+        mean, deviation: of red, green and blue, on a scale of 0 to 1.
+    """
+
+    _border: Tensor
+    _around: int
+
+    def __init__(self, network: BiSeNet, mean: Channels, deviation: Channels) -> None:
+        super().__init__()
+        network = copy.deepcopy(network).eval()
+        del network.conv_out16, network.conv_out32
+        _fold_batch_norms(network)
+        stem = network.cp.resnet.conv1
+        self._around = int(stem.padding[0])
+        network.cp.resnet.conv1 = _fold_normalisation(stem, mean, deviation)
+        self._network = network
+        # The picture's border is padded with what is 0 once normalised: the mean.
+        self.register_buffer("_border", torch.tensor(mean) * 255 - _MIDDLE)
+
+    def forward(self, pixels: Tensor, memory_format: torch.memory_format) -> Tensor:
+        """Class scores at 1/8 of the input's scale, ``BiSeNet.forward`` before it scales them up.
+
+        Args:
+            pixels: uint8 (batch, height, width, 3).
+
+        Returns:
+            (batch, classes, height / 8, width / 8) in the network's own dtype.
+        """
+        batch, height, width, _ = pixels.shape
+        around = self._around
+        padded = self._border.new_empty(batch, height + 2 * around, width + 2 * around, 3)
+        padded[:] = self._border
+        inside = padded[:, around : around + height, around : around + width]
+        inside.copy_(pixels).sub_(_MIDDLE)
+        x = padded.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
+        eighth, context, _ = self._network.cp(x)
+        scores: Tensor = self._network.conv_out(self._network.ffm(eighth, context))
+        return scores
+
+
+def scale_up(scores: Tensor, side: int) -> Tensor:
+    """Scores at full scale, as `BiSeNet.forward` answers them."""
+    return functional.interpolate(scores, (side, side), mode="bilinear", align_corners=True)
+
+
+def _fold_batch_norms(network: BiSeNet) -> None:
+    for module in network.modules():
+        for conv, norm in _pairs(module):
+            setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+            setattr(module, norm, nn.Identity())
+
+
+def _pairs(module: nn.Module) -> list[tuple[str, str]]:
+    """Names of a module's convolutions with the batch norms that follow them."""
+    named = (("conv", "bn"), ("conv1", "bn1"), ("conv2", "bn2"), ("conv_atten", "bn_atten"), ("0", "1"))
+    children = dict(module.named_children())
+    return [(conv, norm) for conv, norm in named if isinstance(children.get(norm), nn.BatchNorm2d)]
+
+
+def _fold_normalisation(stem: nn.Conv2d, mean: Channels, deviation: Channels) -> nn.Conv2d:
+    """The convolution on pixels less `_MIDDLE`, padded already, in place of normalised ones."""
+    folded = nn.Conv2d(3, stem.out_channels, stem.kernel_size, stem.stride)  # type: ignore[arg-type]
+    middle, spread = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, deviation))
+    weight = stem.weight.double() / (255 * spread)
+    shift = (weight * (255 * middle - _MIDDLE)).sum(dim=(1, 2, 3))
+    bias = torch.zeros(()) if stem.bias is None else stem.bias.double()
+    folded.weight, folded.bias = nn.Parameter(weight.float()), nn.Parameter((bias - shift).float())
+    return folded

@@ -1,0 +1,47 @@
+"""How much of their time the workers of each stage are at a picture. Pure: times are passed in."""
+
+from collections import deque
+from collections.abc import Mapping
+
+from maskdrop.ticket import Stage
+
+WINDOW_S = 10.0
+"""The share is that of so many seconds, or of the last interval of the health file if that is longer."""
+
+_MOST_SAMPLES = 256
+
+
+class BusyTime:
+    """Adds up the worker-seconds of each stage.
+
+    The supervisor says after each round of its loop how many workers are at a picture. Until its
+    next round that can't change, for nothing is known of a worker but what the loop takes in; so
+    the sum is exact, and takes no clock of its own.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
+        self._at_work: Mapping[Stage, int] = {}
+        self._noted_at = 0.0
+        self._samples: deque[tuple[float, Mapping[Stage, float]]] = deque(maxlen=_MOST_SAMPLES)
+
+    def note(self, now: float, at_work: Mapping[Stage, int]) -> None:
+        """From now on so many workers of each stage are at a picture."""
+        for stage, workers in self._at_work.items():
+            self.seconds[stage] += workers * (now - self._noted_at)
+        self._at_work, self._noted_at = at_work, now
+
+    def shares(self, now: float, workers: Mapping[Stage, int]) -> dict[Stage, float]:
+        """0 to 1 for each stage: how much of its workers' time since about `WINDOW_S` ago was spent at
+        pictures. Each call is also a sample for later ones."""
+        self.note(now, self._at_work)
+        self._samples.append((now, dict(self.seconds)))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= WINDOW_S:
+            self._samples.popleft()
+        since, then = self._samples[0]
+        shares = {}
+        for stage, count in workers.items():
+            available = count * (now - since)
+            spent = self.seconds[stage] - then[stage]
+            shares[stage] = min(1.0, spent / available) if available > 0 else 0.0
+        return shares

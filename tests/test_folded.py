@@ -1,0 +1,106 @@
+"""The network as it is run gives what the plain network gives: same scores, same labels."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from maskdrop.config import ModelSettings
+from maskdrop.model.folded import FoldedBiSeNet, scale_up
+from maskdrop.model.lanes import Lanes, Pixels
+from maskdrop.model.normalise import normalise
+from maskdrop.model.parser import load_parser
+from maskdrop.model.winners import labels_of
+from weights_for_tests import tiny_network
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OTHERS = ((0.0, 0.5, 1.0), (1.0, 0.1, 0.5))
+
+
+@pytest.mark.parametrize("side", [32, 100, 256])
+@pytest.mark.parametrize(("mean", "deviation"), [IMAGENET, OTHERS])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_folding_changes_no_score(
+    side: int,
+    mean: tuple[float, float, float],
+    deviation: tuple[float, float, float],
+    memory_format: torch.memory_format,
+) -> None:
+    """At the borders too, where the plain network pads the normalised picture with zeros."""
+    network = tiny_network(0.25)
+    pixels = torch.from_numpy(
+        np.random.default_rng(side).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    )
+    with torch.inference_mode():
+        plain = network(normalise(pixels.permute(0, 3, 1, 2), mean, deviation))
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        folded = FoldedBiSeNet(network, mean, deviation)
+        scores = scale_up(folded(pixels, memory_format), side)
+    spread = float(plain.std())
+    torch.testing.assert_close(scores, plain, rtol=0, atol=1e-4 * max(1.0, spread))
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(2, 25),
+    st.integers(2, 9),
+    st.integers(0, 96),
+    st.integers(0, 8),
+    st.integers(0),
+)
+@example(1, 19, 64, 448, 4, 1)
+@example(2, 2, 2, 0, 0, 1)
+def test_labels_are_the_argmax_of_all_scores_scaled_up(
+    batch: int, classes: int, n: int, more: int, smooth: int, seed: int
+) -> None:
+    """From wild scores to smooth ones, and from a scale of 1 upwards; where the best two are equal
+    but for rounding, either may win.
+    """
+    side = n + more
+    torch.manual_seed(seed % 2**63)
+    scores = torch.randn(batch, classes, n, n)
+    for _ in range(smooth):
+        scores = functional.avg_pool2d(scores, 3, stride=1, padding=1, count_include_pad=False)
+    scaled = scale_up(scores, side)
+    best = scaled.topk(2, dim=1).values
+    clear = best[:, 0] - best[:, 1] > 1e-5
+    labels = labels_of(scores, side)
+    assert labels.dtype == torch.uint8
+    assert labels.shape == (batch, side, side)
+    assert torch.equal(labels[clear].long(), scaled.argmax(dim=1)[clear])
+
+
+def test_a_class_that_wins_at_no_corner_may_win_between_them() -> None:
+    scores = torch.tensor([[[0.0, 4.0], [0.0, 4.0]], [[4.0, 0.0], [4.0, 0.0]], [[3.0, 3.0], [3.0, 3.0]]])
+    assert labels_of(scores[None], 9)[0, 4].tolist() == [1, 1, 1, 2, 2, 2, 0, 0, 0]
+
+
+@pytest.mark.parametrize(("count", "threads"), [(1, 2), (3, 2), (2, 5)])
+def test_lanes_give_each_picture_its_own_labels(tiny_weights: Path, count: int, threads: int) -> None:
+    pictures = np.random.default_rng(count).integers(0, 256, (count, 512, 512, 3), dtype=np.uint8)
+    wanted = ModelSettings(weights=tiny_weights, precision="fp32")
+    one_by_one = load_parser(wanted, "cpu")
+    labels = load_parser(wanted, "cpu", threads).parse(pictures)
+    for index in range(count):
+        np.testing.assert_array_equal(labels[index], one_by_one.parse(pictures[index : index + 1])[0])
+
+
+def test_a_lane_that_fails_is_told_when_all_have_ended() -> None:
+    ended = []
+
+    def label(pictures: Pixels) -> Pixels:
+        if pictures[0] == 0:
+            raise MemoryError("for the first")
+        time.sleep(0.2)  # not hope: so that the first would be told before
+        ended.append(int(pictures[0]))
+        return pictures
+
+    with pytest.raises(MemoryError, match="for the first"):
+        Lanes(3).run(label, np.arange(3, dtype=np.uint8))
+    assert sorted(ended) == [1, 2]

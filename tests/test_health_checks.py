@@ -1,0 +1,130 @@
+"""The health checks of docs/monitoring.md, as it shows them, on a daemon that runs, is degraded, is gone."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from drawing import face_bytes
+from maskdrop.health import is_fresh
+from running import QUICK, Daemon, Rooms
+from waiting import PATIENCE_S, wait_for
+
+Start = Callable[..., Daemon]
+
+DOC = (Path(__file__).parent.parent / "docs" / "monitoring.md").read_text()
+DOCS_HEALTH_FILE = "/run/maskdrop/health.json"
+
+
+def checks() -> dict[str, str | list[str]]:
+    """By name: a shell command, or a list of arguments, out of the page's code blocks."""
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", DOC, re.DOTALL | re.MULTILINE)
+    shell = [text.strip() for language, text in blocks if language == "sh"]
+    (docker,) = (text for language, text in blocks if language == "dockerfile")
+    (kubernetes,) = (text for language, text in blocks if "Probe:" in text)
+    found: dict[str, str | list[str]] = {"jq": shell[0], "nagios": shell[1]}
+    found["docker"] = json.loads(docker.partition("CMD ")[2])
+    for name, command in re.findall(r"^(\w+)Probe:\n  exec:\n    command: (.*)$", kubernetes, re.MULTILINE):
+        found[name] = json.loads(command)
+    assert set(found) == {"jq", "nagios", "docker", "liveness", "readiness"}
+    return found
+
+
+@pytest.fixture
+def run_checks(rooms: Rooms) -> Callable[..., dict[str, int]]:
+    """Runs all the page's checks at once on the rooms' health file, with a maskdrop in the path."""
+    program = rooms.base / "bin" / "maskdrop"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m maskdrop "$@"\n')
+    program.chmod(0o755)
+
+    def run() -> dict[str, int]:
+        started = {}
+        for name, check in checks().items():
+            if name == "jq" and shutil.which("jq") is None:
+                continue
+            assert DOCS_HEALTH_FILE in check if isinstance(check, list) else check.endswith(DOCS_HEALTH_FILE)
+            command = ["sh", "-c", check] if isinstance(check, str) else check
+            here = [part.replace(DOCS_HEALTH_FILE, str(rooms.health)) for part in command]
+            path = f"{program.parent}:/usr/local/bin:/usr/bin:/bin"
+            started[name] = subprocess.Popen(
+                ["env", f"PATH={path}", *here], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        codes = {}
+        for name, process in started.items():
+            out, err = process.communicate(timeout=PATIENCE_S)
+            codes[name] = process.returncode
+            assert "Traceback" not in out + err
+            if name == "nagios":
+                assert re.fullmatch(NAGIOS, out), out
+        return codes
+
+    return run
+
+
+NUMBER = r"-?[\d.]+"
+PERFORMANCE = rf"[^ =]+=(U|{NUMBER}(c|s|ms|%|))(;({NUMBER})?)*"
+NAGIOS = rf"MASKDROP (OK|WARNING|CRITICAL|UNKNOWN) - [^|\n]+( \| {PERFORMANCE}( {PERFORMANCE})*)?\n"
+"""One line, performance data behind the bar, as the Monitoring Plugins Development Guidelines have it."""
+
+
+def with_jq(codes: dict[str, int]) -> dict[str, int]:
+    """Expected codes, less jq's where there is none."""
+    return {name: code for name, code in codes.items() if name != "jq" or shutil.which("jq")}
+
+
+def test_health_checks_tell_running_from_degraded_from_gone(
+    start: Start, rooms: Rooms, run_checks: Callable[..., dict[str, int]]
+) -> None:
+    settings = QUICK.replace("interval_s = 0.2", "interval_s = 1.0")
+    daemon = start(settings=settings).wait_ready()
+    well = dict.fromkeys(("jq", "nagios", "docker", "liveness", "readiness"), 0)
+    assert run_checks() == with_jq(well)
+    rooms.outbox.rename(rooms.base / "away")
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_health(lambda h: h["state"] == "degraded", "state degraded")
+    assert run_checks() == with_jq({"jq": 1, "nagios": 1, "docker": 1, "liveness": 0, "readiness": 1})
+    (rooms.base / "away").rename(rooms.outbox)
+    daemon.wait_ready()
+    daemon.kill()
+    health = json.loads(rooms.health.read_text())
+    assert health["state"] == "running", "nobody told the file"
+    gone = {"jq": 1, "nagios": 2, "docker": 1, "liveness": 1, "readiness": 1}
+    wait_for(lambda: not is_fresh(health), "a file of the past")
+    wait_for(lambda: run_checks() == with_jq(gone), "all of them to see it")
+    rooms.health.write_text("{")
+    broken = run_checks()
+    assert broken.pop("jq", 2) != 0
+    assert broken == {"nagios": 3, "docker": 1, "liveness": 1, "readiness": 1}
+    rooms.health.unlink()
+    absent = run_checks()
+    assert absent.pop("jq", 2) != 0
+    assert absent == {"nagios": 2, "docker": 1, "liveness": 1, "readiness": 1}
+    if shutil.which("jq") is None:
+        pytest.skip("all did but jq's, which needs jq: apt-get install jq")
+
+
+def test_nagios_knows_backlogs(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=QUICK.replace("settle_ms = 100", "settle_ms = 3600000")).wait_ready()
+    for index in range(3):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    daemon.wait_health(lambda h: h["backlog"] == 3, "a backlog of three")
+
+    def nagios(*limits: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "maskdrop", "status", "--nagios", "--health", str(rooms.health)]
+        done = subprocess.run([*command, *limits], capture_output=True, text=True, check=False)
+        assert re.fullmatch(NAGIOS, done.stdout)
+        return done.returncode, done.stdout
+
+    assert nagios("--backlog-warning", "4")[0] == 0
+    code, line = nagios("--backlog-warning", "3", "--backlog-critical", "4")
+    assert code == 1
+    assert line.startswith("MASKDROP WARNING - running, 0.0 pictures/s, backlog 3 | backlog=3;3;4;0 ")
+    assert nagios("--backlog-warning", "1", "--backlog-critical", "3")[0] == 2
+    assert daemon.stop() == 0
+    assert nagios()[1].startswith("MASKDROP CRITICAL - stopped: drained | ")
