@@ -55,8 +55,10 @@ def installed(machine: Machine, tiny_weights: Path) -> Service:
 @pytest.fixture
 def service(installed: Service) -> Iterator[Service]:
     """The service, running; at the end every picture must be where it belongs."""
+    installed.put_right()
     installed.wait_running()
     yield installed
+    assert installed.show("ActiveState") not in ("inactive", "failed")
     installed.wait_running()
     installed.wait_finished()
     installed.audit(calm=True)
