@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("GOMP_SPINCOUNT", "100000")  # as the daemon starts its workers
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the daemon starts its workers
 
 import numpy as np
 import torch

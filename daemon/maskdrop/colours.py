@@ -17,6 +17,8 @@ _TURNS = {
 }
 """EXIF 2.32, table 6: how each orientation is made upright."""
 
+_FIRST_ON_ITS_SIDE = 5
+
 _BLACK_TO_WHITE_16 = 65535.0
 _MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Pillow's modes of the colour spaces that ICC profiles of pictures describe (ICC.1, table 19)."""
@@ -24,14 +26,24 @@ _MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 def upright(image: Image.Image) -> Image.Image:
     """The picture turned as its EXIF orientation says; damaged EXIF turns nothing."""
+    method = _TURNS.get(_orientation(image))
+    return image if method is None else image.transpose(method)
+
+
+def lies_on_its_side(image: Image.Image) -> bool:
+    """Whether turning it upright exchanges width and height."""
+    return _orientation(image) >= _FIRST_ON_ITS_SIDE
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none, or no good one."""
     try:
         orientation = image.getexif().get(_ORIENTATION)
     except MemoryError:
         raise
     except Exception:  # Pillow raises every kind of error on damaged EXIF
-        return image
-    method = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -79,6 +79,7 @@ class DecodeSettings(Section):
     formats: Annotated[tuple[str, ...], Field(min_length=1)] = FORMATS
     max_bytes: Annotated[int, Field(ge=1)] = 256 * 2**20
     max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
+    draft: bool = False
 
     @model_validator(mode="after")
     def _known_formats(self) -> "DecodeSettings":

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from maskdrop.beneath import open_file, open_folder, split
-from maskdrop.colours import to_rgb, upright
+from maskdrop.colours import lies_on_its_side, to_rgb, upright
 from maskdrop.config import DecodeSettings, Settings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import Face, find_faces, regions_of
@@ -40,6 +40,9 @@ from maskdrop.ticket import (
 )
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
+
+_DRAFTS = 2
+"""A draft is at least so many times as large as the network's square: docs/performance.md."""
 
 
 class BrokenPicture(Exception):
@@ -96,10 +99,10 @@ def prepare(task: Prepare | Locate, settings: Settings, slots: Slots) -> Prepare
     began = time.monotonic()
     content = read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
     crash_point(CrashPoint.ORIGINAL_READ)
-    picture = decode(content, settings.decode)
+    picture, size = decode_at_least(content, settings.decode, _DRAFTS * slots.side)
     put_whole(picture, slots, task.slot)
     crash_point(CrashPoint.SLOT_FILLED)
-    facts = Facts(hashlib.sha256(content).hexdigest(), picture.width, picture.height)
+    facts = Facts(hashlib.sha256(content).hexdigest(), *size)
     return Prepared(task.ticket.number, facts, (time.monotonic() - began) * 1000)
 
 
@@ -173,6 +176,24 @@ def decode(content: bytes, settings: DecodeSettings) -> Image.Image:
     """Decode a picture in full: first frame, upright, RGB, at its own size.
 
     Raises:
+        BrokenPicture: as `decode_at_least`.
+    """
+    return decode_at_least(content, settings, None)[0]
+
+
+def decode_at_least(
+    content: bytes, settings: DecodeSettings, least: int | None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Decode a picture: first frame, upright, RGB.
+
+    Args:
+        least: with ``decode.draft``, a JPEG may come at 1/2, 1/4 or 1/8 of its size if both sides
+            stay as long as this; None: it comes at its own size.
+
+    Returns:
+        The picture, and its own upright width and height.
+
+    Raises:
         BrokenPicture: not a picture of a configured format, truncated, damaged, or larger
             than ``max_pixels``, which is checked before any pixel is decoded.
     """
@@ -183,8 +204,12 @@ def decode(content: bytes, settings: DecodeSettings) -> Image.Image:
             if pixels > settings.max_pixels:
                 problem = f"{image.width} x {image.height} pixels are more than decode.max_pixels"
                 raise BrokenPicture("TooManyPixels", f"{problem} = {settings.max_pixels}")
+            width, height = image.size
+            if settings.draft and least is not None:
+                image.draft(None, (least, least))
             image.load()
-            return to_rgb(upright(image))
+            size = (height, width) if lies_on_its_side(image) else (width, height)
+            return to_rgb(upright(image)), size
     except BrokenPicture:
         raise
     except UnidentifiedImageError as error:

@@ -15,10 +15,10 @@ from maskdrop.topology.worker import Workplace, cause_of_death, work
 
 _READ_SIZE = 65_536
 
-_SPINS = 100_000
-"""How long OpenMP's threads spin before they sleep where they wait for others (GCC's libgomp manual):
-a third of its default. With less, one picture takes longer on an idle machine; with more, threads
-spin on cores that other workers need."""
+_SPINS = 1_000
+"""How long OpenMP's threads spin before they sleep where they wait for others (GCC's libgomp manual);
+its default is 300 times as long. Measured in docs/performance.md: with none, a single picture takes
+longer on an idle machine; with many, on one where a decoder has a core."""
 
 _KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
 """Memory that decoders and encoders free is kept for the next picture, up to so many bytes

@@ -1,0 +1,75 @@
+"""Decoding at a fraction of a JPEG's size for the network: off by default, and what it changes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from drawing import draw_face, encode
+from maskdrop.config import DecodeSettings
+from maskdrop.parts import PART_NAMES
+from maskdrop.preprocess import BrokenPicture, decode, decode_at_least
+from running import QUICK, Daemon, Rooms
+
+Start = Callable[..., Daemon]
+DRAFT = DecodeSettings(draft=True)
+
+
+def turned(width: int, height: int, orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(draw_face(3, width, height), exif=exif, quality=90)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "drafted"),
+    [
+        (4096, 2100, (2048, 1050)),
+        (4100, 8193, (1025, 2049)),
+        (2047, 9000, (2047, 9000)),
+        (500, 400, (500, 400)),
+    ],
+)
+def test_no_side_becomes_shorter_than_is_wanted(width: int, height: int, drafted: tuple[int, int]) -> None:
+    content = encode(Image.new("RGB", (width, height), (90, 80, 70)))
+    picture, size = decode_at_least(content, DRAFT, 1024)
+    assert picture.size == drafted
+    assert size == (width, height)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_draft_shows_the_picture_upright_and_tells_its_own_size(orientation: int) -> None:
+    content = turned(1600, 1200, orientation)
+    whole = decode(content, DRAFT)
+    draft, size = decode_at_least(content, DRAFT, 256)
+    assert size == whole.size == ((1600, 1200) if orientation < 5 else (1200, 1600))
+    assert draft.size == (size[0] // 4, size[1] // 4)
+    small = np.asarray(whole.resize(draft.size, Image.Resampling.BOX)).astype(int)
+    assert np.abs(small - np.asarray(draft)).mean() < 3
+
+
+def test_drafts_are_made_only_where_configured_and_wanted() -> None:
+    content = turned(2048, 2048, 1)
+    assert decode_at_least(content, DecodeSettings(), 512)[0].size == (2048, 2048)
+    assert decode(content, DRAFT).size == (2048, 2048)
+    png = encode(draw_face(3, 2048, 2048), "PNG")
+    assert decode_at_least(png, DRAFT, 512)[0].size == (2048, 2048)
+
+
+def test_a_truncated_jpeg_is_broken_as_a_draft_too() -> None:
+    content = turned(2048, 2048, 1)
+    with pytest.raises(BrokenPicture):
+        decode_at_least(content[: len(content) // 2], DRAFT, 512)
+
+
+def test_results_are_of_full_size_all_the_same(start: Start, rooms: Rooms) -> None:
+    settings = QUICK + "[decode]\ndraft = true\n[save]\nkeep = {every}\nformat = 'png'\n"
+    content = turned(2600, 2100, 6)
+    daemon = start(settings=settings.replace("{every}", str(list(PART_NAMES)))).wait_ready()
+    rooms.drop("large.jpg", content)
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+    with Image.open(rooms.outbox / "large.png") as image:
+        assert image.size == (2100, 2600)
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(decode(content, DecodeSettings())))
