@@ -129,6 +129,10 @@ def test_a_stage_without_progress_stops_the_feeding(start: Start, rooms: Rooms, 
         return "no answer from preprocess: the watchdog is not fed any more" in daemon.log
 
     wait_for(stop_the_next, "the feeding to stop")
+    wait_for(
+        lambda: stop_the_next() and "not ready after 2 s (workers.start_timeout_s)" in daemon.log,
+        "a worker that never gets ready to be killed",
+    )
     silent_from = len(manager.listen())
     (rooms.base / "maskdrop.toml").write_text(settings)
     daemon.process.send_signal(signal.SIGHUP)

@@ -5,7 +5,10 @@ picture that was ever dropped is looked for.
 """
 
 import re
+import shutil
+import subprocess
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,6 +78,27 @@ def test_pictures_and_broken_files_are_told_to_the_journal_with_fields(service: 
         assert name in entry["MESSAGE"]
     explained = service.machine.run("journalctl", "--catalog", "--no-pager", f"MASKDROP_PICTURE={broken}")
     assert f"{broken} can't be processed" in explained
+
+
+def test_the_journal_commands_of_the_documentation_find_what_they_say(service: Service) -> None:
+    service.drop("told.jpg", face_bytes(7))
+    service.drop("told-broken.jpg", b"\xff\xd8\xff\xe0 no picture", good=False)
+    service.wait_finished()
+    lines = (Path(__file__).parents[2] / "docs" / "service.md").read_text().splitlines()
+    commands = [
+        line.strip() for line in lines if line.startswith("    journalctl ") and "-t maskdrop" in line
+    ]
+    assert len(commands) >= 4
+    for command in commands:
+        search, _, rest = command.partition(" | ")
+        found = service.machine.run("sh", "-c", search)
+        if "MASKDROP_EVENT=worker_died" not in search:
+            assert "told" in found, command
+        if rest and shutil.which("jq"):
+            answer = subprocess.run(
+                ["sh", "-c", rest], input=found, capture_output=True, text=True, check=True
+            )
+            assert answer.stdout.strip() not in ("", "null"), command
 
 
 def test_status_shows_a_line_for_people(service: Service) -> None:

@@ -114,9 +114,9 @@ def _torch(device: str, has_nodes: bool) -> Finding:
     (version, cuda), count = done.stdout.split(), count_gpus()
     told = f"{version}, CUDA {cuda}, {count} GPUs"
     if count == 0 and device.startswith("cuda"):
-        return fail(name, told, "install a PyTorch for this driver (pytorch.org), or set model.device = auto")
+        return fail(name, told, "install a PyTorch for this driver, or set model.device = auto")
     if count == 0 and has_nodes and device != "cpu":
-        return warning(name, told, "a GPU is there: install a PyTorch for its driver (pytorch.org)")
+        return warning(name, told, "a GPU is there: install a PyTorch for its driver")
     return ok(name, told)
 
 

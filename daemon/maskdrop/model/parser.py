@@ -142,8 +142,13 @@ class FaceParser:
         return labels
 
     def _judge(self, pictures: Pixels) -> tuple[Pixels, Certainty]:
-        scores = self._scores(pictures)
-        labels = scores.max(dim=1).indices
+        if self._folded is not None and self._device.type == "cpu":
+            coarse = self._folded(torch.from_numpy(pictures), self._format)
+            labels = labels_of(coarse, self._settings.input_size).long()  # just as without a sidecar
+            scores = scale_up(coarse, self._settings.input_size)
+        else:
+            scores = self._scores(pictures)
+            labels = scores.max(dim=1).indices
         # One picture after the other, so that there is never a second copy of all scores.
         sums = [_certainty(one, label) for one, label in zip(scores, labels, strict=True)]
         return labels.to(torch.uint8).cpu().numpy(), torch.stack(sums).cpu().numpy()
