@@ -81,7 +81,7 @@ def test_pictures_and_broken_files_are_told_to_the_journal_with_fields(service: 
 
 
 def test_the_journal_commands_of_the_documentation_find_what_they_say(service: Service) -> None:
-    service.drop("told.jpg", face_bytes(7))
+    service.drop("told.jpg", face_bytes(9_007))
     service.drop("told-broken.jpg", b"\xff\xd8\xff\xe0 no picture", good=False)
     service.wait_finished()
     lines = (Path(__file__).parents[2] / "docs" / "service.md").read_text().splitlines()
