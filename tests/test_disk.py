@@ -48,6 +48,12 @@ def fill(folder: Path) -> None:
             return
 
 
+def write_until_refused(path: Path) -> None:
+    with path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(2**16))
+
+
 def degraded(daemon: Daemon, *words: str) -> None:
     """Wait until the daemon says that it pauses, and why."""
     daemon.wait_health(
@@ -80,6 +86,43 @@ def test_an_input_output_error(start: Start, rooms: Rooms, mounted: Callable[...
     assert rooms.pictures("outbox") == [f"{index}.jpg" for index in range(8)]
     assert rooms.pictures("inbox") == rooms.pictures("quarantine") == []
     os.close(disk)
+
+
+def test_a_quota_is_used_up(start: Start, rooms: Rooms, mounted: Callable[..., None]) -> None:
+    """The outbox is a subvolume of btrfs with a quota, which counts for root too."""
+    if shutil.which("mkfs.btrfs") is None or shutil.which("btrfs") is None:
+        pytest.skip("there is no mkfs.btrfs here: apt-get install btrfs-progs")
+    image, disk = rooms.base / "disk.img", rooms.base / "disk"
+    with image.open("wb") as file:
+        file.truncate(128 * 2**20)
+    assert run("mkfs.btrfs", "-q", "--mixed", str(image))
+    disk.mkdir()
+    mounted("-o", "loop", str(image), str(disk))
+    outbox = disk / "outbox"
+    for command in (
+        ("subvolume", "create", str(outbox)),
+        ("quota", "enable", str(disk)),
+        ("qgroup", "limit", "4M", str(outbox)),
+    ):
+        if not run("btrfs", *command):
+            pytest.skip("quotas of btrfs can't be had here")
+    daemon = start("--outbox", str(outbox)).wait_ready()
+    filler = outbox / ".filler"
+    with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
+        write_until_refused(filler)
+    for index in range(8):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    degraded(daemon, str(outbox), os.strerror(errno.EDQUOT))
+    waiting = rooms.pictures("inbox")
+    assert waiting
+    assert len(waiting) + len(rooms.pictures("archive")) == 8
+    assert not [name for name in os.listdir(outbox) if not name.startswith(".") and name in waiting]
+    assert run("btrfs", "qgroup", "limit", "none", str(outbox))
+    daemon.wait_count("saved", 8)
+    daemon.wait_ready()
+    assert daemon.stop() == 0
+    assert sorted(path.name for path in outbox.iterdir() if path != filler) == [f"{i}.jpg" for i in range(8)]
+    assert rooms.pictures("inbox") == rooms.pictures("quarantine") == []
 
 
 def test_no_room_for_folders_in_archive_and_quarantine(
