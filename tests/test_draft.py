@@ -33,7 +33,7 @@ def turned(width: int, height: int, orientation: int) -> bytes:
 )
 def test_no_side_becomes_shorter_than_is_wanted(width: int, height: int, drafted: tuple[int, int]) -> None:
     content = encode(Image.new("RGB", (width, height), (90, 80, 70)))
-    picture, size = decode_at_least(content, DRAFT, 1024)
+    picture, size, _ = decode_at_least(content, DRAFT, 1024)
     assert picture.size == drafted
     assert size == (width, height)
 
@@ -42,7 +42,7 @@ def test_no_side_becomes_shorter_than_is_wanted(width: int, height: int, drafted
 def test_a_draft_shows_the_picture_upright_and_tells_its_own_size(orientation: int) -> None:
     content = turned(1600, 1200, orientation)
     whole = decode(content, DRAFT)
-    draft, size = decode_at_least(content, DRAFT, 256)
+    draft, size, _ = decode_at_least(content, DRAFT, 256)
     assert size == whole.size == ((1600, 1200) if orientation < 5 else (1200, 1600))
     assert draft.size == (size[0] // 4, size[1] // 4)
     small = np.asarray(whole.resize(draft.size, Image.Resampling.BOX)).astype(int)

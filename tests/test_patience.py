@@ -29,7 +29,7 @@ def test_only_what_starts_or_holds_a_picture_can_be_late(
 
 def test_the_verdict_names_the_time_and_the_key() -> None:
     assert PATIENCE.verdict(ChildState.READY) == "nothing heard for 20 s (workers.stage_timeout_s)"
-    assert PATIENCE.verdict(ChildState.STARTING) == "not ready after 300 s"
+    assert PATIENCE.verdict(ChildState.STARTING) == "not ready after 300 s (workers.start_timeout_s)"
     death = Death(Ending.HUNG, PATIENCE.verdict(ChildState.READY))
     assert str(death) == "was hung and killed: nothing heard for 20 s (workers.stage_timeout_s)"
 

@@ -23,4 +23,4 @@ def test_present_at_start_and_dropped_while_running_are_all_saved(start: Start, 
     assert daemon.stop() == 0
     health = json.loads(rooms.health.read_text())
     assert health["state"] == "stopped"
-    assert health["counts"] == {"accepted": 300, "saved": 300, "quarantined": 0, "retried": 0}
+    assert health["counts"] == {"accepted": 300, "saved": 300, "quarantined": 0, "retried": 0, "left": 0}

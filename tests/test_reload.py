@@ -180,8 +180,14 @@ def test_all_that_a_stage_reads_of_the_settings_counts_for_its_replacement(stage
         if match in Settings.model_fields
     }
     assert read
-    assert read - names <= ({"workers"} if stage is Stage.INFER else set())
+    assert read - names <= ({"workers", "save"} if stage is Stage.INFER else set())
     if stage is Stage.INFER:
+        assert re.findall(r"settings\.save\.\S+", (ROOT / "infer.py").read_text()) == [
+            "settings.save.outputs"
+        ]
+        assert settings_of(stage, plain) != settings_of(
+            stage, plain.with_values({"save": {"outputs": ["face", "json"]}})
+        )
         assert set(re.findall(r"workers\.(\w+)", (ROOT / "infer.py").read_text())) <= {
             "max_batch",
             "max_wait_ms",

@@ -91,7 +91,7 @@ def test_systemd_finds_nothing_wrong(tmp_path: Path, unit: str, drop_in: str | N
 def test_the_two_forms_differ_in_nothing_but_the_instance() -> None:
     single = (SYSTEMD / "maskdrop.service").read_text()
     instance = (SYSTEMD / "maskdrop@.service").read_text()
-    assert instance.count("%i") == 6
+    assert instance.count("%i") == 9
     assert instance.replace("maskdrop/%i", "maskdrop").replace(" (%i)", "") == single
 
 

@@ -99,10 +99,10 @@ def prepare(task: Prepare | Locate, settings: Settings, slots: Slots) -> Prepare
     began = time.monotonic()
     content = read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
     crash_point(CrashPoint.ORIGINAL_READ)
-    picture, size = decode_at_least(content, settings.decode, _DRAFTS * slots.side)
+    picture, size, has_metadata = decode_at_least(content, settings.decode, _DRAFTS * slots.side)
     put_whole(picture, slots, task.slot)
     crash_point(CrashPoint.SLOT_FILLED)
-    facts = Facts(hashlib.sha256(content).hexdigest(), *size)
+    facts = Facts(hashlib.sha256(content).hexdigest(), *size, has_metadata)
     return Prepared(task.ticket.number, facts, (time.monotonic() - began) * 1000)
 
 
@@ -183,7 +183,7 @@ def decode(content: bytes, settings: DecodeSettings) -> Image.Image:
 
 def decode_at_least(
     content: bytes, settings: DecodeSettings, least: int | None
-) -> tuple[Image.Image, tuple[int, int]]:
+) -> tuple[Image.Image, tuple[int, int], bool]:
     """Decode a picture: first frame, upright, RGB.
 
     Args:
@@ -191,7 +191,7 @@ def decode_at_least(
             stay as long as this; None: it comes at its own size.
 
     Returns:
-        The picture, and its own upright width and height.
+        The picture, its own upright width and height, and whether it has EXIF or a profile.
 
     Raises:
         BrokenPicture: not a picture of a configured format, truncated, damaged, or larger
@@ -209,7 +209,7 @@ def decode_at_least(
                 image.draft(None, (least, least))
             image.load()
             size = (height, width) if lies_on_its_side(image) else (width, height)
-            return to_rgb(upright(image)), size
+            return to_rgb(upright(image)), size, _has_metadata(image)
     except BrokenPicture:
         raise
     except UnidentifiedImageError as error:
@@ -218,6 +218,15 @@ def decode_at_least(
     except Exception as error:  # decoders raise every kind of error on damaged input
         refuse_want_of_memory(error)
         raise BrokenPicture(type(error).__name__, str(error) or type(error).__name__) from error
+
+
+def _has_metadata(image: Image.Image) -> bool:
+    try:
+        return "icc_profile" in image.info or len(image.getexif()) > 0
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF fails in many ways; whoever wants it sees what is left of it
+        return True
 
 
 def refuse_want_of_memory(error: Exception) -> None:

@@ -153,7 +153,8 @@ class Saver:
             self._slots.pictures[task.slot],
             self._slots.side,
         )
-        keeps_metadata = bool(self._settings.save.metadata) and bool(wanted - {"json", "labels"})
+        keeps_metadata = bool(self._settings.save.metadata and wanted - {"json", "labels"})
+        keeps_metadata = keeps_metadata and task.facts.has_metadata
         is_in_slot = wanted <= {"model", "json"} or (task.facts.width, task.facts.height) == (side, side)
         if not keeps_metadata and is_in_slot:
             return slot, Carried()

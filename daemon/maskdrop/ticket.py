@@ -39,11 +39,13 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Facts:
-    """What preprocess learnt: SHA-256 of the file, and upright width and height in pixels."""
+    """What preprocess learnt: SHA-256 of the file, upright width and height in pixels, and whether
+    there may be metadata in it that results carry over."""
 
     sha256: str
     width: int
     height: int
+    has_metadata: bool = True
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,8 @@ def _wakes() -> Iterator[int]:
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     handlers = {
         signal.SIGWINCH: signal.signal(signal.SIGWINCH, lambda number, frame: None),
+        # Said of Ctrl-C too: what a shell starts in the background ignores it.
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
         signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler),
     }
     before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

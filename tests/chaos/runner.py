@@ -97,6 +97,7 @@ class Run:
     def _end(self, began: float) -> Outcome:
         def is_done() -> bool:
             self._killer.wake(time.monotonic())
+            self._finish_writing()
             if self.daemon.process.poll() is not None:
                 self._restart()
             return not self._in_inbox()
