@@ -28,6 +28,7 @@ import torch.multiprocessing
 from PIL import Image
 
 from maskdrop.config import Settings
+from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.model.parser import load_parser
 from maskdrop.preprocess import prepare
@@ -63,7 +64,8 @@ def decode_share(settings: Settings, slots: Slots, share: int, workers: int, bar
 
 def save_share(settings: Settings, slots: Slots, share: int, workers: int, barrier: Any) -> None:
     Image.init()
-    saver = Saver(Workplace(Stage.SAVE, f"save-{share}", settings, slots, InboxLock(-1)))
+    folders = prepare_folders(settings)
+    saver = Saver(Workplace(Stage.SAVE, f"save-{share}", settings, folders, slots, InboxLock(-1)))
     everyone = tickets(settings)
     facts, samples = Facts("0" * 64, slots.side, slots.side), min(SAMPLES, len(everyone))
     barrier.wait()

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from drawing import draw_face, encode
 from maskdrop.config import ModelSettings, Settings
+from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.model.parser import load_parser
 from maskdrop.preprocess import prepare
@@ -77,7 +78,7 @@ def test_pixels_are_copied_no_more_than_they_must(
     assert pictures_made(lambda: told.append(prepare(Prepare(ticket, 0), settings, slots))) == decoding
     (prepared,) = told
     assert isinstance(prepared, Prepared)
-    saver = Saver(Workplace(Stage.SAVE, "save-0", settings, slots, InboxLock(-1)))
+    saver = Saver(Workplace(Stage.SAVE, "save-0", settings, prepare_folders(settings), slots, InboxLock(-1)))
     made = pictures_made(lambda: told.append(saver.save(Save(ticket, 0, prepared.facts))))
     assert isinstance(told[1], Saved)
     assert made == saving

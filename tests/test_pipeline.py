@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskdrop.inbox.intake import Candidate
+from maskdrop.inbox.supply import Candidate
 from maskdrop.supervisor.pipeline import Flight, Pipeline, Step
 from maskdrop.ticket import Facts, Fault, Identity, Infer, Quarantine, Region, Save, Stage
 

@@ -22,9 +22,9 @@ EXIT_CODES = {
     "0": "Done. For the daemon: drained, everything in flight was finished.",
     "1": "Failed, or something was found. For the daemon: cut short, pictures stay in the inbox.",
     "2": "The command line can't be understood.",
-    "75": "Another daemon has the inbox; try again later.",
+    "75": "Another daemon has the inbox, or another batch the outbox; try again later.",
     "78": "Can't run as configured; the message names key, value and remedy.",
-    "130": "Ended by Ctrl-C.",
+    "130, 143": "Ended by Ctrl-C, by SIGTERM.",
 }
 
 FILES = {

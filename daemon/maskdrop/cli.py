@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from maskdrop import __version__
+from maskdrop.batch_cli import batch
 from maskdrop.check_cli import check
 from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.doctor_cli import doctor
@@ -137,6 +138,7 @@ def version() -> None:
     sys.stdout.write(f"maskdrop {__version__}\n")
 
 
+app.command()(batch)
 app.command()(check)
 app.command()(replay)
 app.command()(doctor)

@@ -8,6 +8,7 @@ from maskdrop import __version__
 from maskdrop.config import Settings
 from maskdrop.exit_codes import EX_CONFIG
 from maskdrop.names import printable
+from maskdrop.supervisor.errand import watching
 from maskdrop.supervisor.premises import take_premises
 from maskdrop.supervisor.supervisor import Supervisor
 from maskdrop.systemd import BindingMissing, ServiceManager
@@ -30,7 +31,7 @@ def run_daemon(settings: Settings, read_again: Callable[[], Settings]) -> int:
     """
     premises = take_premises(settings)
     try:
-        supervisor = Supervisor(premises, read_again, ServiceManager())
+        supervisor = Supervisor(premises, ServiceManager(), watching(read_again))
     except BaseException as error:
         premises.leave()
         if not isinstance(error, BindingMissing):

@@ -11,12 +11,26 @@ from maskdrop.config_file import fault
 
 @dataclass(frozen=True)
 class Folders:
-    """Absolute paths of folders that exist and fit together; archive is None where originals are deleted."""
+    """Absolute paths of folders that exist and fit together.
+
+    Attributes:
+        quarantine: None where broken pictures are only told of; this only where originals are kept.
+        archive: None where originals are deleted, or kept.
+        keeps: originals stay as and where they are; what goes to quarantine is a copy.
+        skips_done: what has its results in the outbox is not done again.
+    """
 
     inbox: Path
     outbox: Path
-    quarantine: Path
+    quarantine: Path | None
     archive: Path | None
+    keeps: bool = False
+    skips_done: bool = False
+
+    @property
+    def locked(self) -> Path:
+        """The folder at which one maskdrop works at a time: nothing is written where originals are kept."""
+        return self.outbox if self.keeps else self.inbox
 
 
 def prepare_folders(settings: Settings) -> Folders:
@@ -43,6 +57,29 @@ def prepare_folders(settings: Settings) -> Folders:
         if key in resolved:
             check_rename(f"folders.{key}", resolved["inbox"], resolved[key])
     return Folders(resolved["inbox"], resolved["outbox"], resolved["quarantine"], resolved.get("archive"))
+
+
+def prepare_to_keep(settings: Settings, skips_done: bool) -> Folders:
+    """The same where originals are kept: the inbox is only read, and may be on any file system.
+
+    Raises:
+        ConfigurationError: a folder can't be read, made or written, or lies inside another one.
+    """
+    inbox, quarantine = settings.folders.inbox, settings.folders.quarantine
+    try:
+        next(os.scandir(inbox), None)
+    except OSError as error:
+        raise fault("IN", inbox, error.strerror or str(error), "name a folder that you may read") from error
+    named = {"outbox": settings.folders.outbox}
+    if quarantine is not None:
+        named["quarantine"] = quarantine
+    resolved = {"inbox": inbox.resolve(), **{key: folder.resolve() for key, folder in named.items()}}
+    check_nesting(resolved)
+    for key, folder in named.items():
+        _make(f"folders.{key}", folder)
+        check_writable(f"folders.{key}", folder)
+    outbox = resolved["outbox"]
+    return Folders(resolved["inbox"], outbox, resolved.get("quarantine"), None, True, skips_done)
 
 
 def _make(key: str, folder: Path) -> None:

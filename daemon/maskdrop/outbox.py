@@ -154,21 +154,27 @@ class Outbox:
         """Whether a worker that died had already put this very file away."""
         if self._folders.archive is not None:
             return found_in(self._folders.archive, ticket)
+        return self.published(ticket, sha256, tails) is not None
+
+    def published(self, ticket: Ticket, sha256: str, tails: list[str]) -> tuple[str, ...] | None:
+        """The paths, relative to the outbox, of all results of a picture of this content; None where
+        any of them is missing."""
         relative = PurePath(ticket.path)
         try:
             with open_folder(self._folders.outbox, relative.parent) as folder:
-                return all(_is_published(folder, relative.stem, tail, sha256) for tail in tails)
+                names = [_published_name(folder, relative.stem, tail, sha256) for tail in tails]
         except OSError:
-            return False
+            return None
+        return None if None in names else tuple(str(relative.parent / name) for name in names if name)
 
 
-def _is_published(folder: int, stem: str, tail: str, sha256: str) -> bool:
+def _published_name(folder: int, stem: str, tail: str, sha256: str) -> str | None:
     for mark in _marks(sha256):
         name = fit(stem, mark + tail)
         if identity_at(folder, name) is None:
-            return False
+            return None
         if _source_at(folder, name) == sha256:
-            return True
+            return name
     raise AssertionError("marks never end")
 
 

@@ -18,10 +18,13 @@ from maskdrop.colours import lies_on_its_side, to_rgb, upright
 from maskdrop.config import DecodeSettings, Settings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import Face, find_faces, regions_of
+from maskdrop.outbox import Outbox
 from maskdrop.quiet import quiet_libraries
+from maskdrop.result_names import tails_of
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
+    DoneBefore,
     Facts,
     Fault,
     Identity,
@@ -64,11 +67,12 @@ class LeaveAlone(Exception):
 def serve(workplace: Workplace, link: Link) -> None:
     """Decode pictures until told to stop."""
     set_up_decoding()
-    settings = workplace.settings
+    settings, folders = workplace.settings, workplace.folders
+    outbox = Outbox(folders, settings.folders) if folders.skips_done else None
     link.report(Ready())
     while (task := link.receive()) is not None and not isinstance(task, Stop):
         assert isinstance(task, Prepare | Locate), task
-        link.report(do(task, settings, workplace.slots))
+        link.report(do(task, settings, workplace.slots, outbox))
 
 
 def set_up_decoding() -> None:
@@ -78,19 +82,27 @@ def set_up_decoding() -> None:
     Image.init()
 
 
-def do(task: Prepare | Locate, settings: Settings, slots: Slots) -> Report:
-    """Do a task; a picture that is broken or has changed is a report too."""
+def do(task: Prepare | Locate, settings: Settings, slots: Slots, outbox: Outbox | None = None) -> Report:
+    """Do a task; a picture that is broken or has changed is a report too.
+
+    Args:
+        outbox: where pictures are looked for whose results are there already; None: nowhere.
+    """
     number = task.ticket.number
     try:
-        return (prepare if isinstance(task, Prepare) else locate)(task, settings, slots)
+        if isinstance(task, Locate):
+            return locate(task, settings, slots)
+        return prepare(task, settings, slots, outbox)
     except LeaveAlone as error:
         return Left(number, error.absence, str(error)[:MESSAGE_LIMIT])
     except BrokenPicture as error:
         return Refused(number, Fault(Stage.PREPROCESS, error.error, str(error)[:MESSAGE_LIMIT]))
 
 
-def prepare(task: Prepare | Locate, settings: Settings, slots: Slots) -> Prepared:
-    """Read, check and decode one file, and put it into its slot.
+def prepare(
+    task: Prepare, settings: Settings, slots: Slots, outbox: Outbox | None = None
+) -> Prepared | DoneBefore:
+    """Read, check and decode one file, and put it into its slot, unless its results are in the outbox.
 
     Raises:
         LeaveAlone: the file is not to be touched now.
@@ -99,14 +111,17 @@ def prepare(task: Prepare | Locate, settings: Settings, slots: Slots) -> Prepare
     began = time.monotonic()
     content = read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
     crash_point(CrashPoint.ORIGINAL_READ)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if outbox is not None and (names := outbox.published(task.ticket, sha256, tails_of(settings.save))):
+        return DoneBefore(task.ticket.number, names)
     picture, size, has_metadata = decode_at_least(content, settings.decode, _DRAFTS * slots.side)
     put_whole(picture, slots, task.slot)
     crash_point(CrashPoint.SLOT_FILLED)
-    facts = Facts(hashlib.sha256(content).hexdigest(), *size, has_metadata)
+    facts = Facts(sha256, *size, has_metadata)
     return Prepared(task.ticket.number, facts, (time.monotonic() - began) * 1000)
 
 
-def locate(task: Prepare | Locate, settings: Settings, slots: Slots) -> Located:
+def locate(task: Locate, settings: Settings, slots: Slots) -> Located:
     """Find the faces in a slot's labels, and put a view of each, cut from the original, into the slot.
 
     Raises:

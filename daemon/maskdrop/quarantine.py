@@ -1,13 +1,17 @@
-"""Where broken pictures go: moved by rename, the reason beside each."""
+"""Where broken pictures go: moved by rename, or copied, the reason beside each."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import PurePath
 
 from maskdrop.beneath import identity_at, open_file, open_folder, split
-from maskdrop.claim import Claimed, OriginalChanged, claim
+from maskdrop.claim import Claimed, OriginalChanged, OriginalStuck, claim
 from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
@@ -39,7 +43,8 @@ def quarantine(
         OriginalStuck: it can't be moved.
         FolderTrouble: the quarantine can't take it now; it is still in the inbox.
     """
-    reason = json.dumps(_reason(ticket, fault, attempts), indent=2, ensure_ascii=False).encode() + b"\n"
+    assert folders.quarantine is not None
+    reason = _reason(ticket, fault, attempts)
     parent, _ = split(ticket.path)
     try:
         with claim(folders.inbox, ticket) as claimed:
@@ -55,11 +60,89 @@ def quarantine(
     return str(PurePath(parent) / name)
 
 
+def quarantine_copy(
+    folders: Folders, ticket: Ticket, fault: Fault, attempts: int, settings: FolderSettings
+) -> str:
+    """Write the reason, then copy the picture beside it; the original stays as it is.
+
+    A picture that a run before this one has put there replaces its own copy.
+
+    Returns:
+        The copy's path relative to the quarantine folder; "" where there is none, and nothing is copied.
+
+    Raises:
+        OriginalChanged: the file in the inbox is not the ticket's any more.
+        OriginalStuck: it can't be read.
+        FolderTrouble: the quarantine can't take it now.
+    """
+    if folders.quarantine is None:
+        return ""
+    reason = _reason(ticket, fault, attempts)
+    parent, wanted = split(ticket.path)
+    with _original(folders, ticket) as original:
+        try:
+            with open_folder(folders.quarantine, parent, settings.folder_mode) as folder:
+                name = _copy(original, folder, wanted, ticket, reason, settings.mode)
+        except OSError as error:
+            raise FolderTrouble(f"quarantine {folders.quarantine}", error) from error
+    return str(PurePath(parent) / name)
+
+
+@contextmanager
+def _original(folders: Folders, ticket: Ticket) -> Iterator[int]:
+    """A descriptor of the ticket's file, open for reading."""
+    parent, name = split(ticket.path)
+    try:
+        with open_folder(folders.inbox, parent) as folder:
+            descriptor = open_file(folder, name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise OriginalChanged from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OriginalChanged from error
+        raise OriginalStuck(f"{error.strerror} when it was to be copied") from error
+    try:
+        if Identity.of(os.fstat(descriptor)) != ticket.identity:
+            raise OriginalChanged
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _copy(original: int, folder: int, wanted: str, ticket: Ticket, reason: bytes, mode: int) -> str:
+    """Copy an original into a folder of the quarantine, and return its name there."""
+    temporary, temporary_note = _temporary(ticket, "copy"), _temporary(ticket)
+    try:
+        _copy_synced(original, folder, temporary, mode)
+        for name in numbered(wanted, _LIMIT):
+            note = name + REASON_TAIL
+            is_ours = _is_reason_for(folder, note, ticket)
+            if not is_ours and (identity_at(folder, name) or identity_at(folder, note)):
+                continue
+            write_synced(folder, temporary_note, reason, mode)
+            rename_over(folder, temporary_note, note)
+            crash_point(CrashPoint.REASON_WRITTEN)
+            rename_over(folder, temporary, name)
+            crash_point(CrashPoint.QUARANTINED)
+            sync_folder(folder)
+            return name
+    finally:
+        remove(folder, temporary)
+    raise AssertionError("names never end")
+
+
+def _copy_synced(original: int, folder: int, name: str, mode: int) -> None:
+    write_synced(folder, name, b"", mode)
+    target = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    with open(target, "wb") as copy, open(os.dup(original), "rb") as source:  # noqa: PTH123 - descriptors
+        shutil.copyfileobj(source, copy)
+        copy.flush()
+        os.fsync(copy.fileno())
+
+
 def _move(claimed: Claimed, folder: int, ticket: Ticket, reason: bytes, mode: int) -> str:
     """Move a claimed picture into a folder of the quarantine, and return its name there."""
-    # Named after the picture, so that the next try takes up what a dead one left.
-    key = hashlib.sha256(os.fsencode(ticket.path)).hexdigest()
-    temporary = f".maskdrop-{key[:32]}.tmp"
+    temporary = _temporary(ticket)
     for name in numbered(claimed.name, _LIMIT):
         note = name + REASON_TAIL
         if identity_at(folder, name) is not None:
@@ -83,8 +166,14 @@ def _move(claimed: Claimed, folder: int, ticket: Ticket, reason: bytes, mode: in
     raise AssertionError("names never end")
 
 
-def _reason(ticket: Ticket, fault: Fault, attempts: int) -> dict[str, object]:
-    return {
+def _temporary(ticket: Ticket, kind: str = "") -> str:
+    """Named after the picture, so that the next try takes up what a dead one left."""
+    key = hashlib.sha256(os.fsencode(ticket.path)).hexdigest()
+    return f".maskdrop-{key[:32]}{kind}.tmp"
+
+
+def _reason(ticket: Ticket, fault: Fault, attempts: int) -> bytes:
+    content = {
         "picture": printable(ticket.path),
         "stage": fault.stage.value,
         "error": fault.error,
@@ -95,6 +184,7 @@ def _reason(ticket: Ticket, fault: Fault, attempts: int) -> dict[str, object]:
         "inode": ticket.identity.inode,
         "mtime_ns": ticket.identity.mtime_ns,
     }
+    return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def _is_reason_for(folder: int, note: str, ticket: Ticket) -> bool:

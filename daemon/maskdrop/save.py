@@ -12,18 +12,18 @@ from PIL import Image
 
 from maskdrop.beneath import identity_below
 from maskdrop.claim import OriginalChanged, OriginalStuck, is_claimed
-from maskdrop.config import ImageOutput, Output, SaveSettings, Settings
+from maskdrop.config import ImageOutput, Output, Settings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble
-from maskdrop.folders import Folders
 from maskdrop.locate import at_scale, joined
 from maskdrop.mask import cut_out, kept, over_black, overlay, scale_labels
 from maskdrop.metadata import Carried, exif_for, profile_for, read_metadata
-from maskdrop.outbox import SIDECAR_ENDING, Outbox, Result
+from maskdrop.outbox import Outbox, Result
 from maskdrop.parts import Colour
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original, refuse_want_of_memory
-from maskdrop.quarantine import quarantine
+from maskdrop.quarantine import quarantine, quarantine_copy
 from maskdrop.quiet import quiet_libraries
+from maskdrop.result_names import format_of, tail_of, tails_of
 from maskdrop.sidecar import sidecar
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
@@ -47,8 +47,6 @@ from maskdrop.topology.worker import Link, Workplace
 
 Pixels = NDArray[np.uint8]
 
-EXTENSION = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
-
 
 def serve(workplace: Workplace, link: Link) -> None:
     """Save and quarantine pictures until told to stop."""
@@ -69,11 +67,10 @@ class Saver:
 
     def __init__(self, workplace: Workplace) -> None:
         settings = workplace.settings
-        wanted = settings.folders
         self._settings = settings
         self._slots = workplace.slots
-        self._folders = Folders(wanted.inbox, wanted.outbox, wanted.quarantine_folder, wanted.archive_folder)
-        self._outbox = Outbox(self._folders, wanted)
+        self._folders = workplace.folders
+        self._outbox = Outbox(self._folders, settings.folders)
 
     def save(self, task: Save) -> Report:
         """Render, publish, put away; each report says how far the picture is from the inbox."""
@@ -81,10 +78,10 @@ class Saver:
         ticket = task.ticket
         try:
             names = self._publish(task)
-            self._outbox.put_away(ticket)
+            if not self._folders.keeps:
+                self._outbox.put_away(ticket)
         except OriginalChanged:
-            tails = [tail_of(output, self._settings.save) for output in self._settings.save.outputs]
-            if not self._outbox.was_put_away(ticket, task.facts.sha256, tails):
+            if not self._outbox.was_put_away(ticket, task.facts.sha256, tails_of(self._settings.save)):
                 return Left(ticket.number, Absence.CHANGED, "gone or changed while it was processed")
             names = ()
         except OriginalStuck as error:
@@ -98,10 +95,11 @@ class Saver:
         return Saved(ticket.number, names, (time.monotonic() - began) * 1000)
 
     def quarantine(self, task: Quarantine) -> Report:
-        """Move a picture to quarantine."""
+        """Move a picture to quarantine, or copy it where originals are kept."""
         ticket = task.ticket
         try:
-            name = quarantine(self._folders, ticket, task.fault, task.attempts, self._settings.folders)
+            put = quarantine_copy if self._folders.keeps else quarantine
+            name = put(self._folders, ticket, task.fault, task.attempts, self._settings.folders)
         except OriginalChanged:
             return Left(ticket.number, Absence.CHANGED, "gone or changed before it could be quarantined")
         except OriginalStuck as error:
@@ -113,7 +111,7 @@ class Saver:
     def _publish(self, task: Save) -> tuple[str, ...]:
         """The results' names; none where a worker that died had published them and come further."""
         ticket, inbox = task.ticket, self._folders.inbox
-        if is_claimed(inbox, ticket):
+        if not self._folders.keeps and is_claimed(inbox, ticket):
             return ()
         if identity_below(inbox, ticket.path) != ticket.identity:
             raise OriginalChanged
@@ -198,20 +196,6 @@ def labels_at(slots: Slots, slot: int, places: Sequence[Region], width: int, hei
     if not places:
         return scale_labels(slots.labels[slot], width, height)
     return joined(slots.view_labels[slot][: len(places)], places, width, height)
-
-
-def format_of(output: ImageOutput, settings: SaveSettings) -> str:
-    """The format of an output: labels need a palette, a cut-out needs transparency."""
-    if output == "labels" or (output == "cutout" and settings.format == "jpeg"):
-        return "png"
-    return settings.format
-
-
-def tail_of(output: Output, settings: SaveSettings) -> str:
-    """What follows the picture's stem in the result's name."""
-    if output == "json":
-        return settings.suffix_of(output) + SIDECAR_ENDING
-    return settings.suffix_of(output) + EXTENSION[format_of(output, settings)]
 
 
 def compose(output: ImageOutput, picture: Pixels, labels: Pixels, settings: Settings) -> Image.Image:

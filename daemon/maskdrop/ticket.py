@@ -210,6 +210,14 @@ class Left:
 
 
 @dataclass(frozen=True)
+class DoneBefore:
+    """An earlier batch has saved everything that is wanted of this very content; names as in the outbox."""
+
+    number: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Started:
     """The batch the inference worker computes from now on."""
 
@@ -260,5 +268,16 @@ class Stalled:
 
 
 Report = (
-    Ready | Unfit | Prepared | Refused | Left | Started | Inferred | Located | Saved | Quarantined | Stalled
+    Ready
+    | Unfit
+    | Prepared
+    | Refused
+    | Left
+    | DoneBefore
+    | Started
+    | Inferred
+    | Located
+    | Saved
+    | Quarantined
+    | Stalled
 )

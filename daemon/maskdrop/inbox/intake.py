@@ -4,7 +4,6 @@ import heapq
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from maskdrop.inbox.lock import InboxHeld, InboxLock
 from maskdrop.inbox.oldest import Oldest
 from maskdrop.inbox.scan import Oddity, Seen, is_candidate, look, scan
 from maskdrop.inbox.settle import SettleTracker, Watched
+from maskdrop.inbox.supply import Candidate
 from maskdrop.inbox.watch import Change, Watch
 from maskdrop.inbox.writers import Writers, writers_of
 from maskdrop.names import printable
-from maskdrop.ticket import Identity
 
 logger = logging.getLogger("maskdrop")
 
@@ -42,15 +41,6 @@ AT_LIMIT = (
 WRITER_LOST_S = 60.0
 """After so long without a change a file counts as closed though no event said so, where the
 kernel can't be asked: the event may have been lost."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A settled file: its path relative to the inbox, its state, how long it took to settle."""
-
-    path: str
-    identity: Identity
-    settle_ms: float
 
 
 class Intake:
@@ -82,6 +72,7 @@ class Intake:
         self._beyond = 0
         self._turned_away = False
         self.trouble: str | None = None
+        self.is_over = False  # something may always come
 
     @property
     def backlog(self) -> int:

@@ -27,8 +27,8 @@ class InboxLock:
         self.descriptor = descriptor
 
     @classmethod
-    def take(cls, inbox: Path) -> "InboxLock":
-        """Lock the inbox.
+    def take(cls, inbox: Path, kind: str = "inbox") -> "InboxLock":
+        """Lock the inbox, or the outbox of pictures whose folder is only read.
 
         Raises:
             InboxHeld: another daemon has it.
@@ -47,8 +47,8 @@ class InboxLock:
                 if _is_running(holder) or time.monotonic() > deadline:
                     os.close(descriptor)
                     raise InboxHeld(
-                        f"inbox {inbox} is held by {holder or 'another daemon'} (lock file {path}); "
-                        "stop that daemon or choose another inbox"
+                        f"{kind} {inbox} is held by {holder or 'another daemon'} (lock file {path}); "
+                        f"{'stop that daemon' if kind == 'inbox' else 'wait for it'} or choose another {kind}"
                     ) from None
                 time.sleep(0.05)
         os.ftruncate(descriptor, 0)

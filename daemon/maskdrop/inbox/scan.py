@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,17 @@ def look(inbox: Path, path: str) -> Seen | Oddity | None:
         return None
 
 
-def scan(inbox: Path, recursive: bool) -> Iterator[Seen | Oddity]:
+Unread = Callable[[str, OSError], None]
+
+
+def scan(
+    inbox: Path, recursive: bool, one_device: bool = True, unread: Unread | None = None
+) -> Iterator[Seen | Oddity]:
     """Everything in the inbox, one entry at a time; links to folders are not entered.
+
+    Args:
+        one_device: leave folders on other file systems alone.
+        unread: told of each sub-folder that can't be read.
 
     Raises:
         OSError: the inbox itself can't be read. A sub-folder that can't be is passed over.
@@ -56,17 +65,19 @@ def scan(inbox: Path, recursive: bool) -> Iterator[Seen | Oddity]:
     while waiting:
         folder = waiting.pop()
         try:
-            for found in _scan_one(inbox, folder, recursive):
+            for found in _scan_one(inbox, folder, recursive, one_device):
                 if isinstance(found, str):
                     waiting.append(found)
                 else:
                     yield found
-        except OSError:
+        except OSError as error:
             if folder == "":
                 raise
+            if unread is not None and not isinstance(error, FileNotFoundError):
+                unread(folder, error)
 
 
-def _scan_one(inbox: Path, folder: str, recursive: bool) -> Iterator[Seen | Oddity | str]:
+def _scan_one(inbox: Path, folder: str, recursive: bool, one_device: bool) -> Iterator[Seen | Oddity | str]:
     """The entries of one folder; sub-folders as their paths."""
     with open_folder(inbox, folder) as descriptor, os.scandir(descriptor) as entries:
         device = os.fstat(descriptor).st_dev
@@ -82,7 +93,7 @@ def _scan_one(inbox: Path, folder: str, recursive: bool) -> Iterator[Seen | Oddi
                 found = _seen(path, status)
                 if found is not None:
                     yield found
-            elif status.st_dev != device:
+            elif one_device and status.st_dev != device:
                 yield Oddity(path, "folder on another file system")
             elif recursive:
                 yield path

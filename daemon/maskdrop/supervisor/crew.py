@@ -194,7 +194,9 @@ def _workplaces(premises: Premises) -> list[Workplace]:
 
     def workplace(stage: Stage, index: int, threads: int = 1, device: str = "cpu") -> Workplace:
         name = f"{stage.value}-{index}"
-        return Workplace(stage, name, premises.settings, premises.slots, premises.lock, threads, device)
+        return Workplace(
+            stage, name, premises.settings, premises.folders, premises.slots, premises.lock, threads, device
+        )
 
     return [
         *(workplace(Stage.PREPROCESS, index) for index in range(plan.preprocess)),

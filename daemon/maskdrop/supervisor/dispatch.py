@@ -1,7 +1,7 @@
 """Who gets the next ticket: the inbox's pictures into flight, and flights to idle workers."""
 
 from maskdrop.crash_points import CrashPoint, crash_point
-from maskdrop.inbox.intake import Intake
+from maskdrop.inbox.supply import Supply
 from maskdrop.supervisor.child import Child
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.journal import Journal
@@ -13,7 +13,7 @@ class Dispatch:
     """Moves tickets along, and owns nothing: flights are the pipeline's, workers the crew's."""
 
     def __init__(
-        self, intake: Intake, pipeline: Pipeline, crew: Crew, journal: Journal, max_batch: int
+        self, intake: Supply, pipeline: Pipeline, crew: Crew, journal: Journal, max_batch: int
     ) -> None:
         self._intake, self._pipeline, self._crew, self._journal = intake, pipeline, crew, journal
         self._max_batch = max_batch

@@ -10,7 +10,9 @@ from maskdrop.names import printable
 from maskdrop.supervisor.child import Death
 from maskdrop.supervisor.pipeline import Flight
 from maskdrop.supervisor.record import Record
-from maskdrop.ticket import Absence, Left, Quarantined, Saved, Stage
+from maskdrop.ticket import Absence, DoneBefore, Left, Quarantined, Saved, Stage
+
+logger = logging.getLogger("maskdrop")
 
 LONGEST_SHOWN = 160
 """Characters of a name or message in the health file, so that it stays small whatever is dropped."""
@@ -53,11 +55,11 @@ class Journal:
         latest = QuarantinedPicture(shortened(name), timestamp(), fault.stage.value, error, message, times)
         self.record.note_quarantined(fault.stage, flight.milliseconds, latest)
         shown = ", ".join(f"{stage} {milliseconds:.0f}" for stage, milliseconds in spent.items())
+        outcome = f"quarantined {name} -> {printable(report.name)}" if report.name else f"broken {name}"
         tell(
             logging.WARNING,
             Event.QUARANTINED,
-            f"quarantined {name} -> {printable(report.name)}: {fault.stage.value}: {fault.error}: "
-            f"{fault.message} in ms: {shown}",
+            f"{outcome}: {fault.stage.value}: {fault.error}: {fault.message} in ms: {shown}",
             picture=name,
             result="quarantined",
             stage=fault.stage.value,
@@ -72,6 +74,9 @@ class Journal:
         again = "; tried again at the next rescan" if report.absence is Absence.UNREADABLE else ""
         message = f"left {name}: {report.message}{again}"
         tell(level, Event.LEFT, message, picture=name, result="left", absence=report.absence.value)
+
+    def done_before(self, flight: Flight, report: DoneBefore) -> None:
+        logger.info("done before %s", printable(flight.ticket.path))
 
     def died(self, stage: Stage, worker: str, pid: int, death: Death, held: list[Flight]) -> None:
         self.record.retried += len(held)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from maskdrop.inbox.intake import Candidate
+from maskdrop.inbox.supply import Candidate
 from maskdrop.ticket import (
     Facts,
     Fault,

@@ -1,6 +1,7 @@
 """Everything a run stands on, checked and reserved before any worker starts: folders, lock, slots."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,24 +38,29 @@ class Premises:
             self.lock.release()
 
 
-def take_premises(settings: Settings, before: Premises | None = None) -> Premises:
+def take_premises(
+    settings: Settings,
+    before: Premises | None = None,
+    prepare: Callable[[Settings], Folders] = prepare_folders,
+) -> Premises:
     """Check and reserve.
 
     Args:
         before: premises that are in use, whose lock and slots go on if they fit.
+        prepare: makes and checks the folders.
 
     Raises:
         ConfigurationError: the daemon can't run as configured.
-        InboxHeld: another daemon has the inbox.
+        InboxHeld: another maskdrop has the inbox, or the outbox where originals are kept.
     """
     check_weights(settings.model.weights)
-    folders = prepare_folders(settings)
+    folders = prepare(settings)
     plan = make_plan(settings)
     with contextlib.ExitStack() as undo:
         if before is not None and before.folders.inbox == folders.inbox:
             lock = before.lock
         else:
-            lock = take_lock(folders.inbox)
+            lock = take_lock(folders)
             undo.callback(lock.release)
         _check_metrics_port(settings, before)
         slots = _slots(plan, settings, before)
@@ -93,13 +99,14 @@ def set_up_log(settings: Settings) -> None:
         ) from error
 
 
-def take_lock(inbox: Path) -> InboxLock:
+def take_lock(folders: Folders) -> InboxLock:
+    kind = "outbox" if folders.keeps else "inbox"
     try:
-        return InboxLock.take(inbox)
+        return InboxLock.take(folders.locked, kind)
     except OSError as error:
         raise fault(
-            "folders.inbox",
-            inbox,
+            f"folders.{kind}",
+            folders.locked,
             f"no lock file can be made there ({error.strerror})",
             "let maskdrop write there",
         ) from error

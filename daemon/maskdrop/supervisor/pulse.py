@@ -11,7 +11,7 @@ from typing import Protocol
 from maskdrop import __version__
 from maskdrop.config import Settings
 from maskdrop.health import Counts, Health, StageHealth, State, timestamp, write_health
-from maskdrop.inbox.intake import Intake
+from maskdrop.inbox.supply import Supply
 from maskdrop.names import printable
 from maskdrop.supervisor.busy import BusyTime
 from maskdrop.supervisor.child import Ending
@@ -95,7 +95,7 @@ class Pulse:
         now: float,
         record: Record,
         pipeline: Pipeline,
-        intake: Intake,
+        intake: Supply,
         crew: Crew,
     ) -> Health:
         """The daemon's health at this moment."""

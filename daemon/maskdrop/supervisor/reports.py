@@ -7,7 +7,7 @@ from itertools import zip_longest
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.events import Event
 from maskdrop.exit_codes import EX_CONFIG
-from maskdrop.inbox.intake import Intake
+from maskdrop.inbox.supply import Supply
 from maskdrop.log import tell
 from maskdrop.names import printable
 from maskdrop.supervisor.child import Child, Death, Ending
@@ -19,6 +19,7 @@ from maskdrop.supervisor.renewal import Renewal
 from maskdrop.supervisor.stall import Stall
 from maskdrop.ticket import (
     Absence,
+    DoneBefore,
     Inferred,
     Left,
     Located,
@@ -42,7 +43,7 @@ class Reports:
     def __init__(
         self,
         pipeline: Pipeline,
-        intake: Intake,
+        intake: Supply,
         crew: Crew,
         journal: Journal,
         stall: Stall,
@@ -73,6 +74,8 @@ class Reports:
                 self._pipeline.located(report.number, report.regions, report.milliseconds)
             case Left():
                 self._on_left(report)
+            case DoneBefore():
+                self._on_done_before(report)
             case Stalled():
                 self._on_stalled(report)
             case Saved() | Quarantined():
@@ -110,6 +113,11 @@ class Reports:
             self._intake.set_aside(flight.ticket.path)
         else:
             self._intake.release(flight.ticket.path)
+
+    def _on_done_before(self, report: DoneBefore) -> None:
+        flight = self._pipeline.finish(report.number)
+        self._journal.done_before(flight, report)
+        self._intake.release(flight.ticket.path)
 
     def _on_stalled(self, report: Stalled) -> None:
         if self._course.draining:

@@ -8,25 +8,35 @@ from types import FrameType
 
 class Signals:
     """Counts requests to end, notes those to read the configuration again, and wakes the loop for
-    them and for the watching thread."""
+    them and for the watching thread.
+
+    Attributes:
+        term_count: requests to end so far.
+        last_term: number of the signal of the latest one; 0 before the first.
+    """
 
     def __init__(self) -> None:
-        self.term_count = 0
+        self.term_count = self.last_term = 0
         self.hup_pending = False
         self.wake_end, self._ring_end = socket.socketpair()
         self.wake_end.setblocking(False)
         self._ring_end.setblocking(False)
 
-    def install(self) -> None:
-        """Take over SIGTERM and SIGINT, and ignore what else could end the daemon."""
+    def install(self, reloads: bool) -> None:
+        """Take over SIGTERM and SIGINT, and ignore what else could end the daemon.
+
+        Args:
+            reloads: whether SIGHUP asks for a new configuration; if not, for the end.
+        """
         signal.signal(signal.SIGTERM, self.handle_term)
         signal.signal(signal.SIGINT, self.handle_term)
-        signal.signal(signal.SIGHUP, self.handle_hup)
+        signal.signal(signal.SIGHUP, self.handle_hup if reloads else self.handle_term)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # see inbox/writers.py
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
     def handle_term(self, number: int, frame: FrameType | None) -> None:
         self.term_count += 1
+        self.last_term = number
         self.wake()
 
     def handle_hup(self, number: int, frame: FrameType | None) -> None:

@@ -18,21 +18,18 @@ the worker's sentinel, and the flights it held go round again.
 import logging
 import selectors
 import time
-from collections.abc import Callable
 from functools import partial
 
-from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.events import Event
 from maskdrop.exit_codes import EX_CUT_SHORT, EX_OK
 from maskdrop.health import State
-from maskdrop.inbox.intake import Intake
 from maskdrop.log import tell
 from maskdrop.supervisor.child import Child, Death, Ending
 from maskdrop.supervisor.course import Course
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.dispatch import Dispatch
-from maskdrop.supervisor.journal import Journal
+from maskdrop.supervisor.errand import Errand
 from maskdrop.supervisor.patience import Patience, overslept
 from maskdrop.supervisor.pipeline import Pipeline, Step
 from maskdrop.supervisor.premises import Premises
@@ -50,19 +47,18 @@ logger = logging.getLogger("maskdrop")
 
 
 class Supervisor:
-    """The daemon's parent process."""
+    """The daemon's parent process, or a batch's."""
 
-    def __init__(
-        self, premises: Premises, read_again: Callable[[], Settings], manager: ServiceManager
-    ) -> None:
+    def __init__(self, premises: Premises, manager: ServiceManager, errand: Errand) -> None:
+        self._errand = errand
         self._selector = selectors.DefaultSelector()
         self._signals = Signals()
         self._selector.register(self._signals.wake_end, selectors.EVENT_READ, self._signals.clear)
         self._course = Course()
         self._crew = Crew(premises)
-        self._journal = Journal()
+        self._journal = errand.journal
         self._pulse = Pulse(premises.settings)
-        self._renewal = Renewal(premises, read_again)
+        self._renewal = Renewal(premises, errand.read_again or (lambda: premises.as_read))
         self._service = Service(manager)
         self._move_in(premises)
 
@@ -70,7 +66,7 @@ class Supervisor:
         """Make anew what holds nothing between two pictures, for these premises."""
         settings, plan = premises.settings, premises.plan
         workers = settings.workers
-        self._intake = Intake(premises.folders.inbox, settings.watch, premises.lock, self._signals.wake)
+        self._intake = self._errand.supply(premises, self._signals.wake)
         self._pipeline = Pipeline(plan.slots)
         self._dispatch = Dispatch(self._intake, self._pipeline, self._crew, self._journal, plan.max_batch)
         self._patience = Patience(workers.stage_timeout_s, workers.start_timeout_s)
@@ -88,7 +84,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Work until told to stop; the exit code."""
-        self._signals.install()
+        self._signals.install(reloads=self._errand.read_again is not None)
         self._intake.start()
         self._beat(time.monotonic())
         while not self._is_over():
@@ -105,6 +101,11 @@ class Supervisor:
         self._write_health(State.STOPPED, self._course.reason)
         tell(logging.INFO, Event.ENDED, f"ended with exit code {self._course.exit_code}")
         return self._course.exit_code
+
+    @property
+    def end_signal(self) -> int:
+        """Number of the signal that asked for the end; 0: none did."""
+        return self._signals.last_term
 
     def leave(self) -> None:
         """Give back lock and slots; no worker lives any more."""
@@ -170,7 +171,8 @@ class Supervisor:
         cut_short = count > 1 or (course.drain_deadline is not None and now >= course.drain_deadline)
         if cut_short and course.exit_code == EX_OK:
             self._cut_short("a second signal" if count > 1 else "drain.drain_timeout_s is over")
-        if course.draining and not course.stopping and not len(self._pipeline):
+        takes_no_more = course.draining or self._intake.is_over
+        if takes_no_more and not course.stopping and not len(self._pipeline):
             self._stop_workers(now)
         if self._signals.hup_pending:
             self._signals.hup_pending = False

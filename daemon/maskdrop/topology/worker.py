@@ -13,6 +13,7 @@ from typing import Any
 
 from maskdrop.config import Settings
 from maskdrop.exit_codes import EX_OUT_OF_MEMORY
+from maskdrop.folders import Folders
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.log import WorkerFormatter
 from maskdrop.ticket import Report, Stage, Task
@@ -28,6 +29,7 @@ class Workplace:
     stage: Stage
     name: str
     settings: Settings
+    folders: Folders
     slots: Slots
     lock: InboxLock
     threads: int = 1

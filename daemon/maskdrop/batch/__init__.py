@@ -1,0 +1,1 @@
+"""One folder of pictures, done once by the daemon's own workers."""

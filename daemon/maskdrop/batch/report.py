@@ -1,0 +1,123 @@
+"""What a batch has done: a summary for people, JSON and CSV for programs. Written as it is read."""
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from maskdrop.batch.ledger import Entry, Outcome
+from maskdrop.batch.run import Batch
+from maskdrop.names import printable
+
+_COLUMNS = ("path", "outcome", "outputs", "quarantine", "error", "message", "total_ms", "work_ms", "hex")
+
+
+def write_json(batch: Batch, out: TextIO) -> None:
+    """One object; its pictures one a line."""
+    out.write('{\n  "pictures": [')
+    separator = "\n"
+    for entry in batch.ledger:
+        out.write(f"{separator}    {json.dumps(_told(entry))}")
+        separator = ",\n"
+    out.write(f"\n  ],\n  {json.dumps(_summary(batch))[1:-1]}\n}}\n")
+
+
+def write_csv(batch: Batch, out: TextIO) -> None:
+    """A heading, and a line for each picture (RFC 4180); several outputs are apart by a line's end."""
+    writer: csv.DictWriter[str] = csv.DictWriter(out, _COLUMNS, restval="")
+    writer.writeheader()
+    for entry in batch.ledger:
+        told = _told(entry)
+        times = told.pop("ms")
+        row = {**told, "outputs": "\n".join(told["outputs"]), "work_ms": round(entry.work_ms, 1)}
+        writer.writerow({**row, "total_ms": times["total"]})
+
+
+WRITERS: dict[str, Callable[[Batch, TextIO], None]] = {".json": write_json, ".csv": write_csv}
+"""By the ending of the report's name."""
+
+
+def write_report(batch: Batch, path: Path) -> None:
+    """Write the report whole, or not at all.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=".maskdrop-", suffix=".tmp", dir=path.parent)
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:  # noqa: PTH123 - a descriptor
+            WRITERS[path.suffix](batch, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def summary(batch: Batch) -> list[str]:
+    """Lines for people: the slowest, what is broken or left, and last how many there were of each."""
+    lines = []
+    if batch.ledger.slowest:
+        lines.append("slowest:")
+    for entry in batch.ledger.slowest:
+        stages = ", ".join(f"{stage} {ms:.0f}" for stage, ms in entry.ms.items() if stage != "total")
+        lines.append(f"  {entry.work_ms:.0f} ms  {printable(entry.path)} ({stages})")
+    not_done = batch.ledger.not_done
+    if not_done:
+        lines.append("not done:")
+    for entry in not_done:
+        where = f", copied to {printable(entry.quarantine)}" if entry.quarantine else ""
+        why = printable(f"{entry.error}: {entry.message}")
+        lines.append(f"  {entry.outcome.value}  {printable(entry.path)}: {why}{where}")
+    counts = batch.ledger.counts
+    more = counts[Outcome.BROKEN] + counts[Outcome.LEFT] - len(not_done)
+    if more:
+        lines.append(f"  and {more:,} more; --report names them all")
+    return [*lines, _summary_line(batch)]
+
+
+def _summary_line(batch: Batch) -> str:
+    counts = batch.ledger.counts
+    rate = counts[Outcome.SAVED] / batch.seconds if batch.seconds else 0.0
+    line = ", ".join(f"{counts[outcome]:,} {outcome.value}" for outcome in Outcome)
+    line = f"{line} of {batch.total or 0:,} files in {batch.seconds:.1f} s ({rate:.1f} saved/s)"
+    listing = batch.listing
+    if listing is not None and listing.left_alone:
+        line += f"; left alone {listing.left_alone:,} that are no files"
+    if listing is not None and listing.unread:
+        line += f"; {listing.unread:,} folders can't be read"
+    return line + ("; interrupted: the same command goes on from here" if batch.end_signal else "")
+
+
+def _summary(batch: Batch) -> dict[str, Any]:
+    counts, listing = batch.ledger.counts, batch.listing
+    return {
+        "files": batch.total or 0,
+        **{outcome.name.lower(): counts[outcome] for outcome in Outcome},
+        "left_alone": listing.left_alone if listing is not None else 0,
+        "unread_folders": listing.unread if listing is not None else 0,
+        "seconds": round(batch.seconds, 3),
+        "interrupted": bool(batch.end_signal),
+        "slowest": [printable(entry.path) for entry in batch.ledger.slowest],
+    }
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    """Names with odd characters are shown escaped; the picture's is also given as bytes in hexadecimal."""
+    shown = printable(entry.path)
+    exact = {"hex": os.fsencode(entry.path).hex()} if shown != entry.path else {}
+    return {
+        "path": shown,
+        "outcome": entry.outcome.value,
+        "outputs": [printable(name) for name in entry.outputs],
+        "quarantine": printable(entry.quarantine),
+        "error": entry.error,
+        "message": printable(entry.message),
+        "ms": dict(entry.ms),
+        **exact,
+    }

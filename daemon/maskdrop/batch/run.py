@@ -1,0 +1,173 @@
+"""One batch from beginning to end: the daemon's supervisor and workers on a list of files."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from maskdrop.batch.ledger import Entry, Ledger, Outcome
+from maskdrop.config import Settings
+from maskdrop.config_file import load_settings
+from maskdrop.exit_codes import EX_CONFIG
+from maskdrop.folders import prepare_to_keep
+from maskdrop.inbox.listing import Listing
+from maskdrop.supervisor.errand import Errand, Wake
+from maskdrop.supervisor.journal import Journal
+from maskdrop.supervisor.pipeline import Flight
+from maskdrop.supervisor.premises import Premises, take_premises
+from maskdrop.supervisor.supervisor import Supervisor
+from maskdrop.systemd import ServiceManager
+from maskdrop.ticket import DoneBefore, Left, Quarantined, Saved
+
+HEALTH_NAME = ".maskdrop.health.json"
+"""The health file of a batch, in its outbox: ``maskdrop top`` reads it."""
+
+_OF_THE_SERVICE = ("NOTIFY_SOCKET", "WATCHDOG_USEC")
+"""What systemd tells a service's processes; a batch is none of it."""
+
+
+def settings_for(
+    config: Path | None,
+    source: Path,
+    outbox: Path,
+    quarantine: Path | None,
+    overrides: dict[str, dict[str, Any]],
+    verbose: bool,
+) -> Settings:
+    """The configuration of a daemon, less what a batch has nothing to do with.
+
+    Raises:
+        ConfigurationError: the file can't be read, or a value can't be used.
+    """
+    folders = {"inbox": source, "outbox": outbox}
+    settings = load_settings(config, {"folders": folders, **overrides})
+    return settings.with_values(
+        {
+            "folders": {"quarantine": quarantine, "archive": None},
+            "health": {"file": outbox.absolute() / HEALTH_NAME},
+            "metrics": {"file": None, "port": None},
+            "log": {"level": "info" if verbose else "error", "format": "text", "file": None},
+        }
+    )
+
+
+class BatchJournal(Journal):
+    """Also notes each picture's end in a ledger."""
+
+    def __init__(self, ledger: Ledger, progress: Callable[[], None]) -> None:
+        super().__init__()
+        self._ledger, self._progress = ledger, progress
+
+    def saved(self, flight: Flight, report: Saved, now: float) -> None:
+        super().saved(flight, report, now)
+        times = {**flight.milliseconds, "save": report.milliseconds}
+        self._note(flight, Outcome.SAVED, now, outputs=report.names, ms=times)
+
+    def done_before(self, flight: Flight, report: DoneBefore) -> None:
+        super().done_before(flight, report)
+        self._note(flight, Outcome.DONE_BEFORE, time.monotonic(), outputs=report.names)
+
+    def quarantined(self, flight: Flight, report: Quarantined, now: float) -> None:
+        super().quarantined(flight, report, now)
+        assert flight.fault is not None
+        self._note(
+            flight,
+            Outcome.BROKEN,
+            now,
+            quarantine=report.name,
+            error=flight.fault.error,
+            message=flight.fault.message,
+            ms=flight.milliseconds,
+        )
+
+    def left(self, flight: Flight, report: Left) -> None:
+        super().left(flight, report)
+        absence = report.absence.value
+        self._note(flight, Outcome.LEFT, time.monotonic(), error=absence, message=report.message)
+
+    def _note(self, flight: Flight, outcome: Outcome, now: float, **facts: Any) -> None:
+        total = (now - flight.accepted_at) * 1000
+        ms = {stage: round(spent, 1) for stage, spent in {**facts.pop("ms", {}), "total": total}.items()}
+        ms.pop("settle", None)
+        self._ledger.add(Entry(flight.ticket.path, outcome, ms=ms, **facts))
+        self._progress()
+
+
+class Batch:
+    """A batch, and the owner of what became of its pictures.
+
+    Attributes:
+        seconds: how long it took, once it is over.
+        end_signal: number of the signal that ended it before its time; 0: none.
+    """
+
+    def __init__(self, settings: Settings, skips_done: bool, progress: Callable[[], None]) -> None:
+        """Prepare.
+
+        Args:
+            skips_done: whether pictures whose results are there are passed over.
+            progress: called after each picture.
+        """
+        self._settings, self._skips_done = settings, skips_done
+        self.ledger = Ledger()
+        self._journal = BatchJournal(self.ledger, progress)
+        self.listing: Listing | None = None
+        self.seconds = 0.0
+        self.end_signal = 0
+
+    def run(self) -> bool:
+        """Do everything, or drain when a signal comes.
+
+        Returns:
+            Whether it could work as configured; if not, the log says why not.
+
+        Raises:
+            ConfigurationError: it can't run as configured.
+            InboxHeld: another batch works for this outbox.
+        """
+        for name in _OF_THE_SERVICE:
+            os.environ.pop(name, None)
+        premises = take_premises(self._settings, prepare=self._prepare)
+        began = time.monotonic()
+        try:
+            errand = Errand(self._supply, self._journal, read_again=None)
+            supervisor = Supervisor(premises, ServiceManager(), errand)
+        except BaseException:
+            premises.leave()
+            raise
+        try:
+            code = supervisor.run()
+            with contextlib.suppress(OSError):
+                (premises.folders.outbox / HEALTH_NAME).unlink()
+        finally:
+            supervisor.leave()
+            self.seconds = time.monotonic() - began
+        self.end_signal = supervisor.end_signal
+        return code != EX_CONFIG
+
+    @property
+    def total(self) -> int | None:
+        """Files that are there; None until they are counted."""
+        return self.listing.total if self.listing is not None else None
+
+    @property
+    def done(self) -> int:
+        """Pictures that are done with, one way or another."""
+        return self.ledger.counts.total()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every picture that is there has its results."""
+        counts, listing = self.ledger.counts, self.listing
+        if listing is None or not listing.is_over or listing.unread:
+            return False
+        return counts[Outcome.SAVED] + counts[Outcome.DONE_BEFORE] == listing.given
+
+    def _prepare(self, settings: Settings) -> Any:
+        return prepare_to_keep(settings, self._skips_done)
+
+    def _supply(self, premises: Premises, wake: Wake) -> Listing:
+        self.listing = Listing(premises.folders.inbox)
+        return self.listing

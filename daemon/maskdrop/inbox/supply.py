@@ -1,0 +1,54 @@
+"""Where the supervisor gets pictures from: a folder that is watched, or one that is gone through once."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from maskdrop.ticket import Identity
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A settled file: its path relative to the inbox, its state, how long it took to settle."""
+
+    path: str
+    identity: Identity
+    settle_ms: float
+
+
+class Supply(Protocol):
+    """What `Intake` and `Listing` have in common.
+
+    Attributes:
+        trouble: why the folder can't be read or watched, if it can't.
+    """
+
+    trouble: str | None
+
+    @property
+    def backlog(self) -> int:
+        """Files that are known of and not taken."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will ever come any more."""
+
+    def start(self) -> None:
+        """Begin to look."""
+
+    def stop(self) -> None:
+        """Take nothing more."""
+
+    def advance(self, now: float) -> None:
+        """Go on looking, for a moment."""
+
+    def wait(self, now: float) -> float:
+        """Seconds until there is something to advance, if no event comes."""
+
+    def take(self) -> Candidate | None:
+        """The next file, or None. It won't be given again until it is released."""
+
+    def release(self, path: str) -> None:
+        """A file that was taken is done with."""
+
+    def set_aside(self, path: str) -> None:
+        """A file that was taken can't be read for now."""

@@ -1,0 +1,380 @@
+"""`maskdrop batch`: the real command as a process, real files, real signals."""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import pty
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from broken_files import broken_files
+from drawing import face_bytes
+from maskdrop.crash_points import CRASH_AT, CrashPoint
+from maskdrop.outbox import source_of
+from running import QUICK, Daemon, Rooms
+from waiting import PATIENCE_S, wait_for
+
+ODD_NAMES = (b"two\nlines.jpg", b"not-utf-8-\xff\xfe.jpg", b"sub/\xe4\n/b,\"c';d.jpg")
+
+GOOD = 40
+
+
+@dataclass
+class Job:
+    """A folder of pictures, and a batch on it."""
+
+    base: Path
+    weights: Path
+
+    @property
+    def source(self) -> Path:
+        return self.base / "in"
+
+    @property
+    def out(self) -> Path:
+        return self.base / "out"
+
+    @property
+    def lost(self) -> Path:
+        return self.base / "lost"
+
+    def put(self, name: str | bytes, content: bytes) -> None:
+        path = self.source / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def begin(self, *arguments: str, settings: str = "", **options: Any) -> "subprocess.Popen[str]":
+        config = self.base / "maskdrop.toml"
+        config.write_text(QUICK + settings)
+        command = [sys.executable, "-m", "maskdrop", "batch", str(self.source), str(self.out)]
+        command += ["--config", str(config), "--weights", str(self.weights), *arguments]
+        command = [*options.pop("prefix", []), *command]
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen(command, text=True, **options)
+
+    def run(self, *arguments: str, code: int, **options: Any) -> str:
+        """What the batch says on standard error."""
+        process = self.begin(*arguments, **options)
+        _, told = process.communicate(timeout=200)
+        assert "Traceback" not in told, told
+        assert process.returncode == code, told
+        return told
+
+    def reported(self, *arguments: str, code: int, **options: Any) -> dict[str, Any]:
+        path = self.base / "report.json"
+        self.run("--report", str(path), *arguments, code=code, **options)
+        report: dict[str, Any] = json.loads(path.read_text())
+        return report
+
+    def results(self) -> dict[str, int]:
+        """Each result, and when it was written, in nanoseconds."""
+        paths = [path for path in self.out.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        return {os.fspath(path.relative_to(self.out)): path.stat().st_mtime_ns for path in paths}
+
+    def temporary(self) -> list[Path]:
+        return [path for top in (self.out, self.lost) for path in top.rglob(".maskdrop-*")]
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny_weights: Path) -> Iterator[Job]:
+    job = Job(tmp_path, tiny_weights)
+    job.source.mkdir()
+    yield job
+    assert not job.temporary()
+
+
+def fill(job: Job, good: int = GOOD) -> tuple[set[bytes], set[bytes]]:
+    """Drawn pictures of several forms and sub-folders with odd names among them, and broken ones."""
+    whole, broken = set(), set()
+    forms = ("JPEG", "PNG", "WEBP", "GIF")
+    plain = range(good - len(ODD_NAMES))
+    names = [f"{index % 3}/{index}.{forms[index % 4].lower()}".encode() for index in plain]
+    for index, name in enumerate([*names, *ODD_NAMES]):
+        job.put(name, face_bytes(index, forms[index % 4]))
+        whole.add(name)
+    for broken_name, content in broken_files().items():
+        job.put(f"broken/{broken_name}", content)
+        broken.add(f"broken/{broken_name}".encode())
+    return whole, broken
+
+
+def snapshot(folder: Path) -> dict[str, tuple[str, int, int, int, int]]:
+    """Digest, inode, times and permissions of all that is below a folder; folders and hidden things too."""
+    seen = {}
+    for path in (folder, *folder.rglob("*")):
+        status = path.lstat()
+        is_file = stat.S_ISREG(status.st_mode)
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if is_file else ""
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        seen[os.fspath(path)] = (content, status.st_ino, *times, status.st_mode)
+    return seen
+
+
+def bytes_of(entry: dict[str, Any]) -> bytes:
+    return bytes.fromhex(entry["hex"]) if entry.get("hex") else str(entry["path"]).encode()
+
+
+def by_outcome(report: dict[str, Any]) -> dict[str, set[bytes]]:
+    found: dict[str, set[bytes]] = {}
+    for entry in report["pictures"]:
+        found.setdefault(entry["outcome"], set()).add(bytes_of(entry))
+    return found
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """The folder on a read-only mount."""
+    bound = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True)
+    if bound.returncode != 0:
+        pytest.skip("a read-only mount needs root")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        with pytest.raises(OSError, match="Read-only file system"):
+            (folder / "probe").touch()
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_everything_is_done_and_the_inputs_stay_as_they_were(job: Job) -> None:
+    whole, broken = fill(job)
+    (job.source / "link.jpg").symlink_to("0/0.jpeg")
+    os.mkfifo(job.source / "pipe.jpg")
+    # A service manager's socket is not for a batch, whose systemd-python can't be imported here.
+    (job.base / "shadow" / "systemd").mkdir(parents=True)
+    (job.base / "shadow" / "systemd" / "__init__.py").write_text("raise ImportError('not installed')\n")
+    path = os.pathsep.join([str(job.base / "shadow"), os.environ.get("PYTHONPATH", "")])
+    service = {"NOTIFY_SOCKET": "/run/nobody", "WATCHDOG_USEC": "1000000", "PYTHONPATH": path}
+    before, around = snapshot(job.source), set(job.base.iterdir())
+    report = job.reported(code=1, env={**os.environ, **service})
+    assert by_outcome(report) == {"saved": whole, "broken": broken}
+    assert snapshot(job.source) == before
+    made = {path.name for path in set(job.base.iterdir()) - around}
+    assert made == {"out", "report.json", "maskdrop.toml"}  # no quarantine, no health file beside IN
+    assert {p.name for p in job.out.iterdir() if p.name.startswith(".")} == {".maskdrop.lock"}
+
+    assert (report["files"], report["saved"], report["broken"]) == (GOOD + len(broken), GOOD, len(broken))
+    assert (report["left_alone"], report["interrupted"]) == (2, False)
+    for entry in report["pictures"]:
+        if entry["outcome"] == "saved":
+            (name,) = entry["outputs"]
+            content = (job.source / os.fsdecode(bytes_of(entry))).read_bytes()
+            if "\\" not in name:
+                assert source_of(job.out / name) == hashlib.sha256(content).hexdigest()
+            assert entry["ms"]["total"] > 0
+            assert {"preprocess", "infer", "save"} < set(entry["ms"])
+        else:
+            assert entry["error"]
+            assert entry["message"]
+            assert not entry["quarantine"]
+    assert len(job.results()) == GOOD
+    assert os.fsdecode(b"not-utf-8-\xff\xfe.jpg") in job.results()
+    assert len(report["slowest"]) == 5
+
+
+def test_a_second_run_skips_by_content_and_broken_ones_are_copied_once(job: Job) -> None:
+    whole, broken = fill(job, 12)
+    with read_only(job.source):
+        before = snapshot(job.source)
+        first = job.reported("--quarantine", str(job.lost), code=1)
+        results = job.results()
+        report_file = job.base / "report.csv"
+        told = job.run("--quarantine", str(job.lost), "--report", str(report_file), code=1)
+        assert snapshot(job.source) == before
+    rows = list(csv.DictReader(report_file.open(newline="")))
+    assert by_outcome({"pictures": rows}) == {"done before": whole, "broken": broken}
+    assert by_outcome(first) == {"saved": whole, "broken": broken}
+    assert job.results() == results
+    assert f"0 saved, 12 done before, {len(broken)} broken, 0 left of {12 + len(broken)} files" in told
+    assert told.splitlines()[0] == "not done:"
+    assert "  broken  broken/" in told
+    assert f"  and {len(broken) - 20} more; --report names them all" in told
+    copies = {path.relative_to(job.lost) for path in job.lost.rglob("*") if path.is_file()}
+    assert {os.fsencode(path) for path in copies if not path.name.endswith(".reason.json")} == broken
+    for name in map(os.fsdecode, broken):
+        assert (job.lost / name).read_bytes() == (job.source / name).read_bytes()
+        assert json.loads((job.lost / f"{name}.reason.json").read_text())["picture"] == name
+
+    changed = sorted(whole)[0]
+    job.put(changed, face_bytes(99, "PNG"))  # another content under an old name
+    for path in (job.source / "broken").iterdir():
+        path.unlink()
+    third = job.reported(code=0)
+    assert by_outcome(third) == {"saved": {changed}, "done before": whole - {changed}}
+    assert len(job.results()) == len(results) + 1  # nobody's result is replaced
+    fourth = job.reported(code=0, settings='[save]\noutputs = ["face", "json"]\n')
+    assert by_outcome(fourth) == {"saved": whole}  # another output is wanted
+
+
+def test_killed_in_the_middle_it_goes_on_where_it_was(job: Job) -> None:
+    whole, broken = fill(job)
+    before = snapshot(job.source)
+    process = job.begin("--quarantine", str(job.lost), stderr=subprocess.DEVNULL)
+    wait_for(lambda: len(job.results()) >= 10 or process.poll() is not None, "ten results")
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    then = job.results()
+    assert 10 <= len(then) < GOOD
+    report = job.reported("--quarantine", str(job.lost), code=1)  # waits until the workers are gone
+    assert not [child for child in children if child.is_running() and child.status() != "zombie"]
+    found = by_outcome(report)
+    assert found["saved"] | found["done before"] == whole
+    assert len(found["done before"]) >= len(then)
+    assert found["broken"] == broken
+    after = job.results()
+    assert len(after) == GOOD
+    assert {name: after[name] for name in then} == then  # not written anew
+    assert snapshot(job.source) == before
+
+
+MID_WORK = (
+    CrashPoint.SLOT_FILLED,
+    CrashPoint.LABELS_WRITTEN,
+    CrashPoint.RESULT_RENAMED,
+    CrashPoint.RESULTS_PUBLISHED,
+    CrashPoint.REASON_WRITTEN,
+    CrashPoint.QUARANTINED,
+)
+
+
+def test_workers_killed_in_mid_work_cost_nothing(job: Job) -> None:
+    whole, broken = {b"a.jpg", b"b.png", b"sub/c.jpg"}, {b"d.jpg"}
+    for index, name in enumerate(sorted(whole)):
+        job.put(name, face_bytes(index))
+    job.put(b"d.jpg", b"no picture")
+    before = snapshot(job.source)
+    markers = {point: job.base / point.value for point in MID_WORK}
+    armed = os.pathsep.join(f"{point.value}@{marker}" for point, marker in markers.items())
+    report = job.reported("--quarantine", str(job.lost), code=1, env={**os.environ, CRASH_AT: armed})
+    assert all(marker.exists() for marker in markers.values())
+    assert by_outcome(report) == {"saved": whole, "broken": broken}
+    assert len(job.results()) == 3
+    assert {path.name for path in job.lost.iterdir()} == {"d.jpg", "d.jpg.reason.json"}
+    assert (job.lost / "d.jpg").read_bytes() == b"no picture"
+    assert snapshot(job.source) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job, number: signal.Signals) -> None:
+    names = {f"{index}.jpg" for index in range(60)}
+    for index, name in enumerate(sorted(names)):
+        job.put(name, face_bytes(index))
+    path = job.base / "report.json"
+    process = job.begin("--report", str(path), settings="")
+    wait_for(lambda: len(job.results()) >= 5 or process.poll() is not None, "five results")
+    process.send_signal(number)
+    _, told = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 128 + number, told
+    assert "the same command goes on from here" in told
+    report = json.loads(path.read_text())
+    done = {os.fsdecode(name) for name in by_outcome(report)["saved"]}
+    assert report["interrupted"]
+    assert set(job.results()) == done  # what was in flight is finished and told
+    assert 5 <= len(done) < len(names)
+    rest = job.reported(code=0)
+    assert {os.fsdecode(name) for name in by_outcome(rest)["saved"]} == names - done
+
+
+def test_two_at_once_do_not_work_for_one_outbox(job: Job) -> None:
+    for index in range(30):
+        job.put(f"{index}.jpg", face_bytes(index))
+    process = job.begin(stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: job.results() or process.poll() is not None, "a result")
+        process.send_signal(signal.SIGSTOP)
+        told = job.run(code=75)
+        assert f"outbox {job.out} is held by maskdrop pid {process.pid}" in told
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+def test_what_cannot_be_done_as_asked_is_told_in_one_line(job: Job) -> None:
+    inside = str(job.source / "lost")
+    for arguments, wanted in (
+        (["--quarantine", inside], "lies inside the inbox"),
+        (["--report", str(job.base / "report.txt")], ".json or .csv"),
+        (["--report", str(job.source / "report.csv")], "is only read"),
+        (["--report", str(job.base / "none" / "report.csv")], "a folder that is there"),
+        (["--device", "cuda:99"], "model.device"),
+    ):
+        told = job.run(*arguments, code=78)
+        assert told.count("\n") == 1
+        assert wanted in told
+    assert list(job.source.iterdir()) == []
+    assert job.run(code=0).startswith("0 saved, 0 done before, 0 broken, 0 left of 0 files in ")
+    job.source.rmdir()
+    assert "No such file or directory; name a folder that you may read" in job.run(code=78)
+    assert not job.source.exists()
+
+
+def test_what_may_not_be_read_is_left_and_told(job: Job) -> None:
+    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    job.put("a.jpg", face_bytes(1))
+    job.put("secret.jpg", face_bytes(2))
+    job.put("closed/b.jpg", face_bytes(3))
+    (job.source / "secret.jpg").chmod(0)
+    (job.source / "closed").chmod(0)
+    prefix = without if os.geteuid() == 0 else []
+    told = job.run(code=1, prefix=prefix)
+    assert "closed can't be read: Permission denied" in told
+    assert "  left  secret.jpg: unreadable: Permission denied; mend its permissions" in told
+    assert "1 saved, 0 done before, 0 broken, 1 left of 2 files" in told
+    assert "; 1 folders can't be read" in told
+    assert set(job.results()) == {"a.jpg"}
+    (job.source / "closed").chmod(0o755)  # so that it can be cleared away
+
+
+def test_a_batch_gives_what_the_daemon_gives_and_shows_how_far_it_is(job: Job, tiny_weights: Path) -> None:
+    rooms = Rooms.make(job.base)
+    for index in range(6):
+        job.put(f"{index}.jpg", face_bytes(index, width=300, height=400))
+    job.run(code=0)
+    results = job.results()
+    daemon = Daemon(rooms, tiny_weights, QUICK, (), {})
+    try:
+        for path in job.source.iterdir():
+            rooms.drop(path.name, path.read_bytes())
+        daemon.wait_count("saved", 6)
+        assert daemon.stop() == 0
+    finally:
+        daemon.destroy()
+    assert set(rooms.pictures("outbox")) == set(results)
+    for name in rooms.pictures("outbox"):
+        assert (rooms.outbox / name).read_bytes() == (job.out / name).read_bytes()
+
+    shown = on_a_terminal(job, "--again")
+    assert "6/6" in shown
+    assert "6 saved" in shown
+    assert "6 saved, 0 done before, 0 broken, 0 left of 6 files" in shown
+    assert set(job.results()) == set(results)
+    assert not set(job.results().values()) & set(results.values())  # each was made anew
+
+
+def on_a_terminal(job: Job, *arguments: str) -> str:
+    """What a batch that ends with 0 shows on a terminal."""
+    outer, inner = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200"}
+    process = job.begin(*arguments, stdout=inner, stderr=inner, env=environment)
+    os.close(inner)
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: nobody has the other end any more
+        while data := os.read(outer, 65_536):
+            shown += data
+    os.close(outer)
+    assert process.wait(PATIENCE_S) == 0, shown
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
