@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from drawing import face_bytes
-from running import Daemon, Rooms
+from running import QUICK, Daemon, Rooms
 
 Start = Callable[..., Daemon]
 
@@ -54,3 +54,36 @@ def test_weights_that_never_worked_end_the_daemon(start: Start, tiny_weights: Pa
     daemon = start("--weights", str(weights))
     assert daemon.wait_end() == 78
     assert "neither safetensors nor a checkpoint" in daemon.log
+
+
+def test_a_worker_that_dies_idle_as_soon_as_it_is_ready_is_started_ever_later(
+    start: Start, rooms: Rooms
+) -> None:
+    daemon = start(settings=QUICK.replace("preprocess = 2", "preprocess = 1")).wait_ready()
+
+    def kill_once_ready(killed: int) -> int:
+        """Kill the next preprocess worker when it is ready."""
+        health = daemon.wait_health(
+            lambda h: any(
+                w["stage"] == "preprocess" and w["ready"] and w["pid"] != killed for w in h["workers"]
+            ),
+            "a preprocess worker that is ready",
+        )
+        (pid,) = [worker["pid"] for worker in health["workers"] if worker["stage"] == "preprocess"]
+        os.kill(pid, signal.SIGKILL)
+        return int(pid)
+
+    killed = 0
+    for _ in range(3):
+        killed = kill_once_ready(killed)
+    health = daemon.wait_health(lambda h: h["state"] == "degraded", "state degraded")
+    assert health["reason"] == "worker preprocess-0, soon after it was ready, died of signal 9 (SIGKILL)"
+    waiting = daemon.wait_health(
+        lambda h: any(w["stage"] == "preprocess" and not w["alive"] for w in h["workers"]),
+        "a place that waits for its worker",
+    )
+    assert waiting["state"] == "degraded"
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    daemon.wait_ready()
+    assert daemon.stop() == 0

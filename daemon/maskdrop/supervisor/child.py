@@ -25,6 +25,10 @@ _KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOL
 (mallopt(3)). Fetching it from the kernel anew takes longer than decoding a picture of 512 x 512."""
 
 
+PROVEN_S = 10.0
+"""An idle worker that lives for so long after it was ready died of something new, not of its start."""
+
+
 class ChildState(Enum):
     """Where a worker is in its life."""
 
@@ -68,6 +72,8 @@ class Child:
         self.state = ChildState.STARTING
         self.heard_at = now
         """When it started, last reported, or got its first ticket after it held none."""
+        self.ready_at = now
+        """When it said that it is ready."""
         self._verdict: Death | None = None
         context = torch.multiprocessing.get_context("spawn")
         theirs_tasks, self._tasks = context.Pipe(duplex=False)
@@ -132,6 +138,11 @@ class Child:
         """Kill it, and give this as what it died of."""
         self._verdict = verdict
         self.kill()
+
+    def has_proven_itself(self, now: float) -> bool:
+        """Whether it was given a picture since it was ready, or has stood idle for long."""
+        at_work = self.heard_at > self.ready_at
+        return self.state is ChildState.READY and (at_work or now - self.ready_at >= PROVEN_S)
 
     @property
     def is_ready(self) -> bool:

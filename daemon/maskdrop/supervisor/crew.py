@@ -11,14 +11,15 @@ from maskdrop.topology.worker import Workplace
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
-"""A worker that dies before it was ready is started again after waits that double between these."""
+"""A worker that dies before it was ready, or idle just after, is started again after waits that double
+between these."""
 
 
-def wait_before_start(failed_starts: int) -> float:
+def wait_before_start(failures: int) -> float:
     """Seconds to wait after so many starts in a row that failed: 0, 0.5, 1, 2, … 30, 30."""
-    if failed_starts == 0:
+    if failures == 0:
         return 0.0
-    return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failed_starts - 1, 16))
+    return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 16))
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,12 @@ class Place:
     workplace: Workplace
     child: Child | None = None
     restarts: int = 0
-    failed_starts: int = 0
+    failures: int = 0
     start_at: float = 0.0
     last_pid: int = 0
     last_death: Death | None = None
     was_ready: bool = False
+    died_ready: bool = False
 
     @property
     def is_ready(self) -> bool:
@@ -110,8 +112,9 @@ class Crew:
     def trouble(self) -> str | None:
         """Why the daemon is degraded: a worker that can't start."""
         for place in self.places:
-            if place.failed_starts:
-                return f"worker {place.workplace.name}, while starting, {place.last_death}"
+            if place.failures and not place.is_ready:
+                when = "soon after it was ready" if place.died_ready else "while starting"
+                return f"worker {place.workplace.name}, {when}, {place.last_death}"
         return None
 
     def was_ready(self, child: Child) -> bool:
@@ -144,7 +147,8 @@ class Crew:
         if child in self.retired:
             return False
         place = self._place_of(child)
-        place.failed_starts, place.was_ready = 0, True
+        place.was_ready = True
+        child.ready_at = child.heard_at
         if child.stage is Stage.INFER:
             self.model = Model(report.device, report.precision, report.model)
         first_time = self.all_ready and not self.was_complete
@@ -162,12 +166,13 @@ class Crew:
             What it died of.
         """
         place = self._place_of(child)
-        was_ready = child.state is ChildState.READY
+        place.died_ready = child.state is ChildState.READY
+        proven = child.has_proven_itself(now)
         place.last_death = child.bury()
         place.child = None
         place.restarts += 1
-        place.failed_starts = 0 if was_ready else place.failed_starts + 1
-        place.start_at = now + wait_before_start(place.failed_starts)
+        place.failures = 0 if proven else place.failures + 1
+        place.start_at = now + wait_before_start(place.failures)
         return place.last_death
 
     def kill_all(self) -> None:
