@@ -19,7 +19,17 @@ def test_the_page_is_what_the_command_line_says_now() -> None:
 
 def test_every_command_and_option_is_on_the_page() -> None:
     page = man.page().replace("\\-", "-")
-    for command in ("run", "status", "batch", "check", "replay", "doctor", "model export", "model install"):
+    for command in (
+        "run",
+        "status",
+        "batch",
+        "check",
+        "sheet",
+        "replay",
+        "doctor",
+        "model export",
+        "model install",
+    ):
         assert f"\n.SS maskdrop {command}" in page
     for option in ("--config", "--dry-run", "--older-than", "--move", "--torch", "--install-completion"):
         assert f"\\fB{option}\\fR" in page

@@ -18,6 +18,7 @@ from maskdrop.health import HealthUnreadable, read_health
 from maskdrop.model_cli import model_app
 from maskdrop.replay_cli import replay
 from maskdrop.service_cli import service_app
+from maskdrop.sheet_cli import sheet
 
 app = typer.Typer(
     name="maskdrop",
@@ -140,5 +141,6 @@ def version() -> None:
 
 app.command()(batch)
 app.command()(check)
+app.command()(sheet)
 app.command()(replay)
 app.command()(doctor)

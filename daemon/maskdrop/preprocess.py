@@ -18,9 +18,8 @@ from maskdrop.colours import lies_on_its_side, to_rgb, upright
 from maskdrop.config import DecodeSettings, Settings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import Face, find_faces, regions_of
-from maskdrop.outbox import Outbox
 from maskdrop.quiet import quiet_libraries
-from maskdrop.result_names import tails_of
+from maskdrop.result_names import EarlierResults
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
@@ -68,11 +67,11 @@ def serve(workplace: Workplace, link: Link) -> None:
     """Decode pictures until told to stop."""
     set_up_decoding()
     settings, folders = workplace.settings, workplace.folders
-    outbox = Outbox(folders, settings.folders) if folders.skips_done else None
+    earlier = EarlierResults(folders, settings) if folders.skips_done else None
     link.report(Ready())
     while (task := link.receive()) is not None and not isinstance(task, Stop):
         assert isinstance(task, Prepare | Locate), task
-        link.report(do(task, settings, workplace.slots, outbox))
+        link.report(do(task, settings, workplace.slots, earlier))
 
 
 def set_up_decoding() -> None:
@@ -82,17 +81,19 @@ def set_up_decoding() -> None:
     Image.init()
 
 
-def do(task: Prepare | Locate, settings: Settings, slots: Slots, outbox: Outbox | None = None) -> Report:
+def do(
+    task: Prepare | Locate, settings: Settings, slots: Slots, earlier: EarlierResults | None = None
+) -> Report:
     """Do a task; a picture that is broken or has changed is a report too.
 
     Args:
-        outbox: where pictures are looked for whose results are there already; None: nowhere.
+        earlier: results of pictures that are not to be done again; None: all are done.
     """
     number = task.ticket.number
     try:
         if isinstance(task, Locate):
             return locate(task, settings, slots)
-        return prepare(task, settings, slots, outbox)
+        return prepare(task, settings, slots, earlier)
     except LeaveAlone as error:
         return Left(number, error.absence, str(error)[:MESSAGE_LIMIT])
     except BrokenPicture as error:
@@ -100,7 +101,7 @@ def do(task: Prepare | Locate, settings: Settings, slots: Slots, outbox: Outbox 
 
 
 def prepare(
-    task: Prepare, settings: Settings, slots: Slots, outbox: Outbox | None = None
+    task: Prepare, settings: Settings, slots: Slots, earlier: EarlierResults | None = None
 ) -> Prepared | DoneBefore:
     """Read, check and decode one file, and put it into its slot, unless its results are in the outbox.
 
@@ -112,7 +113,7 @@ def prepare(
     content = read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
     crash_point(CrashPoint.ORIGINAL_READ)
     sha256 = hashlib.sha256(content).hexdigest()
-    if outbox is not None and (names := outbox.published(task.ticket, sha256, tails_of(settings.save))):
+    if earlier is not None and (names := earlier.of(task.ticket, sha256)):
         return DoneBefore(task.ticket.number, names)
     picture, size, has_metadata = decode_at_least(content, settings.decode, _DRAFTS * slots.side)
     put_whole(picture, slots, task.slot)

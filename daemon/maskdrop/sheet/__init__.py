@@ -1,0 +1,1 @@
+"""The last results on one page, with what they were made from."""

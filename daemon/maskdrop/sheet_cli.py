@@ -1,0 +1,95 @@
+"""``maskdrop sheet``: the last results as a contact sheet and a page to look through."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maskdrop.config import FolderSettings, SaveSettings
+from maskdrop.config_file import ConfigurationError, load_decoding_tables, load_settings
+from maskdrop.exits import EX_CONFIG, EX_FAILED, end_with
+
+
+def sheet(
+    outbox: Annotated[Path, typer.Argument(help="Folder of results.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the sheet. Default: sheet beside the outbox.")
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, max=10_000, help="So many of the newest pictures.")] = 100,
+    originals: Annotated[
+        Path | None,
+        typer.Option(help="Where the originals are: the archive, or a batch's IN. Default: archive."),
+    ] = None,
+    quarantine: Annotated[
+        Path | None, typer.Option(help="Broken pictures with their reasons. Default: quarantine.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The daemon's TOML file: tells the folders and the results' names.")
+    ] = None,
+) -> None:
+    """Show the last results beside their originals, and what is in quarantine with its reasons.
+
+    Writes index.html, which needs no server and nothing from elsewhere, the small pictures that it shows, and
+    sheet.png, all of them on one. Where no folders are named they are looked for beside the outbox.
+    """
+    from maskdrop.sheet.write import CONTACT, PAGE, Rooms, Sheet, is_ours_or_empty
+
+    if not outbox.is_dir():
+        end_with(f"{outbox}: no such folder", EX_FAILED)
+    try:
+        decoding = load_decoding_tables(config).decode
+        folders, saving = _configured(config, outbox)
+    except ConfigurationError as error:
+        end_with(str(error), EX_CONFIG)
+    beside = outbox.resolve().parent
+    archive = folders.archive_folder if folders else beside / "archive"
+    lost = folders.quarantine_folder if folders else beside / "quarantine"
+    rooms = Rooms(outbox.resolve(), _room(originals, archive), _room(quarantine, lost))
+    target = (output or beside / "sheet").absolute().resolve()
+    for folder in (rooms.outbox, rooms.originals, rooms.quarantine):
+        if folder is not None and target.is_relative_to(folder):
+            end_with(f"--output {target}: lies inside {folder}; name a folder outside", EX_CONFIG)
+    try:
+        if not is_ours_or_empty(target):
+            end_with(f"--output {target}: holds other things; name an empty folder or a new one", EX_CONFIG)
+        with _progress() as progress:
+            made = Sheet(target, rooms, decoding, saving).make(last, progress)
+    except OSError as error:
+        end_with(f"{error.filename or target}: {error.strerror or error}", EX_FAILED)
+    told = f"{made.saved} pictures, {made.broken} from quarantine"
+    if made.without_original:
+        told += f", {made.without_original} without their originals"
+    sys.stderr.write(f"{told}\n")
+    for name in (PAGE, CONTACT):
+        sys.stdout.write(f"{target / name}\n")
+
+
+def _configured(config: Path | None, outbox: Path) -> tuple[FolderSettings | None, SaveSettings]:
+    if config is None:
+        return None, SaveSettings()
+    settings = load_settings(config, {"folders": {"outbox": outbox}})
+    return settings.folders, settings.save
+
+
+def _room(given: Path | None, usual: Path | None) -> Path | None:
+    """A folder that was named and must be there, or the usual one if it is there."""
+    if given is not None:
+        if not given.is_dir():
+            end_with(f"{given}: no such folder", EX_FAILED)
+        return given.resolve()
+    return usual.resolve() if usual is not None and usual.is_dir() else None
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bars:
+        task = bars.add_task("", total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -1,0 +1,224 @@
+"""`maskdrop sheet`: the real command on real results, and the page in a real browser."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+import browser
+from drawing import face_bytes
+from running import QUICK
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+COMMAND = [sys.executable, "-m", "maskdrop"]
+
+OUTPUTS = '[save]\noutputs = ["face", "model", "cutout", "labels", "overlay", "json"]\n'
+
+HOSTILE = (
+    b"<img src=x onerror=document.title='owned'>.jpg",
+    b"<svg onload=document.title='owned'>\n&amp;'\".png",
+    b"sub/not-utf-8-\xff\xfe <b>bold<!--.jpg",
+)
+
+
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Path:
+    """An outbox and a quarantine filled by a batch, of pictures with hostile names and contents."""
+    base = tmp_path_factory.mktemp("sheet")
+    for index, name in enumerate([b"plain.jpg", b"other.webp", *HOSTILE]):
+        path = base / "archive" / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        form = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}[path.suffix]
+        path.write_bytes(face_bytes(index, form, 600, 800))
+    (base / "archive" / "<script>alert(1)<.jpg").write_bytes(b"no picture")
+    (base / "archive" / "half.jpg").write_bytes(face_bytes(1)[:2000])
+    (base / "maskdrop.toml").write_text(QUICK + OUTPUTS)
+    folders = [str(base / "archive"), str(base / "outbox"), "--quarantine", str(base / "quarantine")]
+    weights = ["--config", str(base / "maskdrop.toml"), "--weights", str(tiny_weights)]
+    done = subprocess.run(
+        [*COMMAND, "batch", *folders, *weights], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1, done.stderr
+    # Made to look like a reason, and like a result.
+    reason = base / "quarantine" / "half.jpg.reason.json"
+    reason.write_text(reason.read_text().replace("truncated", "truncated <i onclick=alert(1)>"))
+    (base / "outbox" / "foreign.jpg").write_bytes(face_bytes(9))
+    (base / "outbox" / "garbage.png").write_bytes(b"\x89PNG garbage")
+    return base
+
+
+def sheet(base: Path, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+    command = [*COMMAND, "sheet", str(base / "outbox"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_everything_is_on_the_page_escaped_and_nothing_from_elsewhere(base: Path, tmp_path: Path) -> None:
+    target = tmp_path / "sheet"
+    done = sheet(base, "--output", str(target))
+    assert done.stdout.splitlines() == [str(target / "index.html"), str(target / "sheet.png")]
+    assert done.stderr == "5 pictures, 2 from quarantine\n"
+    html = (target / "index.html").read_text()
+    tags = Tags(html)
+    assert len(tags.all("article")) == 7
+    assert {name for name, _ in tags.tags} == {
+        *("html", "head", "meta", "title", "style", "body", "header", "h1", "h2", "span", "form", "input"),
+        *("select", "option", "label", "main", "article", "p", "div", "figure", "a", "img", "figcaption"),
+        *("dialog", "button", "script"),
+    }  # nothing that a name brought along
+    assert len(tags.all("script")) == 1
+    assert not [key for _, attributes in tags.tags for key in attributes if key.startswith("on")]
+    shown = [attributes["data-kind"] for attributes in tags.all("figure")]
+    assert {kind: shown.count(kind) for kind in set(shown)} == dict.fromkeys(
+        ["original", "labels", "overlay", "face", "cutout", "model"], 5
+    )
+    linked = {attributes["src"] for attributes in tags.all("img") if "src" in attributes}
+    assert linked == {attributes["href"] for attributes in tags.all("a")}
+    assert linked == {f"pictures/{path.name}" for path in (target / "pictures").iterdir()}
+    assert not re.search(r"https?:|//[a-z]", html)
+    for path in (target / "pictures").iterdir():
+        with Image.open(path) as image:
+            image.load()
+            assert max(image.size) <= 512
+    assert "sub/not-utf-8-\\xff\\xfe <b>bold<!--" in tags.text
+    assert "preprocess: UnidentifiedImageError: not a picture of a format" in tags.text
+    assert "truncated <i onclick=alert(1)>" in tags.text
+    assert "foreign" not in tags.text
+    with Image.open(target / "sheet.png") as image:
+        image.load()
+        assert image.width % (6 * 128) == 0
+        assert image.width * image.height >= 5 * (6 * 128) * (128 + 18)
+
+
+def test_the_newest_are_shown_and_an_older_sheet_is_replaced(base: Path, tmp_path: Path) -> None:
+    target = tmp_path / "sheet"
+    sheet(base, "--output", str(target))
+    before = {path.name for path in (target / "pictures").iterdir()}
+    newest = base / "outbox" / "plain.jpg"
+    ahead = newest.stat().st_mtime + 1000
+    os.utime(newest, (ahead, ahead))
+    (target / "pictures" / "mine.txt").write_text("left alone")
+    sheet(base, "--output", str(target), "--last", "1", "--originals", str(base / "outbox"))
+    tags = Tags((target / "index.html").read_text())
+    assert len(tags.all("article")) == 2
+    assert "plain" in tags.text
+    # A file of that name is no original unless its content is the one the results were made from.
+    assert "original" not in [attributes["data-kind"] for attributes in tags.all("figure")]
+    after = {path.name for path in (target / "pictures").iterdir()}
+    assert "mine.txt" in after
+    assert after - {"mine.txt"} < before
+
+
+def test_what_is_not_a_sheet_is_never_written_over(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<p>my homepage</p>")
+    told = sheet(base, "--output", str(tmp_path), code=78).stderr
+    assert "holds other things; name an empty folder or a new one" in told
+    assert (tmp_path / "index.html").read_text() == "<p>my homepage</p>"
+    told = sheet(base, "--output", str(base / "outbox" / "sheet"), code=78).stderr
+    assert "lies inside" in told
+    told = sheet(base, "--originals", str(base / "nowhere"), code=1).stderr
+    assert "no such folder" in told
+
+
+@pytest.fixture
+def chromium() -> Iterator["Browser"]:
+    try:
+        with browser.browser() as running:
+            yield running
+    except browser.NoBrowser as error:
+        pytest.skip(str(error))
+
+
+def test_in_a_browser_it_filters_and_zooms(base: Path, tmp_path: Path, chromium: "Browser") -> None:
+    sheet(base, "--output", str(tmp_path / "sheet"))
+    page = chromium.new_page(viewport={"width": 1400, "height": 900})
+    trouble: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("dialog", lambda dialog: trouble.append(dialog.message))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "sheet" / "index.html").as_uri())
+    cards, figures = page.locator("article:visible"), page.locator("figure:visible")
+    assert page.text_content("#shown") == "7 of 7 shown"
+    assert cards.count() == 7
+    page.locator("main figure img").last.scroll_into_view_if_needed()
+    page.wait_for_function(
+        "[...document.querySelectorAll('main img')].every((i) => i.complete && i.naturalWidth)"
+    )
+    page.evaluate("window.scrollTo(0, 0)")
+
+    page.fill("input[name=text]", "PLAIN")
+    assert cards.count() == 1
+    assert page.text_content("article:visible h2") == "plain"
+    page.fill("input[name=text]", "no such name")
+    assert cards.count() == 0
+    page.fill("input[name=text]", "truncated")  # a reason
+    assert page.text_content("article:visible h2") == "half.jpg"
+    page.fill("input[name=text]", "")
+    page.select_option("select", "broken")
+    assert (cards.count(), figures.count()) == (2, 0)
+    page.select_option("select", "saved")
+    assert (cards.count(), figures.count()) == (5, 30)
+    for kind in ("original", "face", "model", "labels"):
+        page.uncheck(f"input[value={kind}]")
+    assert figures.count() == 10
+    width = "document.querySelector('figure:not([hidden]) img').getBoundingClientRect().width"
+    narrow = page.evaluate(width)
+    page.locator("input[name=side]").fill("256")
+    assert page.evaluate(width) == 256 > narrow
+
+    page.locator("figure[data-kind=overlay] img").first.click()
+    large = page.locator("dialog img")
+    page.wait_for_function("document.querySelector('dialog img').clientWidth > 0")
+    assert (page.text_content("dialog span") or "").endswith(" · overlay")
+    first = page.evaluate("document.querySelector('dialog img').clientWidth")
+    assert first == round(1.5 * page.evaluate("document.querySelector('dialog img').naturalWidth"))
+    page.click("dialog button[value='+']")
+    second = page.evaluate("document.querySelector('dialog img').clientWidth")
+    assert second == pytest.approx(1.5 * first, abs=2)
+    page.keyboard.press("-")
+    page.keyboard.press("-")
+    assert page.evaluate("document.querySelector('dialog img').clientWidth") < first
+    page.keyboard.press("ArrowRight")
+    assert (page.text_content("dialog span") or "").endswith(" · cutout")
+    assert large.is_visible()
+    page.keyboard.press("Escape")
+    assert not large.is_visible()
+
+    page.screenshot(path=tmp_path / "page.png")
+    with Image.open(tmp_path / "page.png") as image:
+        assert len(image.convert("RGB").getcolors(2**24) or []) > 1000  # pictures, not a blank page
+    assert page.title() == "maskdrop: outbox"
+    assert trouble == []
+    assert all(url.startswith((tmp_path / "sheet").as_uri()) for url in asked)
