@@ -168,10 +168,6 @@ def _one_hot(state: State) -> dict[str, float]:
     return {each.value: float(each is state) for each in State}
 
 
-def _unix(time: str) -> float:
-    return datetime.fromisoformat(time).timestamp()
-
-
 def _count(name: str, told: str, value: float) -> Metric:
     return CounterMetricFamily(f"maskdrop_{name}", told, value)
 

@@ -10,7 +10,7 @@ from maskdrop.config import Settings
 from maskdrop.config_file import fault
 from maskdrop.folders import Folders, prepare_folders
 from maskdrop.inbox.lock import InboxLock
-from maskdrop.supervisor.plan import Plan, make_plan
+from maskdrop.supervisor.plan import Plan, make_plan, plan_for
 from maskdrop.topology.slots import Slots
 
 
@@ -55,7 +55,7 @@ def take_premises(
     """
     check_weights(settings.model.weights)
     folders = prepare(settings)
-    plan = make_plan(settings)
+    plan = _plan(settings, before)
     with contextlib.ExitStack() as undo:
         if before is not None and before.folders.inbox == folders.inbox:
             lock = before.lock
@@ -110,6 +110,14 @@ def take_lock(folders: Folders) -> InboxLock:
             f"no lock file can be made there ({error.strerror})",
             "let maskdrop write there",
         ) from error
+
+
+def _plan(settings: Settings, before: Premises | None) -> Plan:
+    """A device that is in use is not looked for again: that takes a process that imports torch, for
+    which the supervisor would stand still."""
+    if before is not None and before.as_read.model.device == settings.model.device:
+        return plan_for(settings, before.plan.devices)
+    return make_plan(settings)
 
 
 def _check_metrics_port(settings: Settings, before: Premises | None) -> None:
