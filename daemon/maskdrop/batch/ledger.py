@@ -1,13 +1,12 @@
 """What became of each picture, kept on disk: a report on 100,000 takes no more memory than one on ten."""
 
 import heapq
-import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import IO
+
+from maskdrop.spool import Spool
 
 SLOWEST = 5
 """Pictures that the summary names as the slowest."""
@@ -57,15 +56,14 @@ class Ledger:
     """Entries in an unnamed temporary file, in the order in which they came, and what the summary names."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="maskdrop-batch-")  # noqa: SIM115
+        self._spool = Spool("maskdrop-batch-")
         self._slowest: list[tuple[float, int, Entry]] = []
         self.counts: Counter[Outcome] = Counter()
         self.not_done: list[Entry] = []
 
     def add(self, entry: Entry) -> None:
         """Note a picture's end."""
-        self._file.seek(0, 2)
-        self._file.write(json.dumps(asdict(entry)).encode("ascii") + b"\n")
+        self._spool.add(asdict(entry))
         self.counts[entry.outcome] += 1
         if entry.outcome is Outcome.SAVED:
             heapq.heappush(self._slowest, (entry.work_ms, -self.counts.total(), entry))
@@ -80,16 +78,9 @@ class Ledger:
         return [entry for _, _, entry in sorted(self._slowest, reverse=True)]
 
     def __iter__(self) -> Iterator[Entry]:
-        position = 0
-        while True:
-            self._file.seek(position)
-            line = self._file.readline()
-            if not line:
-                return
-            position += len(line)
-            told = json.loads(line)
+        for told in self._spool:
             outcome, outputs = Outcome(told.pop("outcome")), tuple(told.pop("outputs"))
             yield Entry(outcome=outcome, outputs=outputs, **told)
 
     def close(self) -> None:
-        self._file.close()
+        self._spool.close()

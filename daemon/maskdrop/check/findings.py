@@ -1,12 +1,10 @@
 """What was found, kept on disk: a report on 100,000 broken files takes no more memory than one on ten."""
 
-import json
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import IO
 
 from maskdrop.check.worker import Verdict
+from maskdrop.spool import Spool
 from maskdrop.ticket import Identity, Ticket
 
 
@@ -35,7 +33,7 @@ class Findings:
     """Findings in an unnamed temporary file, in the order in which they came; read as often as wanted."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="maskdrop-check-")  # noqa: SIM115
+        self._spool = Spool("maskdrop-check-")
         self.broken = self.unread = 0
 
     def add(self, finding: Finding) -> None:
@@ -43,23 +41,15 @@ class Findings:
             self.broken += 1
         else:
             self.unread += 1
-        line = json.dumps({**asdict(finding), "verdict": finding.verdict.value})
-        self._file.write(line.encode("ascii") + b"\n")
+        self._spool.add({**asdict(finding), "verdict": finding.verdict.value})
 
     def __iter__(self) -> Iterator[Finding]:
-        position = 0
-        while True:
-            self._file.seek(position)
-            line = self._file.readline()
-            if not line:
-                return
-            position += len(line)
-            entry = json.loads(line)
+        for entry in self._spool:
             identity = Identity(**entry.pop("identity"))
             yield Finding(**{**entry, "verdict": Verdict(entry["verdict"]), "identity": identity})
 
     def close(self) -> None:
-        self._file.close()
+        self._spool.close()
 
 
 @dataclass

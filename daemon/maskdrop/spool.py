@@ -1,0 +1,31 @@
+"""Records on disk in place of memory: as many as come, read as often as wanted."""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+
+class Spool:
+    """JSON objects in an unnamed temporary file, in the order in which they came."""
+
+    def __init__(self, prefix: str) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix=prefix)  # noqa: SIM115
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append a record, whoever may be reading."""
+        self._file.seek(0, 2)
+        self._file.write(json.dumps(record).encode("ascii") + b"\n")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        position = 0
+        while True:
+            self._file.seek(position)
+            line = self._file.readline()
+            if not line:
+                return
+            position += len(line)
+            yield json.loads(line)
+
+    def close(self) -> None:
+        self._file.close()
