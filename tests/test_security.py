@@ -1,6 +1,7 @@
 """Whoever may write into the folders can't make the daemon write, read or move elsewhere."""
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import random
@@ -35,6 +36,13 @@ def digests(contents: Iterable[bytes]) -> set[str]:
     return {hashlib.sha256(content).hexdigest() for content in contents}
 
 
+def exchange(one: Path, other: Path) -> None:
+    """Let two names change places at once: in between, the daemon could make the folder anew."""
+    here, exchanged = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if ctypes.CDLL(None, use_errno=True).renameat2(here, bytes(one), here, bytes(other), exchanged):
+        raise OSError(ctypes.get_errno(), f"{one} and {other} can't be exchanged")
+
+
 @contextlib.contextmanager
 def again_and_again(act: Callable[[], None]) -> Iterator[None]:
     """Do something in a thread, over and over, until the block ends."""
@@ -63,16 +71,14 @@ def test_folders_replaced_by_links_while_it_runs(start: Start, rooms: Rooms) -> 
     folders = [room / "sub" for room in (rooms.inbox, rooms.outbox, rooms.archive, rooms.quarantine)]
     for folder in folders:
         folder.mkdir()
+        folder.with_name(".link").symlink_to(foreign)
     chance = random.Random(1)
 
     def swap() -> None:
         folder = chance.choice(folders)
-        aside = folder.with_name(".aside")
-        folder.rename(aside)
-        folder.symlink_to(foreign)
+        exchange(folder, folder.with_name(".link"))
         time.sleep(chance.uniform(0, 0.004))
-        folder.unlink()
-        aside.rename(folder)
+        exchange(folder, folder.with_name(".link"))
         time.sleep(chance.uniform(0, 0.004))
 
     daemon = start().wait_ready()
