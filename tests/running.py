@@ -102,7 +102,13 @@ class Daemon:
         return content if content["pid"] == self.process.pid else {}
 
     def wait_ready(self) -> "Daemon":
-        self.wait_health(lambda health: health["state"] == "running", "state running")
+        """Also those workers that are only started once the first ones have measured themselves."""
+        self.wait_health(
+            lambda health: (
+                health["state"] == "running" and all(worker["ready"] for worker in health["workers"])
+            ),
+            "state running and every worker ready",
+        )
         return self
 
     def wait_health(self, condition: Any, what: str, seconds: float = PATIENCE_S) -> dict[str, Any]:

@@ -13,7 +13,16 @@ import pytest
 
 from broken_files import broken_files
 from drawing import face_bytes
-from maskdrop.health import Counts, Health, Latest, StageHealth, State, WorkerHealth, write_health
+from maskdrop.health import (
+    Counts,
+    Health,
+    Latest,
+    PlanHealth,
+    StageHealth,
+    State,
+    WorkerHealth,
+    write_health,
+)
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -125,6 +134,7 @@ def test_status_exits_0_only_where_all_is_well(rooms: Rooms, state: str, age: in
         backlog=0,
         queues={"infer": 0},
         stages={"infer": StageHealth(workers=1, ready=1, busy=0.5, waiting=0, ms={"p50": 1.0, "p99": None})},
+        plan=PlanHealth(1, 1, 1, threads=2, max_batch=4, slots=12, measured_ms={"infer": None}),
         workers=[WorkerHealth("infer", 4712, alive=True, ready=True, restarts=0)],
         throughput_per_s=1.5,
         latency_ms={"p50": 30.0, "p99": None},

@@ -69,7 +69,7 @@ def paths(value: Any, path: str = "") -> Iterator[str]:
         for each in value:
             yield from paths(each, f"{path}[]")
     elif isinstance(value, dict):
-        kinds = {"stages": "STAGE", "queues": "STEP"}
+        kinds = {"stages": "STAGE", "queues": "STEP", "plan.measured_ms": "STAGE"}
         kind = "STAGE" if path.startswith("latest") and path.endswith(".ms") else kinds.get(path)
         for key, each in value.items():
             shown = kind if kind and key != "free_slots" else key

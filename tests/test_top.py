@@ -23,6 +23,7 @@ from maskdrop.health import (
     Counts,
     Health,
     Latest,
+    PlanHealth,
     QuarantinedPicture,
     SavedPicture,
     StageHealth,
@@ -154,6 +155,7 @@ def full_health(**changes: Any) -> Health:
             stage: StageHealth(workers=40, ready=39, busy=0.5, waiting=2, ms={"p50": 1.0, "p99": None})
             for stage in ("preprocess", "infer", "save")
         },
+        "plan": PlanHealth(40, 40, 40, threads=1, max_batch=32, slots=99, measured_ms={"infer": 20.0}),
         "workers": [WorkerHealth("infer", 4_000_000 + i, i > 1, i > 2, i) for i in range(40)],
         "throughput_per_s": 12.34,
         "latency_ms": {"p50": 30.0, "p99": None},

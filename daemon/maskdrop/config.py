@@ -143,6 +143,12 @@ class WorkerSettings(Section):
     stage_timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 120.0
     start_timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 300.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _all_auto(cls, given: Any) -> Any:
+        """``workers = "auto"`` in place of the table."""
+        return {} if given == "auto" else given
+
 
 class SaveSettings(Section):
     """What is written for each picture."""

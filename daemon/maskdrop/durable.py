@@ -7,6 +7,10 @@ import contextlib
 import ctypes
 import errno
 import os
+from pathlib import Path
+
+SYNCS = 5
+"""Waits for the disk that saving one picture takes where its original is archived (docs/guarantees.md)."""
 
 _RENAME_NOREPLACE = 1
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
@@ -76,6 +80,21 @@ def write_synced(folder: int, name: str, content: bytes, mode: int) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def try_writing(folder: Path, content: bytes) -> None:
+    """Write and sync a file that never has a name, as often as saving a picture syncs: what that costs.
+
+    A folder that can't take it, for want of space or of such files, costs nothing.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            for _ in range(SYNCS):
+                os.write(descriptor, content)
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def remove(folder: int, name: str) -> None:

@@ -56,6 +56,26 @@ class StageHealth:
 
 
 @dataclass(frozen=True)
+class PlanHealth:
+    """How the work is shared out.
+
+    Attributes:
+        preprocess, infer, save: workers.
+        threads: of each inference worker.
+        measured_ms: what a picture cost each stage when its worker measured at its start; None
+            where all numbers are set, or while nothing is known.
+    """
+
+    preprocess: int
+    infer: int
+    save: int
+    threads: int
+    max_batch: int
+    slots: int
+    measured_ms: dict[str, float | None]
+
+
+@dataclass(frozen=True)
 class SavedPicture:
     """A picture whose results are on disk: its name, when, and the milliseconds of each stage."""
 
@@ -112,6 +132,7 @@ class Health:
     backlog: int
     queues: dict[str, int]
     stages: dict[str, StageHealth]
+    plan: PlanHealth
     workers: list[WorkerHealth]
     throughput_per_s: float
     latency_ms: dict[str, float | None]

@@ -1,13 +1,16 @@
 """Second stage: from pixels to labels, in batches as large as the moment offers."""
 
+import io
 import logging
 import time
 import warnings
 
 import numpy as np
 import torch
+from PIL import Image
 
 from maskdrop.config import Settings
+from maskdrop.cost import Cost, cost_of, known_portrait
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import deserves_second_look, find_faces
 from maskdrop.model.errors import WeightsError
@@ -19,6 +22,9 @@ from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 
 logger = logging.getLogger("maskdrop")
+
+MEASURED_BATCHES = 2
+"""Batches of which the faster one tells what a picture costs: the start waits for them."""
 
 
 def serve(workplace: Workplace, link: Link) -> None:
@@ -36,10 +42,27 @@ def serve(workplace: Workplace, link: Link) -> None:
     look = FirstLook(settings)
     look.finds_small(workplace.slots.labels[0])  # so that no picture waits for its imports
     info = parser.info
-    link.report(Ready(info.device, f"{info.weights} sha256:{info.sha256[:12]}", info.precision))
+    cost = measure(parser, workplace) if workplace.measures else None
+    link.report(Ready(info.device, f"{info.weights} sha256:{info.sha256[:12]}", info.precision, cost))
     judge = "json" in settings.save.outputs
     while batch := gather(link, max_batch, settings.workers.max_wait_ms / 1000):
         compute(batch, parser, workplace.slots, link, look, judge)
+
+
+def measure(parser: FaceParser, workplace: Workplace) -> Cost | None:
+    """What a known portrait costs this stage when all of the device is at work; None: there is too
+    little memory to find out."""
+    side = workplace.settings.model.input_size
+    count = workplace.threads if workplace.device == "cpu" else int(workplace.settings.workers.max_batch)
+    with Image.open(io.BytesIO(known_portrait(side))) as image:
+        batch = np.repeat(np.asarray(image.convert("RGB"))[None], count, axis=0)
+    try:
+        return cost_of(lambda: parser.parse(batch), pictures=count, turns=MEASURED_BATCHES)
+    except (RuntimeError, MemoryError) as error:
+        if not is_want_of_memory(error):
+            raise
+    free_memory()
+    return None
 
 
 def gather(link: Link, max_batch: int, max_wait: float) -> list[Infer]:

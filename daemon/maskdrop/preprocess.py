@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from maskdrop.beneath import open_file, open_folder, split
 from maskdrop.colours import lies_on_its_side, to_rgb, upright
 from maskdrop.config import DecodeSettings, Settings
+from maskdrop.cost import Cost, cost_of, known_portrait
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import Face, find_faces, regions_of
 from maskdrop.quiet import quiet_libraries
@@ -68,7 +69,7 @@ def serve(workplace: Workplace, link: Link) -> None:
     set_up_decoding()
     settings, folders = workplace.settings, workplace.folders
     earlier = EarlierResults(folders, settings) if folders.skips_done else None
-    link.report(Ready())
+    link.report(Ready(cost=measure(settings.decode, workplace.slots.side) if workplace.measures else None))
     while (task := link.receive()) is not None and not isinstance(task, Stop):
         assert isinstance(task, Prepare | Locate), task
         link.report(do(task, settings, workplace.slots, earlier))
@@ -79,6 +80,19 @@ def set_up_decoding() -> None:
     Image.MAX_IMAGE_PIXELS = None  # checked in `decode`, against the configured limit, before decoding
     warnings.simplefilter("ignore")
     Image.init()
+
+
+def measure(settings: DecodeSettings, side: int) -> Cost:
+    """What a known portrait of side x side costs this stage."""
+    content, target = known_portrait(side), np.empty((side, side, 3), dtype=np.uint8)
+    portrait = DecodeSettings(draft=settings.draft)
+
+    def once() -> None:
+        hashlib.sha256(content)
+        picture, *_ = decode_at_least(content, portrait, _DRAFTS * side)
+        np.copyto(target, np.asarray(at_model_size(picture, side)))
+
+    return cost_of(once)
 
 
 def do(

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from maskdrop.cost import Cost
+
 
 class Stage(Enum):
     """The three kinds of worker, in a picture's order."""
@@ -163,11 +165,13 @@ MESSAGE_LIMIT = 400
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker can take tasks. An inference worker says what it runs on."""
+    """The worker can take tasks. An inference worker says what it runs on; one that was to measure
+    itself, what a picture costs."""
 
     device: str = ""
     model: str = ""
     precision: str = ""
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True)

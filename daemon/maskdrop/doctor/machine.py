@@ -58,7 +58,7 @@ def check_inotify(settings: Settings | None) -> Finding:
 
 def check_open_files(plan: Plan) -> Finding:
     """Whether the supervisor may hold as many descriptors as it needs."""
-    workers = plan.preprocess + plan.save + len(plan.devices)
+    workers = plan.most_workers
     wanted, limit = workers * _FILES_A_WORKER + _FILES_ELSE, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     told = f"{limit:,} may be open, {wanted:,} are needed for {workers} workers"
     remedy = "raise ulimit -n (LimitNOFILE=)"

@@ -59,7 +59,7 @@ def _slots(settings: Settings, plan: Plan) -> Finding:
 
 def _free(settings: Settings, plan: Plan) -> Finding:
     name, free = "memory for workers", free_bytes()
-    wanted = slots_bytes(settings, plan) + (plan.preprocess + plan.save) * WORKER_BYTES
+    wanted = slots_bytes(settings, plan) + (plan.most_preprocess + plan.most_save) * WORKER_BYTES
     wanted += len(plan.devices) * INFERENCE_BYTES
     told = f"about {size(wanted)} are needed, {size(free)} are free here"
     remedy = "raise the control group's memory.max (MemoryMax=), or set fewer workers"

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from maskdrop.cost import Cost
 from maskdrop.health import WorkerHealth
 from maskdrop.supervisor.child import Child, ChildState, Death
 from maskdrop.supervisor.premises import Premises
@@ -59,6 +60,7 @@ class Crew:
         model: what the latest inference worker runs.
         was_complete: whether all workers were ready at some time.
         restarts: workers started in place of dead ones, by stage.
+        costs: of a picture, as a worker of each stage measured when it started.
     """
 
     def __init__(self, premises: Premises) -> None:
@@ -67,6 +69,7 @@ class Crew:
         self.model = Model()
         self.was_complete = False
         self.restarts: Counter[Stage] = Counter()
+        self.costs: dict[Stage, Cost] = {}
 
     def move_to(self, premises: Premises, now: float) -> int:
         """Keep the workers that the premises leave as they are; retire the others, which must hold nothing.
@@ -82,6 +85,8 @@ class Crew:
                 self.places.append(before.pop(workplace.name))
             else:
                 self.places.append(Place(workplace, restarts=old.restarts if old else 0))
+                if workplace.measures:
+                    self.costs.pop(workplace.stage, None)
         for place in before.values():
             if place.child is not None:
                 self._retire(place.child, now)
@@ -137,23 +142,19 @@ class Crew:
         times = [place.start_at for place in self.places if place.child is None]
         return min(times, default=None)
 
-    def note_ready(self, child: Child, report: Ready) -> bool:
-        """A worker can be given tickets.
-
-        Returns:
-            Whether with it all are ready for the first time.
-        """
+    def note_ready(self, child: Child, report: Ready) -> None:
+        """A worker can be given tickets."""
         child.state = ChildState.READY
         if child in self.retired:
-            return False
+            return
         place = self._place_of(child)
         place.was_ready = True
         child.ready_at = child.heard_at
         if child.stage is Stage.INFER:
             self.model = Model(report.device, report.precision, report.model)
-        first_time = self.all_ready and not self.was_complete
+        if report.cost is not None:
+            self.costs.setdefault(child.stage, report.cost)
         self.was_complete = self.was_complete or self.all_ready
-        return first_time
 
     def bury_retired(self, child: Child) -> None:
         self.retired.remove(child)
@@ -195,13 +196,13 @@ class Crew:
 
 
 def _workplaces(premises: Premises) -> list[Workplace]:
-    plan = premises.plan
+    plan, settings = premises.plan, premises.settings
+    is_open = "auto" in (settings.workers.preprocess, settings.workers.save)
 
     def workplace(stage: Stage, index: int, threads: int = 1, device: str = "cpu") -> Workplace:
-        name = f"{stage.value}-{index}"
-        return Workplace(
-            stage, name, premises.settings, premises.folders, premises.slots, premises.lock, threads, device
-        )
+        name, measures = f"{stage.value}-{index}", is_open and index == 0
+        share = (premises.folders, premises.slots, premises.lock)
+        return Workplace(stage, name, settings, *share, threads, device, measures)
 
     return [
         *(workplace(Stage.PREPROCESS, index) for index in range(plan.preprocess)),

@@ -1,13 +1,18 @@
 """How many workers, slots and threads: what is set to ``auto`` follows the machine."""
 
+import math
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from maskdrop.config import Settings
 from maskdrop.config_file import fault
+from maskdrop.cost import Cost
+from maskdrop.health import PlanHealth
+from maskdrop.ticket import Stage
 
 CPU_BATCH = 4
 """Pictures a batch on a CPU, or one for each thread where there are more: others gain nothing there,
@@ -19,6 +24,10 @@ GPU_BATCH = 32
 GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Devices of which one is there wherever a driver is loaded: NVIDIA's, AMD's, Windows' for WSL."""
 
+BUSY = 0.8
+"""Share of its time that a worker should be at a picture at most: nearer to 1, the queue before it
+grows without end (waiting for one server is its load / (1 - load) services long, after Khinchin)."""
+
 _PROBE = "import torch; print(torch.cuda.device_count())"
 
 
@@ -29,6 +38,8 @@ class Plan:
     Attributes:
         devices: one inference worker each.
         threads: threads of each inference worker; all other workers have one.
+        most_preprocess, most_save: how many workers there may come to be: where that is ``auto``, one a core.
+        costs: of a picture in each stage, that these numbers follow; empty while nothing is known of them.
     """
 
     preprocess: int
@@ -37,6 +48,21 @@ class Plan:
     threads: int
     max_batch: int
     slots: int
+    most_preprocess: int
+    most_save: int
+    costs: Mapping[Stage, Cost]
+
+    @property
+    def most_workers(self) -> int:
+        """How many there may come to be of all kinds."""
+        return self.most_preprocess + len(self.devices) + self.most_save
+
+    def told(self) -> PlanHealth:
+        """As the health file has it."""
+        known = self.costs
+        measured = {s.value: round(known[s].milliseconds, 2) if s in known else None for s in Stage}
+        counts = (self.preprocess, len(self.devices), self.save)
+        return PlanHealth(*counts, self.threads, self.max_batch, self.slots, measured)
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -48,20 +74,41 @@ def make_plan(settings: Settings) -> Plan:
     return plan_for(settings, find_devices(settings.model.device))
 
 
-def plan_for(settings: Settings, devices: tuple[str, ...]) -> Plan:
-    """The same for devices that are known."""
+def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage, Cost] | None = None) -> Plan:
+    """The same for devices that are known, and where it is known, from what a picture costs each stage."""
     wanted, cores = settings.workers, usable_cores()
     on_gpu = devices[0] != "cpu"
-    # On a CPU the forward pass takes most of the time: one decoder and one saver feed several cores.
-    share = max(1, (cores - len(devices)) // 2) if on_gpu else max(1, cores // 8)
-    preprocess = share if wanted.preprocess == "auto" else wanted.preprocess
-    save = share if wanted.save == "auto" else wanted.save
+    preprocess = 1 if wanted.preprocess == "auto" else wanted.preprocess
+    save = 1 if wanted.save == "auto" else wanted.save
+    most_preprocess = cores if wanted.preprocess == "auto" else preprocess
+    most_save = cores if wanted.save == "auto" else save
+    if costs:
+        rate = rate_of(costs, cores, len(devices))
+        preprocess = min(most_preprocess, max(preprocess, workers_for(rate, costs[Stage.PREPROCESS])))
+        save = min(most_save, max(save, workers_for(rate, costs[Stage.SAVE])))
     threads = (1 if on_gpu else cores) if wanted.inference_threads == "auto" else wanted.inference_threads
     most = GPU_BATCH if on_gpu else max(CPU_BATCH, threads)
     batch = most if wanted.max_batch == "auto" else wanted.max_batch
-    enough = 2 * batch * len(devices) + 2 * (preprocess + save)
-    slots = enough if wanted.slots == "auto" else wanted.slots
-    return Plan(preprocess, save, devices, threads, batch, slots)
+    # Two batches a device, and for each worker its own slot and the next one; for each that may come
+    # to be, its own. What was measured has no say: other slots would take other workers.
+    hands = sum(max(2, cores) if n == "auto" else 2 * n for n in (wanted.preprocess, wanted.save))
+    slots = 2 * batch * len(devices) + hands if wanted.slots == "auto" else wanted.slots
+    return Plan(
+        preprocess, save, devices, threads, batch, slots, most_preprocess, most_save, dict(costs or {})
+    )
+
+
+def rate_of(costs: Mapping[Stage, Cost], cores: int, devices: int) -> float:
+    """Pictures a second that cores and devices give when both are put to use in full: what the
+    devices label, but no more than the cores can compute, which all stages share."""
+    computing = sum(cost.processor_ms for cost in costs.values())
+    return 1000 * min(devices / costs[Stage.INFER].milliseconds, cores / computing)
+
+
+def workers_for(rate: float, cost: Cost) -> int:
+    """Workers that take so many pictures a second and are busy at most `BUSY` of their time (Little's
+    law: rate times time is how many pictures are worked on at once)."""
+    return max(1, math.ceil(rate * cost.milliseconds / 1000 / BUSY))
 
 
 def usable_cores() -> int:

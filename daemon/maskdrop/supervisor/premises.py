@@ -116,7 +116,7 @@ def _plan(settings: Settings, before: Premises | None) -> Plan:
     """A device that is in use is not looked for again: that takes a process that imports torch, for
     which the supervisor would stand still."""
     if before is not None and before.as_read.model.device == settings.model.device:
-        return plan_for(settings, before.plan.devices)
+        return plan_for(settings, before.plan.devices, before.plan.costs)
     return make_plan(settings)
 
 

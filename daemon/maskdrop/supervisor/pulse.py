@@ -17,6 +17,7 @@ from maskdrop.supervisor.busy import BusyTime
 from maskdrop.supervisor.child import Ending
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.pipeline import Pipeline, Step
+from maskdrop.supervisor.plan import Plan
 from maskdrop.supervisor.record import Record
 from maskdrop.ticket import Absence, Stage
 from maskdrop.totals import Totals
@@ -46,7 +47,7 @@ class Pulse:
         self._started_at = timestamp()
         self._last: tuple[State, str] | None = None
         self._failing: set[Path] = set()
-        self._busy = BusyTime()
+        self.busy = BusyTime()
         self._settings = settings
         self._metrics: Publisher | None = None
         self._start_metrics()
@@ -78,7 +79,7 @@ class Pulse:
 
     def note_work(self, now: float, pipeline: Pipeline, crew: Crew) -> None:
         """Called after each round of the supervisor's loop; see `BusyTime`."""
-        self._busy.note(now, Counter(c.stage for c in crew.children if pipeline.is_at_work(c.name)))
+        self.busy.note(now, Counter(c.stage for c in crew.children if pipeline.is_at_work(c.name)))
 
     def is_due(self, now: float, state: State, reason: str) -> bool:
         """Whether they must be written now; if so, the next time is one interval on."""
@@ -97,6 +98,7 @@ class Pulse:
         pipeline: Pipeline,
         intake: Supply,
         crew: Crew,
+        plan: Plan,
     ) -> Health:
         """The daemon's health at this moment."""
         queues = {step.value: pipeline.waiting(step) for step in Step}
@@ -114,6 +116,7 @@ class Pulse:
             backlog=intake.backlog,
             queues={**queues, "free_slots": pipeline.free_slots},
             stages=self._stages(now, record, pipeline, crew),
+            plan=plan.told(),
             workers=crew.health(),
             throughput_per_s=round(record.throughput(now), 2),
             latency_ms=record.percentiles_of("total"),
@@ -134,7 +137,7 @@ class Pulse:
                 for ending in Ending
             },
             restarts={stage.value: crew.restarts[stage] for stage in Stage},
-            busy_s={stage.value: seconds for stage, seconds in self._busy.seconds.items()},
+            busy_s={stage.value: seconds for stage, seconds in self.busy.seconds.items()},
             durations={stage: durations.histogram.copy() for stage, durations in record.durations.items()},
         )
 
@@ -159,7 +162,7 @@ class Pulse:
     def _stages(self, now: float, record: Record, pipeline: Pipeline, crew: Crew) -> dict[str, StageHealth]:
         workers = Counter(place.workplace.stage for place in crew.places)
         ready = Counter(place.workplace.stage for place in crew.places if place.is_ready)
-        shares = self._busy.shares(now, workers)
+        shares = self.busy.shares(now, workers)
         return {
             stage.value: StageHealth(
                 workers=workers[stage],

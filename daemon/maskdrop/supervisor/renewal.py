@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.events import Event
 from maskdrop.inbox.lock import InboxHeld
 from maskdrop.log import tell
+from maskdrop.supervisor.plan import Plan
 from maskdrop.supervisor.premises import Premises, set_up_log, take_premises
 
 
@@ -69,6 +71,10 @@ class Renewal:
             set_up_log(self.premises.as_read)
         self._going_back = False
         return self.premises
+
+    def replan(self, plan: Plan) -> None:
+        """Other numbers of workers on the same premises."""
+        self.premises = replace(self.premises, plan=plan)
 
     def confirm(self) -> None:
         """All workers are ready: there is no way back any more."""

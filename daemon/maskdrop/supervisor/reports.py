@@ -58,7 +58,7 @@ class Reports:
         """Take in a report of a worker. One about a picture must be of its flight now."""
         match report:
             case Ready():
-                self._on_ready(child, report)
+                self._crew.note_ready(child, report)
             case Unfit():
                 self._on_unfit(child, report)
             case Prepared():
@@ -80,17 +80,6 @@ class Reports:
                 self._on_stalled(report)
             case Saved() | Quarantined():
                 self._on_done(report)
-
-    def _on_ready(self, child: Child, report: Ready) -> None:
-        if self._crew.note_ready(child, report):
-            plan = self._renewal.premises.plan
-            devices, precision = ", ".join(plan.devices), self._crew.model.precision
-            tell(
-                logging.INFO,
-                Event.READY,
-                f"ready: {plan.preprocess} preprocess, {len(plan.devices)} infer ({devices}, {precision}), "
-                f"{plan.save} save, {plan.slots} slots",
-            )
 
     def _on_unfit(self, child: Child, report: Unfit) -> None:
         """A daemon that never worked ends; one that did goes back to what it worked with, or, if that

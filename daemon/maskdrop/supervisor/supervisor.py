@@ -38,6 +38,7 @@ from maskdrop.supervisor.renewal import Renewal
 from maskdrop.supervisor.reports import Reports
 from maskdrop.supervisor.service import Service
 from maskdrop.supervisor.signals import Signals
+from maskdrop.supervisor.staffing import Staffing
 from maskdrop.supervisor.stall import Stall
 from maskdrop.supervisor.vigil import Vigil
 from maskdrop.systemd import ServiceManager
@@ -59,6 +60,7 @@ class Supervisor:
         self._journal = errand.journal
         self._pulse = Pulse(premises.settings)
         self._renewal = Renewal(premises, errand.read_again or (lambda: premises.as_read))
+        self._staffing = Staffing(self._crew, self._renewal, self._pulse.busy)
         self._service = Service(manager)
         self._move_in(premises)
 
@@ -158,7 +160,10 @@ class Supervisor:
 
     def _write_health(self, state: State, reason: str) -> None:
         now, record = time.monotonic(), self._journal.record
-        health = self._pulse.snapshot(state, reason, now, record, self._pipeline, self._intake, self._crew)
+        plan = self._renewal.premises.plan
+        health = self._pulse.snapshot(
+            state, reason, now, record, self._pipeline, self._intake, self._crew, plan
+        )
         self._pulse.write(health, self._pulse.totals(record, self._crew))
         self._service.tell(health, self._renewal.under_way)
 
@@ -211,7 +216,11 @@ class Supervisor:
         the inbox, where it still is: the new intake finds it."""
         if self._crew.is_complete:
             self._renewal.confirm()
-        if self._renewal.pending is None or self._course.ending:
+        if self._course.ending:
+            return
+        if self._renewal.pending is None:
+            if self._crew.is_complete:
+                self._staffing.review(now)
             return
         if any(self._pipeline.held_by(child.name) for child in self._crew.children):
             return

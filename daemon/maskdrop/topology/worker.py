@@ -24,7 +24,11 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Workplace:
-    """All that a worker is given when it starts."""
+    """All that a worker is given when it starts.
+
+    Attributes:
+        measures: whether it is to find out what a picture costs before it is ready.
+    """
 
     stage: Stage
     name: str
@@ -34,6 +38,7 @@ class Workplace:
     lock: InboxLock
     threads: int = 1
     device: str = "cpu"
+    measures: bool = False
 
     def is_like(self, other: "Workplace") -> bool:
         """Whether a worker that has this one could as well go on at the other one."""

@@ -1,0 +1,48 @@
+"""What a picture costs a stage: its workers find out on a known portrait before they are ready."""
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+
+from PIL import Image
+
+TURNS = 5
+"""The least of so many turns counts: whatever runs beside can only add to it."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Milliseconds a picture.
+
+    Attributes:
+        milliseconds: from begin to end, waiting for a disk or a device included.
+        processor_ms: of all threads together, computing.
+    """
+
+    milliseconds: float
+    processor_ms: float
+
+
+def cost_of(act: Callable[[], object], pictures: int = 1, turns: int = TURNS) -> Cost:
+    """Do something over and over, after once to be warm; its cost for each of the pictures it is done to."""
+    act()
+    spent = []
+    for _ in range(turns):
+        began, computed = time.perf_counter(), time.process_time()
+        act()
+        spent.append((time.perf_counter() - began, time.process_time() - computed))
+    least = [1000 * min(kind) / pictures for kind in zip(*spent, strict=True)]
+    return Cost(*least)
+
+
+def known_portrait(side: int) -> bytes:
+    """A JPEG of side x side pixels of a portrait in the public domain (NASA: Eileen Collins)."""
+    content = (files("maskdrop") / "weights" / "known-face.jpg").read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        if image.size == (side, side):
+            return content
+        buffer = io.BytesIO()
+        image.resize((side, side)).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()

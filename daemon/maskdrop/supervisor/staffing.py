@@ -1,0 +1,93 @@
+"""How many workers each stage has, where that is ``auto``: as they measured at their start, and more where
+pictures turn out to cost more than the portrait they measured with."""
+
+import logging
+from dataclasses import replace
+
+from maskdrop.events import Event
+from maskdrop.log import tell
+from maskdrop.supervisor.busy import BusyTime
+from maskdrop.supervisor.crew import Crew
+from maskdrop.supervisor.plan import Plan, plan_for
+from maskdrop.supervisor.renewal import Renewal
+from maskdrop.ticket import Stage
+
+logger = logging.getLogger("maskdrop")
+
+LOOK_S = 2.0
+"""Seconds after which it is looked again whether a stage holds up the others."""
+
+FULL = 0.95
+"""A stage whose workers are busy for this share of the time can take no more."""
+
+HUNGRY = 0.8
+"""Inference workers that are busy for less of the time than this wait for others."""
+
+
+class Staffing:
+    """Decides on the numbers of workers, and owns none: plans are the renewal's, workers the crew's.
+
+    Stages only grow. A new configuration, or a new start, begins from what was measured.
+    """
+
+    def __init__(self, crew: Crew, renewal: Renewal, busy: BusyTime) -> None:
+        self._crew, self._renewal, self._busy = crew, renewal, busy
+        self._was_told = False
+        self._look(0.0)
+
+    def review(self, now: float) -> None:
+        """Start more workers if there should be more. Called when all there are are ready."""
+        plan = self._renewal.premises.plan
+        wanted = self._as_measured(plan) or self._as_needed(plan, now)
+        if wanted is not None:
+            self._look(now)
+            self._renewal.replan(wanted)
+            self._crew.move_to(self._renewal.premises, now)
+        if not self._was_told:
+            self._was_told = True
+            self._tell(wanted or plan)
+
+    def _as_measured(self, plan: Plan) -> Plan | None:
+        """The plan that follows from what workers measured, if that is news."""
+        costs = self._crew.costs
+        if len(costs) < len(Stage) or costs == plan.costs:
+            return None
+        measured = plan_for(self._renewal.premises.as_read, plan.devices, dict(costs))
+        times = ", ".join(f"{stage.value} {costs[stage].milliseconds:.1f} ms" for stage in Stage)
+        logger.info("measured for a picture: %s", times)
+        preprocess, save = max(plan.preprocess, measured.preprocess), max(plan.save, measured.save)
+        return replace(measured, preprocess=preprocess, save=save)
+
+    def _as_needed(self, plan: Plan, now: float) -> Plan | None:
+        """A plan with half as many more workers where a stage is full while inference waits."""
+        if now - self._looked_at < LOOK_S:
+            return None
+        counts = {Stage.PREPROCESS: plan.preprocess, Stage.SAVE: plan.save, Stage.INFER: len(plan.devices)}
+        since = now - self._looked_at
+        shares = {
+            stage: (self._busy.seconds[stage] - self._seconds[stage]) / since / counts[stage]
+            for stage in Stage
+        }
+        self._look(now)
+        if shares[Stage.INFER] >= HUNGRY:
+            return None
+        changes = {}
+        for stage, most in ((Stage.PREPROCESS, plan.most_preprocess), (Stage.SAVE, plan.most_save)):
+            count = counts[stage]
+            if shares[stage] >= FULL and count < most:
+                more = min(most, count + max(1, count // 2))
+                logger.info("%s holds up the others: %d workers instead of %d", stage.value, more, count)
+                changes[stage.value] = more
+        return replace(plan, **changes) if changes else None  # type: ignore[arg-type]
+
+    def _look(self, now: float) -> None:
+        self._looked_at, self._seconds = now, dict(self._busy.seconds)
+
+    def _tell(self, plan: Plan) -> None:
+        devices, precision = ", ".join(plan.devices), self._crew.model.precision
+        tell(
+            logging.INFO,
+            Event.READY,
+            f"ready: {plan.preprocess} preprocess, {len(plan.devices)} infer ({devices}, {precision}), "
+            f"{plan.save} save, {plan.slots} slots",
+        )

@@ -1,0 +1,115 @@
+"""How many workers each stage gets where that is ``auto``."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drawing import face_bytes
+from maskdrop.config import Settings
+from maskdrop.cost import Cost
+from maskdrop.supervisor.plan import BUSY, plan_for, rate_of, usable_cores, workers_for
+from maskdrop.ticket import Stage
+from running import Daemon, Rooms
+from waiting import wait_for
+
+Start = Callable[..., Daemon]
+
+AUTO = "workers = 'auto'\n[watch]\nsettle_ms = 100\n[face]\nlocate = 'off'\n[health]\ninterval_s = 0.2\n"
+
+milliseconds = st.floats(0.01, 10_000)
+
+
+def costs(preprocess: Cost, infer: Cost, save: Cost) -> dict[Stage, Cost]:
+    return {Stage.PREPROCESS: preprocess, Stage.INFER: infer, Stage.SAVE: save}
+
+
+def settings(workers: object) -> Settings:
+    folders = {"inbox": Path("/a/in"), "outbox": Path("/a/out")}
+    return Settings.model_validate({"folders": folders, "model": {"device": "cpu"}, "workers": workers})
+
+
+def test_a_rate_is_bounded_by_devices_or_by_cores() -> None:
+    light, waiting = Cost(2, 2), Cost(10, 3)
+    on_cpu = costs(light, Cost(20, 40), waiting)
+    assert rate_of(on_cpu, cores=2, devices=1) == pytest.approx(2000 / 45)
+    assert rate_of(on_cpu, cores=16, devices=1) == pytest.approx(50)
+    on_gpu = costs(light, Cost(0.5, 0.1), waiting)
+    assert rate_of(on_gpu, cores=8, devices=1) == pytest.approx(8_000 / 5.1)
+    assert rate_of(on_gpu, cores=160, devices=2) == pytest.approx(4_000)
+
+
+@given(milliseconds, st.floats(0.01, 10_000))
+def test_workers_are_as_few_as_keep_up(spent: float, rate: float) -> None:
+    count = workers_for(rate, Cost(spent, spent))
+    load = rate * spent / 1000
+    assert load / count <= BUSY * (1 + 1e-9)
+    assert count == 1 or load / (count - 1) > BUSY * (1 - 1e-9)
+
+
+@given(milliseconds, milliseconds, milliseconds)
+def test_there_is_a_slot_for_each_worker_that_may_come_to_be(one: float, two: float, three: float) -> None:
+    known = costs(Cost(one, one), Cost(two, two), Cost(three, three))
+    before, measured = (plan_for(settings("auto"), ("cpu",), c) for c in (None, known))
+    assert before.slots == measured.slots  # or all workers would have to go
+    assert 1 <= measured.preprocess <= measured.most_preprocess == usable_cores()
+    assert 1 <= measured.save <= measured.most_save == usable_cores()
+    assert measured.slots >= 2 * measured.max_batch + measured.most_preprocess + measured.most_save
+
+
+def test_numbers_that_are_set_stay_whatever_is_measured() -> None:
+    known = costs(Cost(500, 500), Cost(1, 1), Cost(500, 500))
+    plan = plan_for(settings({"preprocess": 1, "save": 3}), ("cpu",), known)
+    assert (plan.preprocess, plan.save, plan.most_preprocess, plan.most_save) == (1, 3, 1, 3)
+
+
+def test_workers_measure_themselves_at_the_start(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=AUTO).wait_ready()
+    plan = daemon.health()["plan"]
+    assert set(plan["measured_ms"]) == {"preprocess", "infer", "save"}
+    assert all(spent > 0 for spent in plan["measured_ms"].values())
+    log = daemon.log
+    assert "measured for a picture: preprocess " in log
+    assert f"ready: {plan['preprocess']} preprocess, 1 infer" in log
+    assert f", {plan['save']} save, {plan['slots']} slots" in log
+    assert list(rooms.outbox.iterdir()) == []  # measuring leaves nothing behind
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+
+
+def test_workers_whose_numbers_are_set_do_not_measure(start: Start) -> None:
+    daemon = start(settings="[workers]\npreprocess = 1\nsave = 1\n").wait_ready()
+    assert daemon.health()["plan"]["measured_ms"] == dict.fromkeys(("preprocess", "infer", "save"))
+    assert "measured" not in daemon.log
+
+
+def test_a_reload_keeps_what_was_measured(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=AUTO).wait_ready()
+    before = {worker["pid"] for worker in daemon.health()["workers"]}
+    measured = daemon.health()["plan"]["measured_ms"]
+    (rooms.base / "maskdrop.toml").write_text(AUTO.replace("settle_ms = 100", "settle_ms = 101"))
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "the configuration is taken up" in daemon.log, "a reload")
+    assert daemon.health()["plan"]["measured_ms"] == measured
+    assert {worker["pid"] for worker in daemon.health()["workers"]} == before
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: there is never a second saver")
+def test_a_stage_that_holds_up_the_others_gets_more_workers(start: Start, rooms: Rooms) -> None:
+    """Large PNGs keep one saver busy all the time, the rest idle."""
+    slow = AUTO + "[save]\noutputs = ['cutout']\n"
+    daemon = start(settings=slow).wait_ready()
+    first = daemon.health()["plan"]["save"]
+    content = face_bytes(1, width=3000, height=2000)
+    for index in range(6):
+        rooms.drop(f"{index}.jpg", content)
+    if first < usable_cores():
+        daemon.wait_health(lambda health: health["plan"]["save"] > first, "a second saver")
+        assert "save holds up the others" in daemon.log
+    daemon.wait_count("saved", 6)
+    assert daemon.stop() == 0
