@@ -1,5 +1,6 @@
 """The real daemon in real folders: started, watched through its files, signalled, killed."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -8,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from maskdrop.claim import CLAIMED
+from nursery import Born, Nursery, order_of
 from waiting import PATIENCE_S, wait_for
 
 QUICK = """
@@ -21,14 +24,26 @@ QUICK = """
 settle_ms = 100
 rescan_s = 2
 [workers]
-preprocess = 2
-save = 2
+preprocess = 1
+save = 1
 inference_threads = 1
 [face]
 locate = "off"
 [health]
 interval_s = 0.2
 """
+"""As few processes as work, for each start takes its time."""
+
+PAIRS = QUICK.replace("preprocess = 1", "preprocess = 2").replace("save = 1", "save = 2")
+"""The same with a second worker beside the first where there may be one."""
+
+
+@cache
+def nursery() -> Nursery:
+    """One for each process that runs tests."""
+    started = Nursery()
+    atexit.register(started.close)
+    return started
 
 
 @dataclass(frozen=True)
@@ -79,15 +94,17 @@ class Daemon:
         self.log_path = rooms.base / "daemon.log"
         config = rooms.base / "maskdrop.toml"
         config.write_text(settings or QUICK)
-        command = [sys.executable, "-m", "maskdrop", "run", "--config", str(config)]
-        command += ["--weights", str(weights)]
+        words = ["run", "--config", str(config), "--weights", str(weights)]
         if not options.pop("inbox_by_file", False):
-            command += ["--inbox", str(rooms.inbox), "--outbox", str(rooms.outbox)]
-        prefix = list(options.pop("prefix", []))
+            words += ["--inbox", str(rooms.inbox), "--outbox", str(rooms.outbox)]
+        words += arguments
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*prefix, *command, *arguments], stdout=log, stderr=log, **options
-            )
+            order = order_of(words, options)
+            if order is not None:
+                self.process: Born | subprocess.Popen[bytes] = nursery().start(order, log.fileno())
+            else:
+                command = [*options.pop("prefix", []), sys.executable, "-m", "maskdrop", *words]
+                self.process = subprocess.Popen(command, stdout=log, stderr=log, **options)
 
     @property
     def log(self) -> str:

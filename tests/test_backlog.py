@@ -40,7 +40,7 @@ def fill(inbox: Path, count: int, content: bytes, seed: int) -> list[str]:
 
 def test_the_oldest_of_5000_go_first(start: Start, rooms: Rooms) -> None:
     names = fill(rooms.inbox, COUNT, face_bytes(1, width=32, height=32), seed=1)
-    daemon = start(settings=QUICK.replace("preprocess = 2", "preprocess = 1")).wait_ready()
+    daemon = start(settings=QUICK).wait_ready()
     daemon.wait_count("saved", 60)
     in_flight = daemon.health()["queues"]["free_slots"] + daemon.health()["in_flight"]
     assert daemon.health()["backlog"] > COUNT / 2

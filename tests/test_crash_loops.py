@@ -59,7 +59,7 @@ def test_weights_that_never_worked_end_the_daemon(start: Start, tiny_weights: Pa
 def test_a_worker_that_dies_idle_as_soon_as_it_is_ready_is_started_ever_later(
     start: Start, rooms: Rooms
 ) -> None:
-    daemon = start(settings=QUICK.replace("preprocess = 2", "preprocess = 1")).wait_ready()
+    daemon = start(settings=QUICK).wait_ready()
 
     def kill_once_ready(killed: int) -> int:
         """Kill the next preprocess worker when it is ready."""

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from drawing import face_bytes
-from running import QUICK, Daemon, Rooms
+from running import PAIRS, Daemon, Rooms
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
@@ -22,7 +22,7 @@ KILLS = 20
 
 
 def quick_with(workers: str) -> str:
-    return QUICK.replace("[workers]", "[workers]\n" + workers)
+    return PAIRS.replace("[workers]", "[workers]\n" + workers)
 
 
 def kill_one(daemon: Daemon, stage: str, chance: random.Random, killed: set[int]) -> int | None:
@@ -70,7 +70,7 @@ def test_killed_at_work_at_random_instants(start: Start, rooms: Rooms, stage: st
 
 
 def test_killed_while_idle_is_seen_logged_and_replaced(start: Start, rooms: Rooms) -> None:
-    daemon = start().wait_ready()
+    daemon = start(settings=PAIRS).wait_ready()
     killed: set[int] = set()
     for stage in STAGES:
         for _ in range(KILLS // 4):
@@ -105,7 +105,7 @@ def test_all_workers_killed_at_once(start: Start, rooms: Rooms) -> None:
 def test_the_supervisor_killed_takes_its_workers_along_and_the_next_start_goes_on(
     start: Start, rooms: Rooms
 ) -> None:
-    first = start().wait_ready()
+    first = start(settings=PAIRS).wait_ready()
     for index in range(60):
         rooms.drop(f"{index:02}.jpg", face_bytes(index))
     first.wait_count("saved", 5)
@@ -115,7 +115,7 @@ def test_the_supervisor_killed_takes_its_workers_along_and_the_next_start_goes_o
     assert psutil.wait_procs(workers, timeout=20)[1] == []
     done, left = rooms.pictures("archive"), rooms.pictures("inbox")
     assert sorted(done + left) == [f"{i:02}.jpg" for i in range(60)]
-    second = start().wait_ready()
+    second = start(settings=PAIRS).wait_ready()
     second.wait_health(lambda h: h["counts"]["saved"] == len(left), "the rest saved")
     assert second.stop() == 0
     assert rooms.pictures("outbox") == rooms.pictures("archive") == [f"{i:02}.jpg" for i in range(60)]
@@ -152,7 +152,7 @@ def test_a_picture_that_kills_its_worker_is_quarantined_alone(start: Start, room
 
 
 def test_a_worker_that_cannot_start_degrades_the_daemon(start: Start, rooms: Rooms) -> None:
-    daemon = start()
+    daemon = start(settings=PAIRS)
     killed: set[int] = set()
     for _ in range(3):
         health = daemon.wait_health(

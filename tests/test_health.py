@@ -23,7 +23,7 @@ from maskdrop.health import (
     WorkerHealth,
     write_health,
 )
-from running import QUICK, Daemon, Rooms
+from running import PAIRS, QUICK, Daemon, Rooms
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
@@ -35,7 +35,7 @@ def status(health: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_holds_what_is_promised(start: Start, rooms: Rooms) -> None:
-    daemon = start().wait_ready()
+    daemon = start(settings=PAIRS).wait_ready()
     for index in range(20):
         rooms.drop(f"{index}.jpg", face_bytes(index))
     rooms.drop("broken.jpg", broken_files()["jpeg-half.jpg"])

@@ -113,7 +113,7 @@ def test_ready_status_watchdog_reload_and_stop_are_told(start: Start, rooms: Roo
 
 def test_a_stage_without_progress_stops_the_feeding(start: Start, rooms: Rooms, manager: Manager) -> None:
     timeouts = "preprocess = 1\nstage_timeout_s = 1\nstart_timeout_s = 1000"
-    settings = QUICK.replace("preprocess = 2", timeouts)
+    settings = QUICK.replace("preprocess = 1", timeouts)
     daemon = start(settings=settings, env=manager.environment(watchdog_s=1.0)).wait_ready()
     (rooms.base / "maskdrop.toml").write_text(settings.replace("1000", "2"))
     daemon.process.send_signal(signal.SIGHUP)

@@ -16,7 +16,7 @@ import pytest
 from drawing import face_bytes
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.model.weights import Card, save_weights
-from running import QUICK, Daemon, Rooms
+from running import PAIRS, QUICK, Daemon, Rooms
 from waiting import wait_for
 from weights_for_tests import tiny_network
 
@@ -25,8 +25,8 @@ Start = Callable[..., Daemon]
 NAMES = ["0-poison.jpg", "1.jpg", "2.jpg", "3.jpg"]
 
 
-def quick_with(workers: str) -> str:
-    return QUICK.replace("[workers]", "[workers]\n" + workers)
+def quick_with(workers: str, settings: str = QUICK) -> str:
+    return settings.replace("[workers]", "[workers]\n" + workers)
 
 
 def one_batch(attempts: int, timeout: float) -> str:
@@ -34,7 +34,7 @@ def one_batch(attempts: int, timeout: float) -> str:
     return quick_with(
         f"slots = 4\nmax_batch = 4\nmax_wait_ms = 1000\nmax_attempts = {attempts}\n"
         f"stage_timeout_s = {timeout}"
-    ).replace("preprocess = 2", "preprocess = 1")
+    )
 
 
 def drop_batch(rooms: Rooms) -> None:
@@ -113,7 +113,7 @@ def test_a_picture_that_hangs_its_batch_is_found_alone_and_the_others_are_saved(
 
 
 def test_workers_stopped_before_they_began_are_found_and_replaced(start: Start, rooms: Rooms) -> None:
-    settings = quick_with("max_attempts = 1000\nstage_timeout_s = 4")
+    settings = quick_with("max_attempts = 1000\nstage_timeout_s = 4", PAIRS)
     for stage in ("preprocess", "save"):
         settings = settings.replace(f"{stage} = 2", f"{stage} = 1")
     daemon = start(settings=settings).wait_ready()
@@ -137,7 +137,7 @@ def test_an_idle_worker_is_never_late(start: Start, rooms: Rooms) -> None:
         return datetime.fromisoformat(health["updated_at"]) - first > timedelta(seconds=2)
 
     daemon.wait_health(later, "a health file two seconds on")
-    assert [worker["restarts"] for worker in daemon.health()["workers"]] == [0] * 5
+    assert [worker["restarts"] for worker in daemon.health()["workers"]] == [0] * 3
 
 
 @contextlib.contextmanager
@@ -164,7 +164,7 @@ def little_memory(daemon: Daemon, limit: int) -> Iterator[None]:
 
 
 def test_want_of_memory_is_an_attempt_before_it_is_the_pictures_fault(start: Start, rooms: Rooms) -> None:
-    settings = quick_with("max_attempts = 2").replace("preprocess = 2", "preprocess = 1")
+    settings = quick_with("max_attempts = 2")
     daemon = start(settings=settings).wait_ready()
     (pid,) = daemon.workers("preprocess")
     process = psutil.Process(pid)

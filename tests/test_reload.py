@@ -16,7 +16,7 @@ from maskdrop.config import FolderSettings, Section, Settings
 from maskdrop.supervisor.renewal import changes
 from maskdrop.ticket import Stage
 from maskdrop.topology.worker import settings_of
-from running import QUICK, Daemon, Rooms
+from running import PAIRS, QUICK, Daemon, Rooms
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
@@ -42,10 +42,10 @@ def wait_taken_up(daemon: Daemon, times: int = 1) -> None:
 def test_in_mid_load_only_the_workers_that_a_change_concerns_are_replaced(start: Start, rooms: Rooms) -> None:
     for index in range(200):
         rooms.drop(f"{index:03}.jpg", face_bytes(index))
-    daemon = start(settings=QUICK).wait_ready()
+    daemon = start(settings=PAIRS).wait_ready()
     daemon.wait_count("saved", 20)
     before = pids(daemon)
-    reload(daemon, QUICK + '[save]\nformat = "png"\n')
+    reload(daemon, PAIRS + '[save]\nformat = "png"\n')
     wait_taken_up(daemon)
     daemon.wait_count("saved", 200)
     after = pids(daemon)
@@ -63,10 +63,9 @@ def test_in_mid_load_only_the_workers_that_a_change_concerns_are_replaced(start:
 
 
 def test_workers_and_slots_may_become_more_and_fewer(start: Start, rooms: Rooms) -> None:
-    daemon = start(settings=QUICK).wait_ready()
-    reload(
-        daemon, QUICK.replace("save = 2", "save = 1").replace("preprocess = 2", "preprocess = 3\nslots = 5")
-    )
+    daemon = start(settings=PAIRS).wait_ready()
+    fewer = PAIRS.replace("save = 2", "save = 1")
+    reload(daemon, fewer.replace("preprocess = 2", "preprocess = 3\nslots = 5"))
     wait_taken_up(daemon)
     assert {stage: len(found) for stage, found in pids(daemon).items()} == {
         "preprocess": 3,

@@ -59,7 +59,7 @@ def test_it_follows_a_daemon_through_its_life(
     screen = terminal()
     screen.wait("no daemon", "No such file or directory", "q or Ctrl-C ends")
     daemon = start().wait_ready()
-    screen.wait("running", f"pid {daemon.process.pid}", "backlog 0", "preprocess  2/2", "infer       1/1")
+    screen.wait("running", f"pid {daemon.process.pid}", "backlog 0", "preprocess  1/1", "infer       1/1")
     rooms.drop("[bold]é.jpg", face_bytes(1))
     rooms.drop("half.jpg", broken_files()["jpeg-half.jpg"])
     screen.wait("[bold]é.jpg", "saved 1", "half.jpg", "preprocess: OSError: image file is trunc")

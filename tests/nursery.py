@@ -1,0 +1,195 @@
+"""A process that has PyTorch imported, and forks the daemons that tests start.
+
+Importing PyTorch takes a second of a processor, which the suite would pay for each of some hundred
+daemons. What is forked from here has nothing of maskdrop loaded yet: it gets arguments,
+environment, mask and files of its own, and from there on does what ``python -m maskdrop`` does, its
+workers spawned as ever. Tests of the start itself, and those that start it by way of another
+program, execute it instead; with MASKDROP_EXEC=1 all do.
+
+Run as a program, this is that process: it reads orders from the socket that is its standard
+input, answers each with a process number, and tells when one ends.
+"""
+
+import array
+import contextlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+ORDER_SIZE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Order:
+    """A command to be run: arguments of ``python -m maskdrop``."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+    folder: str
+    umask: int
+
+
+class Born:
+    """A process forked in the nursery; as much of subprocess.Popen as tests use."""
+
+    def __init__(self, nursery: "Nursery", pid: int) -> None:
+        self._nursery = nursery
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self._nursery.take_in()
+            self.returncode = self._nursery.ended.get(self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise subprocess.TimeoutExpired("maskdrop", timeout or 0)
+            self._nursery.take_in(left)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class Nursery:
+    """The tests' end."""
+
+    def __init__(self) -> None:
+        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self._ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * ORDER_SIZE)
+        self._process = subprocess.Popen([sys.executable, __file__], stdin=theirs.fileno())
+        theirs.close()
+        self._born: list[int] = []
+        self.ended: dict[int, int] = {}
+
+    def start(self, order: Order, output: int) -> Born:
+        """Start a process whose standard output and error go to a descriptor."""
+        files = array.array("i", [output])
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)]
+        self._ours.sendmsg([json.dumps(asdict(order)).encode()], rights)
+        while not self._born:
+            self.take_in(None)
+        return Born(self, self._born.pop())
+
+    def take_in(self, seconds: float | None = 0.0) -> None:
+        """Take in what the nursery tells, waiting so long for something; None: until there is something."""
+        self._ours.settimeout(seconds if seconds is None or seconds > 0 else 0.0)
+        with contextlib.suppress(BlockingIOError, TimeoutError):
+            told = self._ours.recv(ORDER_SIZE)
+            if not told:
+                raise RuntimeError("the nursery is gone")
+            answer = json.loads(told)
+            if "code" in answer:
+                self.ended[answer["pid"]] = answer["code"]
+            else:
+                self._born.append(answer["pid"])
+
+    def close(self) -> None:
+        self._ours.close()
+        self._process.wait()
+
+
+def serve(link: socket.socket) -> None:
+    """Fork what is ordered until the tests are gone."""
+    wake, woken = os.pipe()
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(woken)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the tests, and the socket with them
+    while True:
+        readable, _, _ = select.select([link.fileno(), wake], [], [])
+        if wake in readable:
+            os.read(wake, 4096)
+            tell_ended(link)
+        if link.fileno() in readable and not take_order(link, (wake, woken)):
+            return
+
+
+def tell_ended(link: socket.socket) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            told = {"pid": pid, "code": os.waitstatus_to_exitcode(status)}
+            link.send(json.dumps(told).encode())
+
+
+def take_order(link: socket.socket, pipe: tuple[int, int]) -> bool:
+    """Fork what the next order says; whether there was one."""
+    room = socket.CMSG_SPACE(array.array("i").itemsize)
+    message, rights, _, _ = link.recvmsg(ORDER_SIZE, room)
+    if not message:
+        return False
+    files = array.array("i")
+    files.frombytes(rights[0][2])
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(files[0], 1)
+        os.dup2(files[0], 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.close(files[0])
+        signal.set_wakeup_fd(-1)
+        for end in pipe:
+            os.close(end)
+        link.close()
+        become(Order(**json.loads(message)))
+    os.close(files[0])
+    link.send(json.dumps({"pid": pid}).encode())
+    return True
+
+
+def become(order: Order) -> None:
+    """Be ``python -m maskdrop`` with these arguments, as if it had been executed."""
+    for number in (signal.SIGCHLD, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    os.environ.clear()
+    os.environ.update(order.environment)
+    os.chdir(order.folder)
+    os.umask(order.umask)
+    sys.argv = ["maskdrop", *order.arguments]
+    sys.path[0] = order.folder  # in place of this file's
+    runpy.run_module("maskdrop", run_name="__main__", alter_sys=True)
+
+
+def main() -> None:
+    import numpy  # noqa: F401
+    import torch.multiprocessing  # noqa: F401
+
+    serve(socket.socket(fileno=os.dup(0)))
+
+
+def order_of(arguments: list[str], options: dict[str, Any]) -> Order | None:
+    """The order for a daemon; None: it is to be executed."""
+    environment = dict(options.get("env") or os.environ)
+    is_plain = environment.get("PYTHONPATH") == os.environ.get("PYTHONPATH")
+    if os.environ.get("MASKDROP_EXEC") or not is_plain or set(options) - {"env", "umask"}:
+        return None
+    umask = options.get("umask")
+    if umask is None:
+        umask = os.umask(0o022)
+        os.umask(umask)
+    return Order(arguments, environment, str(os.getcwd()), umask)
+
+
+if __name__ == "__main__":
+    main()
