@@ -44,9 +44,6 @@ def test_two_daemons_and_a_dispatcher_do_each_picture_once(tmp_path: Path) -> No
     for number in range(PICTURES):
         (tmp_path / "pictures" / f"{number}.jpg").write_bytes(face_bytes(number))
     facts = run_in_machine("two_daemons.py", tmp_path, "2G")
-    assert facts["a second daemon"] == 75
-    assert "is held by maskdrop pid" in facts["it says"]
-    assert "on host-a" in facts["it says"]
     names = [f"{number}.jpg" for number in range(PICTURES)]
     archived = facts["archived"]
     assert sorted(archived["a"] + archived["b"]) == facts["results"] == names
