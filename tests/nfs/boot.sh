@@ -6,6 +6,7 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs /run
+mkdir -p /dev/shm
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /var/lib/nfs
 mkdir -p /run/out /run/tmp /run/export /run/squashed /run/nfs /run/nfs-local /run/nfs-unlent /run/nfs-squashed /run/modules/lib \

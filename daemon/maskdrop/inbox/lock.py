@@ -56,7 +56,7 @@ class InboxLock:
                 if holder == _us():  # as read before the lock was lost
                     holder = ""
                 if _is_running(holder) or time.monotonic() > deadline:
-                    os.close(descriptor)
+                    _close(descriptor)
                     raise InboxHeld(
                         f"{kind} {inbox} is held by {holder or 'another daemon'} (lock file {path}); "
                         f"{'stop that daemon' if kind == 'inbox' else 'wait for it'} or choose another {kind}"
@@ -115,12 +115,19 @@ class InboxLock:
             fcntl.flock(self.descriptor, fcntl.LOCK_UN)
         newer = InboxLock.take(inbox)
         os.dup2(newer.descriptor, self.descriptor, inheritable=False)
-        os.close(newer.descriptor)
+        _close(newer.descriptor)
 
     def release(self) -> None:
         """Let the next daemon have the inbox. The file stays: removing it would race with its next holder."""
-        os.ftruncate(self.descriptor, 0)
-        os.close(self.descriptor)
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.descriptor, 0)
+        _close(self.descriptor)
+
+
+def _close(descriptor: int) -> None:
+    """Close a lock file. An NFS client that lost the lock may say that more was lost; closed it is."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 def _us() -> str:
