@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 TOOL = [sys.executable, str(ROOT / "tools" / "sizing.py")]
 
 EASY = sizing.Picture(bytes_in=1_000_000, bytes_out=500_000, decode_ms=20, forward_ms=60, save_ms=18)
-PLAIN = sizing.Assumed(engine_ms=2, node_cores=8, node_gigabits=16, gets_a_second=500, puts_a_second=300)
+PLAIN = sizing.Assumed(1.5, 0.5, node_cores=8, node_gigabits=16, reads_a_second=500, writes_a_second=300)
 
 
 def test_the_document_has_every_table_as_the_tool_makes_it() -> None:
@@ -30,12 +30,15 @@ def test_hours_rates_and_limits_by_hand() -> None:
     assert sizing.beside_gpu(EASY, PLAIN) == 40
     assert sizing.without_gpu(EASY, PLAIN) == 100
     assert sizing.hours(100, 36_000_000) == 1000
-    limits = sizing.node_limits(EASY, PLAIN)
+    limits = sizing.node_limits(2048, EASY, PLAIN)
     assert limits["cores"] == 200  # 8 cores, 40 ms each
     assert limits["network"] == 2000  # 2 GB a second, 1 MB each
-    assert limits["network with pixels"] == pytest.approx(2e9 / (1e6 + 512 * 512 * 4))
-    assert sizing.prefix_limit(PLAIN) == 300
-    assert sizing.prefix_limit(sizing.Assumed(gets_a_second=500, puts_a_second=300, reads=2)) == 250
+    assert limits["network with pixels"] == pytest.approx(2e9 / (1e6 + 512 * 512 * 3))
+    small = sizing.node_limits(512, EASY, PLAIN)  # pixels and labels go on, and no file
+    assert small["network with pixels"] == pytest.approx(2e9 / (512 * 512 * 4))
+    assert sizing.prefix_limit(PLAIN) == 250  # two reads a picture where the pictures are
+    assert sizing.prefix_limit(sizing.Assumed(reads_a_second=5500, writes_a_second=100)) == 100
+    assert sizing.prefix_limit(sizing.Assumed(output_reads=5.5, reads_a_second=5500)) == 1000
 
 
 @given(st.floats(0.01, 1e12))
@@ -57,7 +60,7 @@ def test_the_readers_own_figures(tmp_path: Path) -> None:
     document.write_text("before\n<!-- sizing: picture -->\nold\n<!-- end -->\nafter\n")
     subprocess.run([*TOOL, str(own), "--write", str(document)], check=True)
     written = document.read_text()
-    assert written.startswith("before\n<!-- sizing: picture -->\n| picture |")
+    assert written.startswith("before\n<!-- sizing: picture -->\n| ms |")
     assert written.endswith("|\n<!-- end -->\nafter\n")
     assert "old" not in written
 

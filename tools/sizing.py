@@ -40,26 +40,30 @@ class Picture:
 
 @dataclass(frozen=True)
 class Assumed:
-    """What is not measured.
+    """What bench/stage_costs.py doesn't measure.
 
     Attributes:
         engine_ms: of a core a picture, to hand it from stage to stage.
+        storage_ms: of a core a picture, to talk to an object store.
         gpu_rates: pictures a second that a GPU labels.
         days: in which all is to be done, where a table needs it.
         node_cores, node_gigabits: of one node with one GPU.
-        gets_a_second, puts_a_second: that an object store serves below one prefix.
-        reads, writes: requests a picture.
+        reads_a_second, writes_a_second: requests that an object store serves below one prefix.
+        input_reads, output_reads: GET and HEAD requests a picture, where pictures and where results are.
+        writes: PUT requests a picture.
         names_a_list: names in the answer to one LIST request.
     """
 
     engine_ms: float = 1.5
+    storage_ms: float = 2.1
     gpu_rates: tuple[float, ...] = (300, 1000, 3000)
     days: float = 1.0
     node_cores: int = 16
     node_gigabits: float = 10.0
-    gets_a_second: float = 5500
-    puts_a_second: float = 3500
-    reads: float = 1.0
+    reads_a_second: float = 5500
+    writes_a_second: float = 3500
+    input_reads: float = 2.0
+    output_reads: float = 1.0
     writes: float = 1.0
     names_a_list: int = 1000
 
@@ -92,7 +96,7 @@ def hours(milliseconds: float, count: int) -> float:
 
 def beside_gpu(picture: Picture, assumed: Assumed) -> float:
     """Milliseconds of a core a picture where a GPU labels it."""
-    return picture.decode_ms + picture.save_ms + assumed.engine_ms
+    return picture.decode_ms + picture.save_ms + assumed.engine_ms + assumed.storage_ms
 
 
 def without_gpu(picture: Picture, assumed: Assumed) -> float:
@@ -100,24 +104,31 @@ def without_gpu(picture: Picture, assumed: Assumed) -> float:
     return beside_gpu(picture, assumed) + picture.forward_ms
 
 
-def crossing(assumed_side: int = SIDE) -> int:
-    """Bytes a picture from stage to stage: RGB pixels to the network, one byte of label a pixel back."""
-    return assumed_side**2 * 3 + assumed_side**2
+def crossing(side: int, picture: Picture) -> int:
+    """Bytes a picture that a node takes in or gives out, the larger of both, if it labels what others decode
+    and save: pixels come, labels go. The pixels go on where results are made of them, which is so at the
+    network's own size; else the file itself comes and goes with them, to be decoded again.
+    """
+    pixels, labels = SIDE**2 * 3, SIDE**2
+    if side == SIDE:
+        return max(pixels, pixels + labels)
+    return round(picture.bytes_in) + max(pixels, labels)
 
 
-def node_limits(picture: Picture, assumed: Assumed) -> dict[str, float]:
+def node_limits(side: int, picture: Picture, assumed: Assumed) -> dict[str, float]:
     """Pictures a second that each part of a node would give if it were the only limit."""
     wire = assumed.node_gigabits * 1e9 / 8
     return {
         "cores": assumed.node_cores * 1000 / beside_gpu(picture, assumed),
         "network": wire / max(picture.bytes_in, picture.bytes_out),
-        "network with pixels": wire / (max(picture.bytes_in, picture.bytes_out) + crossing()),
+        "network with pixels": wire / crossing(side, picture),
     }
 
 
 def prefix_limit(assumed: Assumed) -> float:
-    """Pictures a second that an object store gives below one prefix for pictures and one for results."""
-    return min(assumed.gets_a_second / assumed.reads, assumed.puts_a_second / assumed.writes)
+    """Pictures a second that an object store gives with one prefix for pictures and one for results."""
+    reads, writes = assumed.reads_a_second, assumed.writes_a_second
+    return min(reads / assumed.input_reads, reads / assumed.output_reads, writes / assumed.writes)
 
 
 def number(value: float) -> str:
@@ -138,13 +149,24 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def _picture(figures: Figures) -> str:
-    rows = []
+    rows, assumed = [], figures.assumed
     for side, one in figures.pictures.items():
-        stages = (one.decode_ms, one.forward_ms, one.save_ms, figures.assumed.engine_ms)
-        together = (beside_gpu(one, figures.assumed), without_gpu(one, figures.assumed))
-        in_out = [number(size / 1000) for size in (one.bytes_in, one.bytes_out)]
-        rows.append([f"{side:,} px", *(f"{value:.1f}" for value in (*stages, *together)), *in_out])
-    heads = ["picture", "decode", "forward", "save", "engine", "without forward", "all", "kB in", "kB out"]
+        stages = (one.decode_ms, one.forward_ms, one.save_ms, assumed.engine_ms, assumed.storage_ms)
+        together = (beside_gpu(one, assumed), without_gpu(one, assumed))
+        times = [f"{value:.1f}" for value in (*stages, *together)]
+        rows.append([f"{side:,} px", *times, number(one.bytes_in / 1000), number(one.bytes_out / 1000)])
+    heads = [
+        "ms",
+        "decode",
+        "forward",
+        "save",
+        "engine",
+        "storage",
+        "without forward",
+        "all",
+        "kB in",
+        "kB out",
+    ]
     return table(heads, rows)
 
 
@@ -177,51 +199,53 @@ def _gpus(figures: Figures) -> str:
 
 def _bytes(figures: Figures) -> str:
     assumed, rows = figures.assumed, []
+    reads = assumed.input_reads + assumed.output_reads
     for side, one in figures.pictures.items():
         for count in COUNTS:
-            read_tb, written_tb = (each * count / 1e12 for each in (one.bytes_in, one.bytes_out))
-            requests = (
-                assumed.reads * count,
-                assumed.writes * count,
-                math.ceil(count / assumed.names_a_list),
-            )
-            cells = [number(read_tb), number(written_tb), *(f"{round(each):,}" for each in requests)]
-            rows.append([people(count), f"{side:,} px", *cells])
-    return table(["pictures", "size", "TB read", "TB written", "GET", "PUT", "LIST"], rows)
+            terabytes = [number(each * count / 1e12) for each in (one.bytes_in, one.bytes_out)]
+            requests = (reads * count, assumed.writes * count, math.ceil(count / assumed.names_a_list))
+            millions = [number(each / MILLION) for each in requests]
+            rows.append([people(count), f"{side:,} px", *terabytes, *millions])
+    heads = [
+        "pictures",
+        "size",
+        "TB read",
+        "TB written",
+        "million GET and HEAD",
+        "million PUT",
+        "million LIST",
+    ]
+    return table(heads, rows)
 
 
 def _in_time(figures: Figures) -> str:
     assumed, rows = figures.assumed, []
+    reads = assumed.input_reads + assumed.output_reads
     for side, one in figures.pictures.items():
         for count in COUNTS:
             rate = count / (assumed.days * 86_400)
             gigabits = rate * (one.bytes_in + one.bytes_out) * 8 / 1e9
-            prefixes = max(1, math.ceil(rate / prefix_limit(assumed)))
             gpus = " / ".join(str(math.ceil(rate / each)) for each in assumed.gpu_rates)
-            cores = [math.ceil(rate * ms(one, assumed) / 1000) for ms in (without_gpu, beside_gpu)]
-            numbers = [number(rate), f"{cores[0]:,}", gpus, f"{cores[1]:,}", number(gigabits), str(prefixes)]
-            rows.append([people(count), f"{side:,} px", *numbers])
-    heads = ["pictures", "size", "GET/s and PUT/s", "cores", "or GPUs", "and cores", "Gbit/s", "prefixes"]
-    return table(heads, rows)
+            cores = [f"{math.ceil(rate * ms(one, assumed) / 1000):,}" for ms in (without_gpu, beside_gpu)]
+            wire = [number(each) for each in (gigabits, rate * reads, rate * assumed.writes)]
+            prefixes = str(math.ceil(rate / prefix_limit(assumed)))
+            machines = [number(rate), cores[0], gpus, cores[1]]
+            rows.append([people(count), f"{side:,} px", *machines, *wire, prefixes])
+    heads = ["pictures", "size", "a second", "cores", "or GPUs", "and cores", "Gbit/s", "reads/s", "PUTs/s"]
+    return table([*heads, "prefixes"], rows)
 
 
 def _limits(figures: Figures) -> str:
     assumed, rows = figures.assumed, []
     prefix = prefix_limit(assumed)
     for side, one in figures.pictures.items():
-        limits = node_limits(one, assumed)
+        limits = node_limits(side, one, assumed)
         for rate in assumed.gpu_rates:
             of_node = {"GPU": rate, "cores": limits["cores"], "network": limits["network"]}
-            first = min(of_node, key=lambda name: of_node[name])
-            nodes = math.ceil(prefix / of_node[first])
-            cells = [
-                number(rate),
-                *(number(limits[name]) for name in limits),
-                first,
-                number(of_node[first]),
-                str(nodes),
-            ]
-            rows.append([f"{side:,} px", *cells])
+            least = min(of_node, key=lambda name: of_node[name])
+            nodes = str(math.ceil(prefix / of_node[least]))
+            numbers = [number(each) for each in (rate, *limits.values())]
+            rows.append([f"{side:,} px", *numbers, least, number(of_node[least]), nodes])
     heads = ["size", "GPU", "cores", "network", "with pixels", "the least", "a node gives", "nodes a prefix"]
     return table(heads, rows)
 
