@@ -8,6 +8,7 @@ from maskdrop.beneath import open_folder
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.doctor.finding import Finding, fail, ok, size, warning
+from maskdrop.doctor.network import check_network
 from maskdrop.durable import has_rename_new
 from maskdrop.folders import check_nesting, check_rename, check_writable
 
@@ -30,6 +31,7 @@ def check_places(settings: Settings) -> list[Finding]:
         kept = [name for name in ("quarantine", "archive") if name in folders and folders[name].is_dir()]
         findings += [_rename(name, inbox.resolve(), folders[name].resolve()) for name in kept]
         findings.append(_rename_new(inbox.resolve()))
+    findings += check_network(settings, folders)
     return findings + [_space(name, path) for name, path in folders.items()]
 
 

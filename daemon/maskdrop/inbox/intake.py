@@ -151,13 +151,16 @@ class Intake:
         """Look at everything anew, and see that events are told."""
         self._set_aside.clear()
         self._next_scan = now + self._settings.rescan_s
-        if not self._watch.is_alive or self._watch.at_limit:
+        if not self._lock.is_ours or not self._watch.is_alive or self._watch.at_limit:
             self._watch.stop()
             try:
                 self._lock.follow(self._inbox)
                 self._watch.start()
             except InboxHeld as held:
                 self._note_trouble(str(held))
+                self._tracker = SettleTracker(self._settings.settle_ms / 1000)
+                self._ready.clear()
+                self._ready_paths.clear()
                 return
             except OSError as error:
                 self._note_trouble(f"the inbox {printable(self._inbox)} can't be watched: {error.strerror}")

@@ -1,6 +1,8 @@
 """One daemon an inbox: a lock file that the kernel frees when its holder ends."""
 
+import contextlib
 import fcntl
+import logging
 import os
 import socket
 import time
@@ -9,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from maskdrop.crash_points import CrashPoint, crash_point
+from maskdrop.names import printable
+
+logger = logging.getLogger("maskdrop")
 
 LOCK_NAME = ".maskdrop.lock"
 
@@ -21,7 +26,11 @@ class InboxHeld(Exception):
 
 
 class InboxLock:
-    """An exclusive flock(2) on a file in the inbox, held until closed."""
+    """An exclusive flock(2) on a file in the inbox, held until closed.
+
+    NFS passes it on to the server, as a lock of all bytes (nfs(5)); what that holds against, and against
+    what not: docs/several-daemons.md.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -43,16 +52,29 @@ class InboxLock:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+                holder = _holder(descriptor)
+                if holder == _us():  # as read before the lock was lost
+                    holder = ""
                 if _is_running(holder) or time.monotonic() > deadline:
-                    os.close(descriptor)
+                    _close(descriptor)
                     raise InboxHeld(
                         f"{kind} {inbox} is held by {holder or 'another daemon'} (lock file {path}); "
                         f"{'stop that daemon' if kind == 'inbox' else 'wait for it'} or choose another {kind}"
                     ) from None
                 time.sleep(0.05)
+        before = _holder(descriptor)
+        if before and not before.endswith(f" on {socket.gethostname()}"):
+            logger.warning(
+                "%s %s was held by %s, which did not let go of it: if that still runs, neither sees the "
+                "other's lock; stop one of them, and give each host an %s of its own",
+                kind,
+                printable(inbox),
+                printable(before),
+                kind,
+            )
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"maskdrop pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        os.pwrite(descriptor, f"{_us()}\n".encode(), 0)
+        os.fsync(descriptor)  # over NFS nobody else reads it before
         crash_point(CrashPoint.LOCK_TAKEN)
         return cls(descriptor)
 
@@ -64,9 +86,20 @@ class InboxLock:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.descriptor = state["descriptor"].detach()
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the kernel still gives us the lock; a lock that we have is only asked for again. An NFS
+        server frees the locks of a host that it doesn't hear of for its lease time, and tells nobody.
+        """
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
     def follow(self, inbox: Path) -> None:
         """Lock the inbox that is there now, if it is another one than was locked: it may have been
-        removed and made again, and another daemon could begin to work there.
+        removed and made again, and another daemon could begin to work there. A lost lock is taken anew.
 
         Raises:
             InboxHeld: another daemon was quicker.
@@ -74,18 +107,36 @@ class InboxLock:
         """
         try:
             there = (inbox / LOCK_NAME).lstat()
-            if os.path.samestat(there, os.fstat(self.descriptor)):
+            if os.path.samestat(there, os.fstat(self.descriptor)) and self.is_ours:
                 return
         except FileNotFoundError:
             pass
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
         newer = InboxLock.take(inbox)
         os.dup2(newer.descriptor, self.descriptor, inheritable=False)
-        os.close(newer.descriptor)
+        _close(newer.descriptor)
 
     def release(self) -> None:
         """Let the next daemon have the inbox. The file stays: removing it would race with its next holder."""
-        os.ftruncate(self.descriptor, 0)
-        os.close(self.descriptor)
+        with contextlib.suppress(OSError):
+            os.ftruncate(self.descriptor, 0)
+        _close(self.descriptor)
+
+
+def _close(descriptor: int) -> None:
+    """Close a lock file. An NFS client that lost the lock may say that more was lost; closed it is."""
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+
+
+def _us() -> str:
+    return f"maskdrop pid {os.getpid()} on {socket.gethostname()}"
+
+
+def _holder(descriptor: int) -> str:
+    """Who wrote into the lock file last, and didn't take it back; empty: nobody."""
+    return os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
 
 
 def _is_running(holder: str) -> bool:

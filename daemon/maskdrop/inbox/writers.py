@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 from maskdrop.beneath import open_file, open_folder, split
+from maskdrop.mounts import leases_are_the_servers
 
 
 class Writers(Enum):
@@ -21,9 +22,9 @@ def writers_of(inbox: Path, path: str) -> Writers:
     """Ask for a read lease, which the kernel grants only while nobody has the file open for
     writing (fcntl(2), F_SETLEASE), and give it back at once.
 
-    Unknown where the file system has no leases, or the file is another user's and the
-    daemon has no CAP_LEASE. The caller must ignore SIGIO: whoever opens the file for
-    writing in that instant makes the kernel send one.
+    Unknown where the file system has no leases, or only those that its server lends it (NFS, SMB),
+    or the file is another user's and the daemon has no CAP_LEASE. The caller must ignore SIGIO:
+    whoever opens the file for writing in that instant makes the kernel send one.
     """
     try:
         parent, name = split(path)
@@ -35,7 +36,8 @@ def writers_of(inbox: Path, path: str) -> Writers:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except OSError as error:
-        return Writers.SOME if error.errno == errno.EAGAIN else Writers.UNKNOWN
+        told = error.errno == errno.EAGAIN and not leases_are_the_servers(descriptor)
+        return Writers.SOME if told else Writers.UNKNOWN
     finally:
         os.close(descriptor)
     return Writers.NONE

@@ -1,0 +1,104 @@
+"""etc/kuberay.yaml: fields that KubeRay and Kubernetes know, a job that maskdrop knows."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SCHEMA = json.loads((Path(__file__).parent / "schemas" / "rayjob.json").read_text())
+KUBERNETES = "1.31"
+"""The version whose pods are checked; older than most clusters, so nothing new is asked for."""
+
+
+@pytest.fixture(scope="module")
+def job() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "etc" / "kuberay.yaml").read_text())
+    return loaded
+
+
+def groups(job: dict[str, Any]) -> list[dict[str, Any]]:
+    cluster = job["spec"]["rayClusterSpec"]
+    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+
+
+def check(job: dict[str, Any]) -> None:
+    """Raises jsonschema.ValidationError, of which kubernetes_validate's is a kind."""
+    jsonschema.Draft202012Validator(SCHEMA).validate(job)
+    for group in groups(job):
+        pods = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {}, "template": group["template"]}
+        kubernetes_validate.validate(pods, KUBERNETES, strict=True)
+
+
+def test_the_schema_is_one_and_the_manifest_fits_it(job: dict[str, Any]) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    check(job)
+
+
+MISTAKES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "entryPoint": lambda job: job["spec"].update(entryPoint=job["spec"].pop("entrypoint")),
+    "ttlSecondsAfterFinish": lambda job: job["spec"].update(ttlSecondsAfterFinish=60),
+    "num-cpus": lambda job: groups(job)[0]["rayStartParams"].update({"num-cpus": 0}),
+    "minReplicas": lambda job: groups(job)[1].pop("minReplicas"),
+    "replicas": lambda job: groups(job)[2].update(replicas="1"),
+    "toleration": lambda job: groups(job)[2]["template"]["spec"]["tolerations"][0].update(keys="x"),
+    "resource": lambda job: groups(job)[1]["template"]["spec"]["containers"][0].update(resource={}),
+    "runAsUser": lambda job: groups(job)[0]["template"]["spec"]["securityContext"].update(runAsUser="me"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_found(job: dict[str, Any], mistake: str) -> None:
+    wrong = deepcopy(job)
+    MISTAKES[mistake](wrong)
+    with pytest.raises(jsonschema.ValidationError):
+        check(wrong)
+
+
+def test_all_pods_are_of_one_image_unprivileged_and_have_the_keys(job: dict[str, Any]) -> None:
+    pods = [group["template"]["spec"] for group in groups(job)]
+    containers = [container for pod in pods for container in pod["containers"]]
+    assert len(containers) == len(pods) == 3
+    assert len({container["image"] for container in containers}) == 1
+    for pod, container in zip(pods, containers, strict=True):
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["envFrom"] == [{"secretRef": {"name": "maskdrop-s3"}}]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+    assert "10001" in re.findall(r"^USER (\d+)", (ROOT / "Containerfile").read_text(), re.MULTILINE)
+
+
+def test_the_image_can_be_built_as_the_manifest_says(job: dict[str, Any]) -> None:
+    told = (ROOT / "etc" / "kuberay.yaml").read_text()
+    recipe = (ROOT / "Containerfile").read_text()
+    for argument in re.findall(r"--build-arg (\w+)=", told):
+        assert f"ARG {argument}=" in recipe, argument
+    assert re.search(r"^ENV PATH=/opt/maskdrop/bin:", recipe, re.MULTILINE), "KubeRay starts `ray` by name"
+
+
+def test_the_job_is_a_batch_that_maskdrop_knows(job: dict[str, Any]) -> None:
+    program, command, source, results, *options = shlex.split(job["spec"]["entrypoint"])
+    assert (program, command) == ("maskdrop", "batch")
+    assert source.startswith("s3://")
+    assert results.startswith("s3://")
+    answer = subprocess.run(
+        [sys.executable, "-m", "maskdrop", "batch", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin", "COLUMNS": "200", "PYTHONPATH": str(ROOT / "daemon")},
+    )
+    if "--engine" not in answer.stdout:
+        pytest.skip("this maskdrop has no other engine than its own")
+    for option in options:
+        assert not option.startswith("--") or option in answer.stdout, option

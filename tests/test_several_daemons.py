@@ -1,0 +1,223 @@
+"""Several daemons: a lock that is lost, what doctor says of mounts, and a dispatcher between two inboxes."""
+
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drawing import face_bytes
+from maskdrop.inbox.lock import LOCK_NAME, InboxLock
+from maskdrop.mounts import Mount, mount_of
+from running import QUICK, Daemon, Rooms
+from waiting import wait_for
+
+Start = Callable[..., Daemon]
+DISPATCH = [sys.executable, str(Path(__file__).parent.parent / "tools" / "dispatch.py")]
+PIDFD_GETFD = 438  # pidfd_getfd(2)
+
+
+def unlock_behind_its_back(pid: int) -> None:
+    """Take a daemon's lock away, as an NFS server does that gives up on its host."""
+    (number,) = [
+        fd.name for fd in Path(f"/proc/{pid}/fd").iterdir() if str(fd.readlink()).endswith(LOCK_NAME)
+    ]
+    process = os.pidfd_open(pid)
+    try:
+        shared = ctypes.CDLL(None, use_errno=True).syscall(PIDFD_GETFD, process, int(number), 0)
+        if shared < 0:
+            pytest.skip("another process's descriptors can't be had here")
+        fcntl.flock(shared, fcntl.LOCK_UN)
+        os.close(shared)
+    finally:
+        os.close(process)
+
+
+def test_a_daemon_whose_lock_was_lost_takes_nothing_until_it_has_it_again(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=QUICK.replace("rescan_s = 2", "rescan_s = 0.5")).wait_ready()
+    lock = (rooms.inbox / LOCK_NAME).open("r+b")
+
+    def stolen() -> bool:
+        unlock_behind_its_back(daemon.process.pid)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # a rescan was quicker
+            return False
+        return True
+
+    wait_for(stolen, "the lock")
+    daemon.wait_health(lambda h: h["state"] == "degraded" and "is held by" in h["reason"], "state degraded")
+    rooms.drop("a.jpg", face_bytes(1))
+    seen: set[str] = set()
+
+    def seen_often(health: dict[str, Any]) -> bool:
+        seen.add(health["updated_at"])
+        assert (health["state"], health["counts"]["accepted"]) == ("degraded", 0)
+        return len(seen) > 10  # a multiple of settle_ms and rescan_s later
+
+    daemon.wait_health(seen_often, "more health files")
+    lock.close()
+    daemon.wait_count("saved", 1)
+    assert daemon.wait_ready().stop() == 0
+
+
+def test_a_holder_on_another_host_that_let_nothing_go_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / LOCK_NAME).write_text("maskdrop pid 17 on elsewhere\n")
+    InboxLock.take(tmp_path).release()
+    (told,) = caplog.messages
+    assert f"inbox {tmp_path} was held by maskdrop pid 17 on elsewhere, which did not let go of it" in told
+    InboxLock.take(tmp_path).release()
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "is_remote", "locks_here_only"),
+    [
+        ("nfs4", "rw,vers=4.2,local_lock=none", True, False),
+        ("nfs", "rw,vers=3,local_lock=none", True, False),
+        ("nfs", "rw,vers=3,nolock,local_lock=all", True, True),
+        ("nfs", "rw,vers=3,local_lock=flock", True, True),
+        ("cifs", "rw,nobrl", True, True),
+        ("fuse.sshfs", "rw", True, True),
+        ("fuse.gocryptfs", "rw", False, True),
+        ("ext4", "rw", False, False),
+    ],
+)
+def test_what_a_mount_says(kind: str, options: str, is_remote: bool, locks_here_only: bool) -> None:
+    mount = Mount(kind, "x", frozenset(options.split(",")))
+    assert (mount.is_remote, mount.locks_here_only) == (is_remote, locks_here_only)
+
+
+def test_the_mount_of_a_folder_is_the_one_it_lies_on(tmp_path: Path) -> None:
+    for folder in (Path("/proc"), Path("/dev")):
+        mount = mount_of(folder)
+        if mount is None:
+            pytest.skip("/proc doesn't tell of mounts")
+        asked = ["findmnt", "--noheadings", "--output", "FSTYPE,SOURCE", "--mountpoint", str(folder)]
+        told = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        assert [mount.type, mount.source] == told.split()
+    with pytest.raises(FileNotFoundError):
+        mount_of(tmp_path / "missing")
+
+
+@pytest.fixture
+def two(tmp_path: Path, tiny_weights: Path) -> Iterator[Callable[[str], Daemon]]:
+    """Starts daemons by name, each with rooms of its own but for the outbox, which they share."""
+    started: list[Daemon] = []
+
+    def start_one(name: str) -> Daemon:
+        base = tmp_path / name
+        if not base.exists():
+            base.mkdir()
+            Rooms.make(base)
+        rooms = Rooms(
+            base, base / "inbox", base / "outbox", base / "quarantine", base / "archive", base / "h.json"
+        )
+        shared = replace(rooms, outbox=tmp_path / "outbox")
+        shared.outbox.mkdir(exist_ok=True)
+        daemon = Daemon(shared, tiny_weights, QUICK, ["--health", str(shared.health)], {})
+        started.append(daemon)
+        return daemon
+
+    yield start_one
+    for daemon in started:
+        daemon.destroy()
+
+
+def test_a_dispatcher_and_two_daemons_do_each_picture_once(
+    tmp_path: Path, two: Callable[[str], Daemon]
+) -> None:
+    arriving = tmp_path / "arriving"
+    (arriving / "holiday").mkdir(parents=True)
+    names = [f"{n}.jpg" for n in range(12)] + [f"holiday/{n}.jpg" for n in range(12)]
+    for number, name in enumerate(names):
+        (arriving / name).write_bytes(face_bytes(number))
+    (arriving / "broken.jpg").write_bytes(b"no picture")
+    (arriving / "coming.jpg.part").write_bytes(face_bytes(99))
+    a, b = two("a"), two("b")
+    for daemon in (a, b):
+        daemon.wait_ready()
+    rooms = a.rooms, b.rooms
+    inboxes = [str(one.inbox) for one in rooms]
+    options = ["--settle", "0.1", "--every", "0.05", "--most", "3"]
+    first = subprocess.Popen([*DISPATCH, str(arriving), *inboxes, *options], stdout=subprocess.DEVNULL)
+
+    def archived() -> list[str]:
+        return sorted(name for one in rooms for name in one.pictures("archive"))
+
+    try:
+        wait_for(lambda: len(archived()) >= 4, "the first pictures")
+        second = subprocess.run(
+            [*DISPATCH, str(arriving), *inboxes], capture_output=True, text=True, timeout=30
+        )
+        assert second.returncode == 75
+        assert "another dispatcher is at work there" in second.stderr
+    finally:
+        first.kill()
+        first.wait()
+    again = subprocess.Popen([*DISPATCH, str(arriving), *inboxes, *options], stdout=subprocess.DEVNULL)
+    wait_for(lambda: len(archived()) >= 8, "more pictures")
+    b.kill()  # its host is dead: what it was given goes back to the others
+    again.send_signal(signal.SIGTERM)
+    assert again.wait(30) == 0
+    for source in (str(b.rooms.inbox), str(arriving)):
+        command = [*DISPATCH, source, inboxes[0], "--settle", "0.1", "--every", "0.05", "--once"]
+        subprocess.run(command, check=True, timeout=120, stdout=subprocess.DEVNULL)
+    b = two("b").wait_ready()  # puts back what it had claimed when it died
+    wait_for(lambda: len(archived()) == len(names), "all pictures")
+    wait_for(lambda: sum(len(one.pictures("quarantine")) for one in rooms) == 1, "the broken one")
+    assert [a.stop(), b.stop()] == [0, 0]
+    assert archived() == sorted(names)
+    assert rooms[0].pictures("outbox") == sorted(names)
+    assert all(one.pictures("archive") for one in rooms), "one of the daemons did nothing"
+    assert [path.name for path in arriving.rglob("*") if path.is_file()].count("coming.jpg.part") == 1
+    assert sum(path.is_file() for path in arriving.rglob("[!.]*")) == 1
+
+
+def test_a_dispatcher_replaces_nothing_and_overfills_no_inbox(tmp_path: Path) -> None:
+    arriving, one, other = (tmp_path / name for name in ("arriving", "one", "other"))
+    for folder in (arriving, one, other):
+        folder.mkdir()
+    (one / "same.jpg").write_bytes(b"first")
+    for number, name in enumerate(("same.jpg", "a.jpg", "b.jpg", "c.jpg", "d.jpg")):
+        (arriving / name).write_bytes(b"second")
+        os.utime(arriving / name, (number, number))
+    (arriving / "link.jpg").symlink_to(one / "same.jpg")
+    command = [
+        *DISPATCH,
+        str(arriving),
+        str(one),
+        str(other),
+        "--settle",
+        "0",
+        "--every",
+        "0.05",
+        "--most",
+        "2",
+    ]
+    subprocess.run([*command, "--once"], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    assert (one / "same.jpg").read_bytes() == b"first"
+    inboxes = [sorted(path.name for path in folder.iterdir()) for folder in (one, other)]
+    assert inboxes == [["b.jpg", "same.jpg"], ["a.jpg", "c.jpg"]]
+    assert sorted(path.name for path in arriving.iterdir()) == [
+        ".dispatch.lock",
+        "d.jpg",
+        "link.jpg",
+        "same.jpg",
+    ]
+
+
+def test_a_dispatcher_says_what_keeps_it(tmp_path: Path) -> None:
+    missing = subprocess.run([*DISPATCH, str(tmp_path), str(tmp_path / "no")], capture_output=True, text=True)
+    assert (missing.returncode, "no such folder" in missing.stderr) == (78, True)
+    elsewhere = subprocess.run([*DISPATCH, str(tmp_path), "/proc"], capture_output=True, text=True)
+    assert (elsewhere.returncode, "not on one file system" in elsewhere.stderr) == (78, True)

@@ -1,0 +1,141 @@
+"""Spreads pictures that arrive in one folder over the inboxes of several daemons, by rename.
+
+    python3 dispatch.py ARRIVING INBOX INBOX … [--most 64] [--settle 5] [--every 1] [--once]
+
+For inboxes on one shared disk (NFS or another), one for each host. Each file goes to the inbox that has
+fewest waiting, the oldest file first, and no inbox gets more than --most: so a quick host gets more than a
+slow one, and one that stands still keeps no more than that from the others. A file whose name still waits
+in an inbox stays until that is done, so nothing is ever replaced.
+
+A move is one rename, which a file system does whole or not at all, NFS too: at any instant a picture is in
+ARRIVING or in one inbox, whatever is killed. Only one dispatcher works for ARRIVING at a time; a second one
+says so and exits 75. Needs Python 3.11 and nothing else: copy it where it is to run.
+
+To take a dead host's pictures back, name its inbox as ARRIVING and the others as inboxes, once.
+"""
+
+import argparse
+import fcntl
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+UNFINISHED = (".part", ".tmp", ".crdownload")
+LOCK = ".dispatch.lock"
+EX_TEMPFAIL, EX_CONFIG = 75, 78
+
+
+@dataclass(frozen=True, order=True)
+class Waiting:
+    """A file in ARRIVING, as it was when looked at; the oldest first."""
+
+    mtime_ns: int
+    path: str
+    size: int
+
+
+class Quiet:
+    """Which files have stood still for long enough, by this machine's clock and not the server's."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: dict[Waiting, float] = {}
+
+    def settled(self, files: list[Waiting], now: float) -> list[Waiting]:
+        self._since = {file: self._since.get(file, now) for file in files}
+        return sorted(file for file, since in self._since.items() if now - since >= self._seconds)
+
+
+def pictures(folder: Path) -> Iterator[Waiting]:
+    """Finished files below a folder; links, hidden files and folders are passed over."""
+    for at, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if name.startswith(".") or name.endswith(UNFINISHED):
+                continue
+            path = Path(at, name)
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue
+            if path.is_file() and not path.is_symlink():
+                yield Waiting(status.st_mtime_ns, str(path.relative_to(folder)), status.st_size)
+
+
+def spread(arriving: Path, inboxes: list[Path], files: list[Waiting], most: int) -> int:
+    """Move each file to the inbox with fewest; how many were moved."""
+    held = {inbox: {file.path for file in pictures(inbox)} for inbox in inboxes}
+    moved = 0
+    for file in files:
+        if any(file.path in names for names in held.values()):
+            continue
+        inbox = min(inboxes, key=lambda inbox: len(held[inbox]))
+        if len(held[inbox]) >= most:
+            break
+        target = inbox / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            (arriving / file.path).rename(target)
+        except FileNotFoundError:
+            continue  # its writer took it away
+        held[inbox].add(file.path)
+        moved += 1
+    return moved
+
+
+def lock(arriving: Path) -> int:
+    """A descriptor that holds the lock of ARRIVING, until this process ends.
+
+    Raises:
+        BlockingIOError: another dispatcher has it.
+    """
+    descriptor = os.open(arriving / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("arriving", type=Path, help="folder in which pictures arrive")
+    parser.add_argument("inboxes", type=Path, nargs="+", help="the daemons' inboxes, on the same file system")
+    parser.add_argument("--most", type=int, default=64, help="pictures that wait in an inbox at most")
+    parser.add_argument("--settle", type=float, default=5.0, help="seconds for which a file must stand still")
+    parser.add_argument("--every", type=float, default=1.0, help="seconds between two looks")
+    parser.add_argument("--once", action="store_true", help="end when nothing is left that can be moved")
+    options = parser.parse_args()
+    for folder in (options.arriving, *options.inboxes):
+        if not folder.is_dir():
+            sys.stderr.write(f"{folder}: no such folder; make it, or mount its disk\n")
+            return EX_CONFIG
+    if len({folder.stat().st_dev for folder in (options.arriving, *options.inboxes)}) > 1:
+        sys.stderr.write("the folders are not on one file system: a rename would not be atomic\n")
+        return EX_CONFIG
+    try:
+        lock(options.arriving)
+    except BlockingIOError:
+        sys.stderr.write(f"{options.arriving}: another dispatcher is at work there\n")
+        return EX_TEMPFAIL
+    over = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: over.set())
+    quiet = Quiet(options.settle)
+    while not over.is_set():
+        files = list(pictures(options.arriving))
+        settled = quiet.settled(files, time.monotonic())
+        moved = spread(options.arriving, options.inboxes, settled, options.most)
+        if moved:
+            sys.stdout.write(f"{moved} moved, {len(files) - moved} waiting\n")
+            sys.stdout.flush()
+        if options.once and not moved and len(settled) == len(files):
+            break
+        over.wait(options.every)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
