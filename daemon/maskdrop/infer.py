@@ -3,6 +3,7 @@
 import logging
 import time
 import warnings
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,11 +15,17 @@ from maskdrop.model.errors import WeightsError
 from maskdrop.model.memory import free_memory, is_want_of_memory
 from maskdrop.model.parser import Certainty, FaceParser, Pixels, load_parser
 from maskdrop.sidecar import judged
-from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Judged, Ready, Started, Stop, Unfit
+from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Judged, Ready, Report, Started, Stop, Unfit
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 
 logger = logging.getLogger("maskdrop")
+
+
+class Listener(Protocol):
+    """Whoever is told how far a batch is."""
+
+    def report(self, report: Report, /) -> None: ...
 
 
 def serve(workplace: Workplace, link: Link) -> None:
@@ -82,7 +89,7 @@ def compute(
     batch: list[Infer],
     parser: FaceParser,
     slots: Slots,
-    link: Link,
+    link: Listener,
     look: FirstLook | None = None,
     judge: bool = False,
 ) -> None:
