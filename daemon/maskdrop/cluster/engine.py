@@ -107,13 +107,6 @@ class Cluster:
             with contextlib.suppress(Exception):
                 self.statistics.append(dataset.stats())
 
-    def spilled_bytes(self) -> int:
-        """Bytes that object stores had to put on disk so far."""
-        from ray._private.internal_api import get_memory_info_reply, get_state_from_address
-
-        reply = get_memory_info_reply(get_state_from_address(ray.get_runtime_context().gcs_address))
-        return int(reply.store_stats.spilled_bytes_total)
-
     def close(self) -> None:
         """Disconnect; what this batch still has there ends."""
         ray.shutdown()
@@ -145,7 +138,7 @@ def _register() -> Any:
 
 def _staged(dataset: Any, job: Job, shape: Shape) -> Any:
     """The stages on a dataset of blocks; the second look at small faces only where it is configured."""
-    tasks: dict[str, Any] = {**_AS_THEY_ARE, "num_cpus": shape.task_cpus, "max_retries": -1}
+    tasks: dict[str, Any] = {**_AS_THEY_ARE, "num_cpus": shape.task_cpus}
     if shape.tasks is not None:
         tasks["compute"] = ray.data.TaskPoolStrategy(size=shape.tasks)
     looks_closer = job.settings.views > 0
@@ -175,8 +168,7 @@ def _labelled(dataset: Any, job: Job, shape: Shape, looks_again: bool) -> Any:
         compute=ActorPoolStrategy(size=shape.actors, max_tasks_in_flight_per_actor=_WAITING_EACH),
         num_cpus=0.1 * shape.actor_cpus if looks_again else shape.actor_cpus,
         num_gpus=shape.second_gpus if looks_again else shape.actor_gpus,
-        scheduling_strategy="SPREAD",
-        **_AS_THEY_ARE,
+        **{**_AS_THEY_ARE, "batch_size": shape.block if shape.on_gpu else None},  # Ray wants one for GPUs
     )
 
 
@@ -185,11 +177,12 @@ def _set_up(shape: Shape, job: Job) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.target_max_block_size = 2 * max(2**24, shape.block * job.settings.model.input_size**2 * 4)
+    context.scheduling_strategy = "SPREAD"
+    block = shape.block * job.settings.model.input_size**2 * 4
+    context.target_max_block_size = 2 * max(2**24, block)
     workers = job.settings.workers
     context.execution_no_progress_timeout_s = workers.stage_timeout_s + workers.start_timeout_s
     store = ray.cluster_resources().get("object_store_memory", 0.0)
-    block = shape.block * job.settings.model.input_size**2 * 4
     most = min(_STORE_SHARE * store, float(shape.actors * _BLOCKS_IN_FLIGHT * block))
     context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=most)
 

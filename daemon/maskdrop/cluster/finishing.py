@@ -44,9 +44,9 @@ def finish_block(table: pa.Table, job: Job, looks_closer: bool) -> pa.Table:
     settings = job.settings
     with closing(Slots(1, settings.model.input_size, settings.views)) as slots:
         finisher = _Finisher(job, slots, looks_closer)
-        pieces = unpacked(table)
-        stage, most = (Stage.SAVE, job.most_attempts)
-        return packed(attempted(pieces, stage, job.attempts, most, finisher.finish_all))
+        most = job.most_attempts
+        pieces = attempted(unpacked(table), Stage.SAVE, job.attempts, most, finisher.finish_all)
+        return packed(finisher.end_blamed(piece) for piece in pieces)
 
 
 class _Finisher:
@@ -61,6 +61,11 @@ class _Finisher:
             with ended_after(self._job.longest + PATIENCE_S):
                 done.append(piece if piece.work.end else self._finish(piece))
         return done
+
+    def end_blamed(self, piece: Piece) -> Piece:
+        """The end of a picture that is at fault because this very stage died at it."""
+        is_blamed = piece.work.end is None and piece.work.fault is not None
+        return self._finish(piece) if is_blamed else piece
 
     def _finish(self, piece: Piece) -> Piece:
         work = piece.work

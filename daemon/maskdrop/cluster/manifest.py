@@ -70,11 +70,17 @@ def row_of(work: Work) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Row:
-    """What the next run needs to know of a row: in which part it is, and the content it is about."""
+    """What the next run needs to know of a row: in which part it is, and the content it is about.
+
+    Attributes:
+        error, message: of a picture that is broken.
+    """
 
     part: str
     sha256: str
     is_done: bool
+    error: str = ""
+    message: str = ""
 
 
 class Manifest:
@@ -96,7 +102,7 @@ class Manifest:
         rows: dict[str, Row] = {}
         old: dict[str, set[str]] = {}
         for part in self._parts():
-            table = self._table(part, ["input", "sha256", "outcome", "hex"])
+            table = self._table(part, ["input", "sha256", "outcome", "hex", "error", "message"])
             for path, row in _rows(part, table):
                 if path in rows:
                     old.setdefault(rows[path].part, set()).add(path)
@@ -148,10 +154,11 @@ class Manifest:
 
 
 def _rows(part: str, table: pa.Table) -> Iterator[tuple[str, Row]]:
-    columns = (table[name].to_pylist() for name in ("input", "hex", "sha256", "outcome"))
-    for shown, exact, sha256, outcome in zip(*columns, strict=True):
+    columns = (table[name].to_pylist() for name in ("input", "hex", "sha256", "outcome", "error", "message"))
+    for shown, exact, sha256, outcome, error, message in zip(*columns, strict=True):
         path = os.fsdecode(bytes.fromhex(exact)) if exact else shown
-        yield path, Row(part, sha256 or "", outcome in _DONE and bool(sha256))
+        is_done = outcome in _DONE and bool(sha256)
+        yield path, Row(part, sha256 or "", is_done, error or "", message or "")
 
 
 def _encoded(table: pa.Table) -> bytes:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from maskdrop.batch.ledger import Entry, Ledger, Outcome
-from maskdrop.cluster.cargo import Piece, Work, packed, unpacked
+from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
 from maskdrop.cluster.engine import Cluster, ClusterTrouble
 from maskdrop.cluster.inputs import Input, Inputs
 from maskdrop.cluster.job import Job
@@ -197,20 +197,21 @@ class ClusterBatch:
     def _note(self, work: Work) -> None:
         """A picture's end: in the ledger, and unless it was there before, in the manifest."""
         assert work.end is not None, work
-        end = work.end
+        end, row = work.end, self._known.get(work.path)
+        if end.outcome is Outcome.DONE_BEFORE and row is not None:
+            end = End(Outcome.BROKEN, error=row.error, message=row.message) if row.error else end
+        else:
+            if row is not None:
+                self._replaced.setdefault(row.part, set()).add(work.path)
+            try:
+                self._order.manifest.add(work)
+            except FolderTrouble as error:  # its rows are kept, and written with later ones
+                logger.error("the manifest can't be written now: %s", error)
         ms = {stage: round(spent, 1) for stage, spent in work.ms.items()}
         ms["total"] = round(sum(work.ms.values()), 1)
         self.ledger.add(
             Entry(work.path, end.outcome, end.results, end.quarantine, end.error, end.message, ms)
         )
-        if end.outcome is Outcome.DONE_BEFORE:
-            return
-        if (row := self._known.get(work.path)) is not None:
-            self._replaced.setdefault(row.part, set()).add(work.path)
-        try:
-            self._order.manifest.add(work)
-        except FolderTrouble as error:  # its rows are kept, and written with later ones
-            logger.error("the manifest can't be written now: %s", error)
 
     def _stop(self, number: int, frame: object) -> None:
         """The first signal ends the work, a second one everything at once."""
