@@ -1,4 +1,4 @@
-"""A real Ray cluster of two nodes on this machine, its processes, and its end without a trace."""
+"""A real Ray cluster of one or two nodes on this machine, its processes, and its end without a trace."""
 
 import contextlib
 import os
@@ -17,18 +17,18 @@ cluster_utils: Any = pytest.importorskip("ray.cluster_utils", reason="needs pip 
 _FOLDER = "RAY_TMPDIR"
 
 STORE = 150 * 2**20
-"""Bytes of a node's object store: little, so that what ought not to be spilled would be."""
+"""Bytes of object store for each of a node's processors: so few that carelessness would spill."""
 
 
 class Nodes:
-    """The two nodes; the second one may be killed."""
+    """One node or two; the second one may be killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cpus: tuple[int, ...]) -> None:
         self._folder = folder
-        common = {"num_cpus": 1, "object_store_memory": STORE}
-        head = {**common, "include_dashboard": False, "temp_dir": str(folder)}
+        first, *more = ({"num_cpus": count, "object_store_memory": STORE * count} for count in cpus)
+        head = {**first, "include_dashboard": False, "temp_dir": str(folder)}
         self._cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
-        self._second = self._cluster.add_node(**common)
+        self._others = [self._cluster.add_node(**node) for node in more]
 
     @property
     def address(self) -> str:
@@ -36,7 +36,7 @@ class Nodes:
 
     def actors(self, second: bool) -> list[psutil.Process]:
         """The inference actors' processes on the second node, or on the first."""
-        node = self._second if second else self._cluster.head_node
+        node = self._others[0] if second else self._cluster.head_node
         (raylet,) = node.all_processes["raylet"]
         found = []
         for process in psutil.Process(raylet.process.pid).children(recursive=True):
@@ -54,20 +54,21 @@ class Nodes:
 
     def kill_second(self) -> None:
         """As if its plug were pulled."""
-        self._cluster.remove_node(self._second, allow_graceful=False)
+        self._cluster.remove_node(self._others[0], allow_graceful=False)
 
     def end(self) -> None:
         self._cluster.shutdown()
 
 
 @contextlib.contextmanager
-def two_nodes() -> Iterator[Nodes]:
+def ray_nodes(*cpus: int) -> Iterator[Nodes]:
+    """A cluster of a node for each of these numbers of processors, gone at the end."""
     folder = Path(tempfile.mkdtemp(prefix="maskdrop-nodes-", dir="/tmp"))  # sockets' paths are short
     nodes, before = None, os.environ.get(_FOLDER)
     os.environ[_FOLDER] = str(folder)  # where Ray notes a cluster's address
     (folder / "ray").mkdir()
     try:
-        nodes = Nodes(folder)
+        nodes = Nodes(folder, cpus)
         yield nodes
     finally:
         if nodes is not None:

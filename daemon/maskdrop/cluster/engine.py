@@ -20,7 +20,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from maskdrop.cluster.attempts import Register
+from maskdrop.cluster.attempts import Begun, Register
 from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.finishing import finish_block
 from maskdrop.cluster.job import Job
@@ -34,7 +34,7 @@ _CONNECT_S = 5.0
 _STORE_SHARE = 0.25
 """Share of the object stores that blocks may fill: they spill from 0.8 on (object_spilling_threshold)."""
 
-_BLOCKS_IN_FLIGHT = 16
+_BLOCKS_IN_FLIGHT = 8
 """Blocks for each actor that may be in the object stores."""
 
 _WAITING_EACH = 3
@@ -81,7 +81,7 @@ class Cluster:
             raise fault("--address", where, problem, remedy) from error
         _quieten()
         self.statistics: list[str] = []
-        self.attempts = _RemoteAttempts(_register())
+        self.register = RemoteRegister(_register())
 
     def nodes(self) -> list[Mapping[str, float]]:
         """The resources of each node that is alive."""
@@ -114,15 +114,21 @@ class Cluster:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-class _RemoteAttempts:
+class RemoteRegister:
     """`Register` in an actor, beside the process that drives the batch."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    def begin(self, block: str) -> dict[int, int] | None:
-        deaths: dict[int, int] | None = ray.get(self._actor.begin.remote(block))
-        return deaths
+    def start(self) -> None:
+        ray.get(self._actor.start.remote())
+
+    def stop(self) -> int:
+        return int(ray.get(self._actor.stop.remote()))
+
+    def begin(self, block: str, pictures: int) -> Begun:
+        begun: Begun = ray.get(self._actor.begin.remote(block, pictures))
+        return begun
 
     def enter(self, block: str, position: int) -> None:
         ray.get(self._actor.enter.remote(block, position))

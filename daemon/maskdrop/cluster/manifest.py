@@ -91,7 +91,7 @@ class Manifest:
         self._waiting: list[dict[str, Any]] = []
         self._written_at = time.monotonic()
         self._number = 0
-        self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.urandom(4).hex()}"
+        self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{os.urandom(4).hex()}"
 
     def read(self) -> dict[str, Row]:
         """The newest row of each input, by its path. Rows that newer ones have replaced are removed.

@@ -1,6 +1,7 @@
 """A batch on a cluster from beginning to end: what is given out, what comes back, and its manifest."""
 
 import logging
+import math
 import os
 import signal
 import time
@@ -9,13 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePosixPath
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TypeVar
 
 import pyarrow as pa
 
 from maskdrop.batch.ledger import Entry, Ledger, Outcome
+from maskdrop.cluster.attempts import STOPPED
 from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
 from maskdrop.cluster.engine import Cluster, ClusterTrouble
 from maskdrop.cluster.inputs import Input, Inputs
@@ -64,6 +66,10 @@ class Order:
     skips_done: bool
 
 
+class _Stop:
+    """Arrives where a signal has come."""
+
+
 class ClusterBatch:
     """A batch on a cluster, and the owner of what became of its pictures.
 
@@ -81,7 +87,7 @@ class ClusterBatch:
         self.seconds = 0.0
         self.end_signal = 0
         self.statistics: list[str] = []
-        self._arrivals: SimpleQueue[pa.Table | Exception | None] = SimpleQueue()
+        self._arrivals: SimpleQueue[pa.Table | Exception | _Stop | None] = SimpleQueue()
         self._known: dict[str, Row] = {}
         self._replaced: dict[str, set[str]] = {}
 
@@ -170,11 +176,32 @@ class ClusterBatch:
                 )
 
     def _once(self, left: dict[str, Work], cluster: Cluster) -> None:
-        order = self._order
+        """One execution. Once a signal has come, what has set out is waited for, and nothing else."""
+        begun = len(left)
+        cluster.register.start()
+        self._send_out(left, cluster)
+        set_out, deadline = math.inf, math.inf
+        while begun - len(left) < set_out:
+            try:
+                arrived = self._arrivals.get(timeout=_left_until(deadline))
+            except Empty:
+                return
+            if isinstance(arrived, _Stop):
+                set_out = cluster.register.stop()
+                deadline = time.monotonic() + self._order.settings.drain.drain_timeout_s
+            elif isinstance(arrived, pa.Table):
+                self._take(arrived, left)
+            elif arrived is None:
+                return
+            else:
+                raise arrived
+
+    def _send_out(self, left: dict[str, Work], cluster: Cluster) -> None:
+        """Have the cluster work; what comes back arrives in the queue, None or an error at last."""
+        order, arrivals = self._order, self._arrivals
         shape = shape_for(cluster.nodes(), order.settings, len(left))
-        job = Job(order.settings, order.inputs.store, order.target, order.quarantine, cluster.attempts)
+        job = Job(order.settings, order.inputs.store, order.target, order.quarantine, cluster.register)
         blocks = [packed(map(Piece, some)) for some in _sliced(left.values(), shape.block)]
-        arrivals = self._arrivals
 
         def carry() -> None:
             end: Exception | None = None
@@ -186,18 +213,19 @@ class ClusterBatch:
             arrivals.put(end)
 
         Thread(target=carry, name="arrivals", daemon=True).start()
-        while isinstance(arrived := arrivals.get(), pa.Table) and not self.end_signal:
-            for piece in unpacked(arrived):
-                if left.pop(piece.work.path, None) is not None:
-                    self._note(piece.work)
-            self._progress()
-        if isinstance(arrived, Exception) and not self.end_signal:
-            raise arrived
 
-    def _note(self, work: Work) -> None:
+    def _take(self, table: pa.Table, left: dict[str, Work]) -> None:
+        """Note the pictures of a table; each once, and none that was not begun."""
+        for piece in unpacked(table):
+            end = piece.work.end
+            assert end is not None, piece.work
+            if end.error != STOPPED and left.pop(piece.work.path, None) is not None:
+                self._note(piece.work, end)
+        self._progress()
+
+    def _note(self, work: Work, end: End) -> None:
         """A picture's end: in the ledger, and unless it was there before, in the manifest."""
-        assert work.end is not None, work
-        end, row = work.end, self._known.get(work.path)
+        row = self._known.get(work.path)
         if end.outcome is Outcome.DONE_BEFORE and row is not None:
             end = End(Outcome.BROKEN, error=row.error, message=row.message) if row.error else end
         else:
@@ -214,11 +242,15 @@ class ClusterBatch:
         )
 
     def _stop(self, number: int, frame: object) -> None:
-        """The first signal ends the work, a second one everything at once."""
+        """The first signal has it drain, a second one ends everything at once."""
         if self.end_signal:
             os._exit(128 + number)
         self.end_signal = number
-        self._arrivals.put(None)
+        self._arrivals.put(_Stop())
+
+
+def _left_until(deadline: float) -> float | None:
+    return None if deadline == math.inf else max(0.0, deadline - time.monotonic())
 
 
 def _sliced(things: Iterable[T], length: int) -> Iterator[list[T]]:
