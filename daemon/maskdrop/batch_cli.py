@@ -1,10 +1,10 @@
-"""``maskdrop batch``: a whole folder of pictures once, by the daemon's own workers."""
+"""``maskdrop batch``: a whole folder of pictures once, by the daemon's own workers or on a cluster."""
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -12,24 +12,37 @@ from maskdrop.config_file import ConfigurationError
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
 
 if TYPE_CHECKING:
-    from maskdrop.batch.run import Batch
+    from maskdrop.batch.report import Batch
 
 _FORMS = (".json", ".csv")
 """Endings of a report's name."""
 
+_REMOTE = "s3://"
+
 
 def batch(
     source: Annotated[
-        Path, typer.Argument(metavar="IN", help="Folder of pictures, with its sub-folders; only read.")
+        str,
+        typer.Argument(
+            metavar="IN",
+            help="Folder of pictures, with its sub-folders; only read. With --engine ray also a file that "
+            "lists pictures, a glob in quotes, or s3://BUCKET/PREFIX.",
+        ),
     ],
     outbox: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder for results; sub-folders are kept. Made if missing.")
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="Folder for results; sub-folders are kept. Made if missing. With --engine ray also "
+            "s3://BUCKET/PREFIX.",
+        ),
     ],
     config: Annotated[
         Path | None, typer.Option(help="TOML file of a daemon: how to decode, label and save.")
     ] = None,
     quarantine: Annotated[
-        Path | None, typer.Option(help="Folder for copies of broken pictures, each with its reason.")
+        str | None,
+        typer.Option(help="Folder (or s3://…) for copies of broken pictures, each with its reason."),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(help="What became of each picture: a name ending in .json or .csv.")
@@ -39,8 +52,24 @@ def batch(
     ] = False,
     weights: Annotated[Path | None, typer.Option(help="Weights in place of the embedded ones.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="local: the daemon's workers here. ray: a cluster, with a manifest in OUT."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="With --engine ray: HOST:PORT of a cluster's head node, or auto. Without it and "
+            "RAY_ADDRESS: this machine alone."
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="With --engine ray: URL of an S3 server that isn't AWS; else AWS_ENDPOINT_URL."),
+    ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Log a line for each picture, as the daemon does.")
+        bool,
+        typer.Option("--verbose", "-v", help="Log a line a picture; with --engine ray, Ray's statistics."),
     ] = False,
 ) -> None:
     """Do every picture below IN once, and end. IN is never changed; what has its results in OUT is skipped.
@@ -49,24 +78,97 @@ def batch(
     or SIGTERM came: what was in flight is finished then, and the same command goes on from there.
     """
     _check_report(report, source)
-    from maskdrop.batch.report import summary, write_report
-    from maskdrop.batch.run import Batch, settings_for  # imports torch, which takes seconds
+    overrides: dict[str, dict[str, Any]] = {"model": {"weights": weights, "device": device}}
+    places = {"IN": source, "OUT": outbox, "--quarantine": quarantine}
+    try:
+        if engine == "ray":
+            one = _on_cluster(places, address, endpoint, config, overrides, again)
+        else:
+            _check_local(places, {"--address": address, "--endpoint": endpoint})
+            one = _here(places, config, overrides, again, verbose)
+    except ConfigurationError as error:
+        end_with(str(error), EX_CONFIG)
+    _tell(one, report, verbose)
+
+
+def _here(
+    places: dict[str, str | None],
+    config: Path | None,
+    overrides: dict[str, dict[str, Any]],
+    again: bool,
+    verbose: bool,
+) -> "Batch":
+    from maskdrop.batch.run import Batch  # imports torch, which takes seconds
+    from maskdrop.batch.settings import settings_for
     from maskdrop.inbox.lock import InboxHeld
 
-    overrides = {"model": {"weights": weights, "device": device}}
+    source, outbox, quarantine = (None if place is None else Path(place) for place in places.values())
+    assert source is not None
+    assert outbox is not None
+    settings = settings_for(config, source, outbox, quarantine, overrides, verbose)
     try:
-        settings = settings_for(config, source, outbox, quarantine, overrides, verbose)
         with _progress() as show:
             one = Batch(settings, skips_done=not again, progress=lambda: show(one))
             fits = one.run()
-    except ConfigurationError as error:
-        end_with(str(error), EX_CONFIG)
     except InboxHeld as error:
         end_with(str(error), EX_TEMPFAIL)
     if not fits:
         raise typer.Exit(EX_CONFIG)
+    return one
+
+
+def _on_cluster(
+    places: dict[str, str | None],
+    address: str | None,
+    endpoint: str | None,
+    config: Path | None,
+    overrides: dict[str, dict[str, Any]],
+    again: bool,
+) -> "Batch":
+    try:
+        from maskdrop.cluster.order import Words, order_of
+        from maskdrop.cluster.run import BatchTrouble, ClusterBatch
+    except ImportError as error:
+        _no_ray(error)
+    from maskdrop.inbox.lock import InboxHeld
+
+    source, outbox, quarantine = places.values()
+    assert source is not None
+    assert outbox is not None
+    words = Words(source, outbox, quarantine, address, endpoint, config, overrides, again)
+    try:
+        with _progress() as show:
+            one = ClusterBatch(order_of(words), progress=lambda: show(one))
+            one.run()
+    except InboxHeld as error:
+        end_with(str(error), EX_TEMPFAIL)
+    except BatchTrouble as error:
+        end_with(str(error), EX_FAILED)
+    return one
+
+
+def _no_ray(error: ImportError) -> NoReturn:
+    if (error.name or "").partition(".")[0] not in ("ray", "pyarrow", "pandas"):
+        raise error
+    end_with(f"--engine ray needs what isn't installed ({error}); pip install 'maskdrop[ray]'", EX_CONFIG)
+
+
+def _check_local(places: dict[str, str | None], options: dict[str, str | None]) -> None:
+    for name, place in places.items():
+        if place is not None and place.startswith(_REMOTE):
+            end_with(f"{name} {place}: object storage needs --engine ray", EX_CONFIG)
+    for name, value in options.items():
+        if value is not None:
+            end_with(f"{name} {value}: goes with --engine ray; add it, or leave {name} out", EX_CONFIG)
+
+
+def _tell(one: "Batch", report: Path | None, verbose: bool) -> None:
+    """The summary and the report, and the exit code."""
+    from maskdrop.batch.report import summary, write_report
+
     with contextlib.suppress(OSError):  # the terminal may be gone
-        sys.stderr.write("\n".join(summary(one)) + "\n")
+        told = [*(getattr(one, "statistics", ()) if verbose else ()), *summary(one)]
+        sys.stderr.write("\n".join(told) + "\n")
     if report is not None:
         try:
             write_report(one, report)
@@ -77,7 +179,7 @@ def batch(
     raise typer.Exit(0 if one.is_complete else EX_FAILED)
 
 
-def _check_report(report: Path | None, source: Path) -> None:
+def _check_report(report: Path | None, source: str) -> None:
     """Found out before anything is done."""
     if report is None:
         return
@@ -85,7 +187,8 @@ def _check_report(report: Path | None, source: Path) -> None:
         end_with(f"--report {report}: which form? give a name that ends in .json or .csv", EX_CONFIG)
     if not report.parent.is_dir() or report.is_dir():
         end_with(f"--report {report}: name a file in a folder that is there", EX_CONFIG)
-    if report.parent.resolve().is_relative_to(source.resolve()):
+    folder = Path(source)
+    if folder.is_dir() and report.parent.resolve().is_relative_to(folder.resolve()):
         end_with(
             f"--report {report}: lies inside {source}, which is only read; name another place", EX_CONFIG
         )

@@ -4,6 +4,7 @@ import io
 import logging
 import time
 import warnings
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from maskdrop.model.errors import WeightsError
 from maskdrop.model.memory import free_memory, is_want_of_memory
 from maskdrop.model.parser import Certainty, FaceParser, Pixels, load_parser
 from maskdrop.sidecar import judged
-from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Judged, Ready, Started, Stop, Unfit
+from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Judged, Ready, Report, Started, Stop, Unfit
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 
@@ -25,6 +26,12 @@ logger = logging.getLogger("maskdrop")
 
 MEASURED_BATCHES = 2
 """Batches of which the faster one tells what a picture costs: the start waits for them."""
+
+
+class Listener(Protocol):
+    """Whoever is told how far a batch is."""
+
+    def report(self, report: Report, /) -> None: ...
 
 
 def serve(workplace: Workplace, link: Link) -> None:
@@ -105,7 +112,7 @@ def compute(
     batch: list[Infer],
     parser: FaceParser,
     slots: Slots,
-    link: Link,
+    link: Listener,
     look: FirstLook | None = None,
     judge: bool = False,
 ) -> None:

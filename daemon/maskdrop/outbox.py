@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path, PurePath
+from typing import IO
 
 from PIL import Image
 
@@ -66,15 +67,21 @@ def _source_at(folder: int, name: str) -> str | None:
     """
     try:
         with open(open_file(folder, name), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return None
-            if name.endswith(SIDECAR_ENDING):
-                told = json.loads(file.read(_LONGEST_SIDECAR))
-                return str(told["sha256"]) if "maskdrop" in told else None
-            with Image.open(file, formats=_RESULT_FORMATS) as image:
-                exif = Image.Exif()
-                exif.load(image.info.get("exif", b""))
-                text = str(exif.get(_DOCUMENT_NAME, ""))
+            return source_in(file, name) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+    except OSError:
+        return None
+
+
+def source_in(file: IO[bytes], name: str) -> str | None:
+    """The same of a file that is open, and has this name."""
+    try:
+        if name.endswith(SIDECAR_ENDING):
+            told = json.loads(file.read(_LONGEST_SIDECAR))
+            return str(told["sha256"]) if "maskdrop" in told else None
+        with Image.open(file, formats=_RESULT_FORMATS) as image:
+            exif = Image.Exif()
+            exif.load(image.info.get("exif", b""))
+            text = str(exif.get(_DOCUMENT_NAME, ""))
     except Exception:  # whatever lies there, it is not our result
         return None
     return text.removeprefix("sha256:") if text.startswith("sha256:") else None
@@ -114,7 +121,7 @@ class Outbox:
         try:
             write_synced(folder, temporary, result.content, self._mode)
             crash_point(CrashPoint.RESULT_WRITTEN)
-            for mark in _marks(sha256):
+            for mark in marks(sha256):
                 name = fit(relative.stem, mark + result.tail)
                 try:
                     rename_new(folder, temporary, folder, name)
@@ -169,7 +176,7 @@ class Outbox:
 
 
 def _published_name(folder: int, stem: str, tail: str, sha256: str) -> str | None:
-    for mark in _marks(sha256):
+    for mark in marks(sha256):
         name = fit(stem, mark + tail)
         if identity_at(folder, name) is None:
             return None
@@ -178,7 +185,7 @@ def _published_name(folder: int, stem: str, tail: str, sha256: str) -> str | Non
     raise AssertionError("marks never end")
 
 
-def _marks(sha256: str) -> Iterator[str]:
+def marks(sha256: str) -> Iterator[str]:
     """What to add to a stem: nothing, then what the picture's content decides, then numbers."""
     yield ""
     yield f"~{sha256[:_SHORT_DIGEST]}"

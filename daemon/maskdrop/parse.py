@@ -21,7 +21,7 @@ from maskdrop.locate import find_faces
 from maskdrop.mask import kept
 from maskdrop.model.parser import ModelInfo, load_parser
 from maskdrop.preprocess import BrokenPicture, decode, put_views, put_whole
-from maskdrop.save import compose, labels_at
+from maskdrop.render import compose, labels_at
 from maskdrop.supervisor.plan import find_devices, usable_cores
 from maskdrop.ticket import Infer, Region
 from maskdrop.topology.slots import Slots

@@ -7,7 +7,7 @@ import os
 import stat
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -129,11 +129,20 @@ def prepare(
     sha256 = hashlib.sha256(content).hexdigest()
     if earlier is not None and (names := earlier.of(task.ticket, sha256)):
         return DoneBefore(task.ticket.number, names)
-    picture, size, has_metadata = decode_at_least(content, settings.decode, _DRAFTS * slots.side)
-    put_whole(picture, slots, task.slot)
-    crash_point(CrashPoint.SLOT_FILLED)
-    facts = Facts(sha256, *size, has_metadata)
+    facts = prepare_content(content, sha256, settings.decode, slots, task.slot)
     return Prepared(task.ticket.number, facts, (time.monotonic() - began) * 1000)
+
+
+def prepare_content(content: bytes, sha256: str, settings: DecodeSettings, slots: Slots, slot: int) -> Facts:
+    """Decode a picture into a slot.
+
+    Raises:
+        BrokenPicture: it can't become a picture.
+    """
+    picture, size, has_metadata = decode_at_least(content, settings, _DRAFTS * slots.side)
+    put_whole(picture, slots, slot)
+    crash_point(CrashPoint.SLOT_FILLED)
+    return Facts(sha256, *size, has_metadata)
 
 
 def locate(task: Locate, settings: Settings, slots: Slots) -> Located:
@@ -143,12 +152,25 @@ def locate(task: Locate, settings: Settings, slots: Slots) -> Located:
         LeaveAlone, BrokenPicture: as `prepare`.
     """
     began = time.monotonic()
-    faces = find_faces(slots.labels[task.slot], settings.model.classes)
-    regions: tuple[Region, ...] = ()
-    if faces:
-        content = read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
-        regions = put_views(decode(content, settings.decode), faces, slots, task.slot)
+
+    def read() -> bytes:
+        return read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
+
+    regions = locate_in(read, settings, slots, task.slot)
     return Located(task.ticket.number, regions, (time.monotonic() - began) * 1000)
+
+
+def locate_in(read: Callable[[], bytes], settings: Settings, slots: Slots, slot: int) -> tuple[Region, ...]:
+    """Find the faces in a slot's labels, and put a view of each into the slot; where they are.
+
+    Args:
+        read: gives the original's content; called only where there are faces.
+
+    Raises:
+        BrokenPicture: it can't be decoded in full.
+    """
+    faces = find_faces(slots.labels[slot], settings.model.classes)
+    return put_views(decode(read(), settings.decode), faces, slots, slot) if faces else ()
 
 
 def put_whole(picture: Image.Image, slots: Slots, slot: int) -> None:

@@ -44,7 +44,7 @@ def quarantine(
         FolderTrouble: the quarantine can't take it now; it is still in the inbox.
     """
     assert folders.quarantine is not None
-    reason = _reason(ticket, fault, attempts)
+    reason = reason_for(ticket, fault, attempts)
     parent, _ = split(ticket.path)
     try:
         with claim(folders.inbox, ticket) as claimed:
@@ -77,7 +77,7 @@ def quarantine_copy(
     """
     if folders.quarantine is None:
         return ""
-    reason = _reason(ticket, fault, attempts)
+    reason = reason_for(ticket, fault, attempts)
     parent, wanted = split(ticket.path)
     with _original(folders, ticket) as original:
         try:
@@ -172,7 +172,8 @@ def _temporary(ticket: Ticket, kind: str = "") -> str:
     return f".maskdrop-{key[:32]}{kind}.tmp"
 
 
-def _reason(ticket: Ticket, fault: Fault, attempts: int) -> bytes:
+def reason_for(ticket: Ticket, fault: Fault, attempts: int) -> bytes:
+    """What a reason file says, as JSON."""
     content = {
         "picture": printable(ticket.path),
         "stage": fault.stage.value,

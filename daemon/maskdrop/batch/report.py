@@ -6,13 +6,44 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
-from maskdrop.batch.ledger import Entry, Outcome
-from maskdrop.batch.run import Batch
+from maskdrop.batch.ledger import Entry, Ledger, Outcome
 from maskdrop.names import printable
 
 _COLUMNS = ("path", "outcome", "outputs", "quarantine", "error", "message", "total_ms", "work_ms", "hex")
+
+
+class Passed(Protocol):
+    """What was gone through."""
+
+    left_alone: int
+    unread: int
+
+
+class Batch(Protocol):
+    """What is told of a batch, whoever did it.
+
+    Attributes:
+        total: files that are there; None until they are counted.
+        end_signal: number of the signal that ended it before its time; 0: none.
+    """
+
+    ledger: Ledger
+    seconds: float
+    end_signal: int
+
+    @property
+    def total(self) -> int | None: ...
+
+    @property
+    def done(self) -> int: ...
+
+    @property
+    def is_complete(self) -> bool: ...
+
+    @property
+    def passed(self) -> Passed | None: ...
 
 
 def write_json(batch: Batch, out: TextIO) -> None:
@@ -86,21 +117,21 @@ def _summary_line(batch: Batch) -> str:
     rate = counts[Outcome.SAVED] / batch.seconds if batch.seconds else 0.0
     line = ", ".join(f"{counts[outcome]:,} {outcome.value}" for outcome in Outcome)
     line = f"{line} of {batch.total or 0:,} files in {batch.seconds:.1f} s ({rate:.1f} saved/s)"
-    listing = batch.listing
-    if listing is not None and listing.left_alone:
-        line += f"; left alone {listing.left_alone:,} that are no files"
-    if listing is not None and listing.unread:
-        line += f"; {listing.unread:,} folders can't be read"
+    passed = batch.passed
+    if passed is not None and passed.left_alone:
+        line += f"; left alone {passed.left_alone:,} that are no files"
+    if passed is not None and passed.unread:
+        line += f"; {passed.unread:,} folders can't be read"
     return line + ("; interrupted: the same command goes on from here" if batch.end_signal else "")
 
 
 def _summary(batch: Batch) -> dict[str, Any]:
-    counts, listing = batch.ledger.counts, batch.listing
+    counts, passed = batch.ledger.counts, batch.passed
     return {
         "files": batch.total or 0,
         **{outcome.name.lower(): counts[outcome] for outcome in Outcome},
-        "left_alone": listing.left_alone if listing is not None else 0,
-        "unread_folders": listing.unread if listing is not None else 0,
+        "left_alone": passed.left_alone if passed is not None else 0,
+        "unread_folders": passed.unread if passed is not None else 0,
         "seconds": round(batch.seconds, 3),
         "interrupted": bool(batch.end_signal),
         "slowest": [printable(entry.path) for entry in batch.ledger.slowest],

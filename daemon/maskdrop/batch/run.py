@@ -4,12 +4,11 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from maskdrop.batch.ledger import Entry, Ledger, Outcome
+from maskdrop.batch.settings import HEALTH_NAME
 from maskdrop.config import Settings
-from maskdrop.config_file import load_settings
 from maskdrop.exit_codes import EX_CONFIG
 from maskdrop.folders import prepare_to_keep
 from maskdrop.inbox.listing import Listing
@@ -21,36 +20,8 @@ from maskdrop.supervisor.supervisor import Supervisor
 from maskdrop.systemd import ServiceManager
 from maskdrop.ticket import DoneBefore, Left, Quarantined, Saved
 
-HEALTH_NAME = ".maskdrop.health.json"
-"""The health file of a batch, in its outbox: ``maskdrop top`` reads it."""
-
 _OF_THE_SERVICE = ("NOTIFY_SOCKET", "WATCHDOG_USEC")
 """What systemd tells a service's processes; a batch is none of it."""
-
-
-def settings_for(
-    config: Path | None,
-    source: Path,
-    outbox: Path,
-    quarantine: Path | None,
-    overrides: dict[str, dict[str, Any]],
-    verbose: bool,
-) -> Settings:
-    """The configuration of a daemon, less what a batch has nothing to do with.
-
-    Raises:
-        ConfigurationError: the file can't be read, or a value can't be used.
-    """
-    folders = {"inbox": source, "outbox": outbox}
-    settings = load_settings(config, {"folders": folders, **overrides})
-    return settings.with_values(
-        {
-            "folders": {"quarantine": quarantine, "archive": None},
-            "health": {"file": outbox.absolute() / HEALTH_NAME},
-            "metrics": {"file": None, "port": None},
-            "log": {"level": "info" if verbose else "error", "format": "text", "file": None},
-        }
-    )
 
 
 class BatchJournal(Journal):
@@ -151,6 +122,11 @@ class Batch:
     def total(self) -> int | None:
         """Files that are there; None until they are counted."""
         return self.listing.total if self.listing is not None else None
+
+    @property
+    def passed(self) -> Listing | None:
+        """How far its folder is gone through."""
+        return self.listing
 
     @property
     def done(self) -> int:

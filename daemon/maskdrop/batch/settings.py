@@ -1,0 +1,35 @@
+"""The settings of a batch: those of a daemon, less what a batch has nothing to do with."""
+
+from pathlib import Path
+from typing import Any
+
+from maskdrop.config import Settings
+from maskdrop.config_file import load_settings
+
+HEALTH_NAME = ".maskdrop.health.json"
+"""The health file of a batch, in its outbox: ``maskdrop top`` reads it."""
+
+
+def settings_for(
+    config: Path | None,
+    source: Path,
+    outbox: Path,
+    quarantine: Path | None,
+    overrides: dict[str, dict[str, Any]],
+    verbose: bool,
+) -> Settings:
+    """The configuration of a daemon, less what a batch has nothing to do with.
+
+    Raises:
+        ConfigurationError: the file can't be read, or a value can't be used.
+    """
+    folders = {"inbox": source, "outbox": outbox}
+    settings = load_settings(config, {"folders": folders, **overrides})
+    return settings.with_values(
+        {
+            "folders": {"quarantine": quarantine, "archive": None},
+            "health": {"file": outbox.absolute() / HEALTH_NAME},
+            "metrics": {"file": None, "port": None},
+            "log": {"level": "info" if verbose else "error", "format": "text", "file": None},
+        }
+    )

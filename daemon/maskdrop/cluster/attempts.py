@@ -1,0 +1,142 @@
+"""Which blocks were begun and never ended: how a picture that kills its process is found."""
+
+import faulthandler
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster.cargo import End, Piece, Work
+from maskdrop.ticket import Fault, Stage
+
+STOPPED = "Stopped"
+"""The error of a picture that was not begun any more; it is told nowhere."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What is known of a block that is begun.
+
+    Attributes:
+        deaths: None the first time; else at which of its pictures, by their positions, a process has died
+            alone, and how often.
+        is_stopped: whether nothing new is to be begun.
+    """
+
+    deaths: dict[int, int] | None = None
+    is_stopped: bool = False
+
+
+class Attempts(Protocol):
+    """A memory outside the processes that may die."""
+
+    def begin(self, block: str, pictures: int) -> Begun:
+        """Note that a block of so many pictures is begun.
+
+        Args:
+            pictures: that set out on their way with it; 0 in later stages.
+        """
+
+    def enter(self, block: str, position: int) -> None:
+        """Note that a picture of the block is tried alone from now on."""
+
+    def end(self, block: str) -> None:
+        """Note that the block is done."""
+
+
+class Register:
+    """The owner of what was begun in one execution."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Forget everything: another execution begins."""
+        self._alone: dict[str, int | None] = {}
+        self._deaths: dict[str, Counter[int]] = {}
+        self._set_out = 0
+        self._is_stopped = False
+
+    def stop(self) -> int:
+        """Let nothing new begin.
+
+        Returns:
+            Pictures that have set out.
+        """
+        self._is_stopped = True
+        return self._set_out
+
+    def begin(self, block: str, pictures: int) -> Begun:
+        if pictures and self._is_stopped:
+            return Begun(is_stopped=True)
+        if block not in self._alone:
+            self._alone[block] = None
+            self._set_out += pictures
+            return Begun()
+        deaths = self._deaths.setdefault(block, Counter())
+        position = self._alone[block]
+        if position is not None:
+            deaths[position] += 1
+            self._alone[block] = None
+        return Begun(dict(deaths))
+
+    def enter(self, block: str, position: int) -> None:
+        self._alone[block] = position
+
+    def end(self, block: str) -> None:
+        self._alone.pop(block, None)
+        self._deaths.pop(block, None)
+
+
+Act = Callable[[list[Piece]], list[Piece]]
+
+
+def attempted(pieces: list[Piece], stage: Stage, attempts: Attempts, most: int, act: Act) -> list[Piece]:
+    """Do a block: all at once, or one by one where a process has died at it before.
+
+    Args:
+        most: how often a picture is tried (``workers.max_attempts``); the block's first death is one.
+        act: gives as many pieces as it gets.
+
+    Returns:
+        What ``act`` gave; a picture at which processes die again and again is at fault.
+    """
+    if not pieces:
+        return []
+    block = f"{stage.value} {len(pieces)} {pieces[0].work.path}"
+    begun = attempts.begin(block, len(pieces) if stage is Stage.PREPROCESS else 0)
+    if begun.is_stopped:
+        stopped = End(Outcome.LEFT, error=STOPPED)
+        return [Piece(replace(piece.work, end=stopped)) for piece in pieces]
+    if begun.deaths is None:
+        done = act(pieces)
+    else:
+        done = []
+        for position, piece in enumerate(pieces):
+            died = begun.deaths.get(position, 0)
+            if piece.work.is_on_its_way and died >= max(1, most - 1):
+                done.append(Piece(_blamed(piece, stage, died)))
+            else:
+                attempts.enter(block, position)
+                done += act([piece])
+    attempts.end(block)
+    return done
+
+
+def _blamed(piece: Piece, stage: Stage, died: int) -> Work:
+    message = f"the process died each time that it was tried, {died} times alone"
+    return replace(piece.work, fault=Fault(stage, "WorkerDied", message), attempts=died + 1)
+
+
+@contextmanager
+def ended_after(seconds: float) -> Iterator[None]:
+    """End this process where what is done within takes longer: it counts as a death there."""
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - no path
+        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()

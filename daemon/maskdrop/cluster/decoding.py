@@ -1,0 +1,84 @@
+"""First stage on a cluster: originals read and decoded by the daemon's own functions."""
+
+import hashlib
+import time
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+
+from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster.attempts import attempted, ended_after
+from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
+from maskdrop.cluster.job import Job
+from maskdrop.preprocess import BrokenPicture, LeaveAlone, prepare_content, set_up_decoding
+from maskdrop.render import Renderer
+from maskdrop.ticket import MESSAGE_LIMIT, Facts, Fault, Stage
+from maskdrop.topology.slots import Slots
+
+_CARRIED, _CARRIED_BY_BLOCK = 8 * 2**20, 16 * 2**20
+"""Bytes of an original, and of all of a block, that travel on where reading once more costs a request."""
+
+
+def decode_block(table: pa.Table, job: Job) -> pa.Table:
+    """Read and decode a block's pictures. One that is broken, gone, or done before is a row too."""
+    set_up_decoding()
+    with closing(Slots(1, job.settings.model.input_size)) as slots:
+        decoder = _Decoder(job, slots)
+        pieces = attempted(
+            unpacked(table), Stage.PREPROCESS, job.attempts, job.most_attempts, decoder.decode_all
+        )
+        return packed(pieces)
+
+
+class _Decoder:
+    def __init__(self, job: Job, slots: Slots) -> None:
+        self._job, self._slots = job, slots
+        self._renderer = Renderer(job.settings, slots)
+        self._room = _CARRIED_BY_BLOCK
+
+    def decode_all(self, pieces: list[Piece]) -> list[Piece]:
+        done = []
+        for piece in pieces:
+            with ended_after(self._job.longest):
+                done.append(self._decode(piece.work))
+        return done
+
+    def _decode(self, work: Work) -> Piece:
+        began = time.monotonic()
+        settings = self._job.settings
+        try:
+            content = self._job.source.read(work.path, settings.decode.max_bytes)
+            sha256 = hashlib.sha256(content).hexdigest()
+            work = replace(work, size=len(content), sha256=sha256)
+            if sha256 == work.known:
+                return Piece(replace(work, end=End(Outcome.DONE_BEFORE)))
+            facts = prepare_content(content, sha256, settings.decode, self._slots, 0)
+        except LeaveAlone as error:
+            return Piece(replace(work, end=_left(error.absence.value, str(error))))
+        except MemoryError as error:
+            return Piece(replace(work, end=_left("MemoryError", str(error))))
+        except BrokenPicture as error:
+            fault = Fault(Stage.PREPROCESS, error.error, str(error)[:MESSAGE_LIMIT])
+            return Piece(replace(work, fault=fault, ms=_since(began)))
+        pixels = np.array(self._slots.pictures[0])
+        return Piece(
+            replace(work, facts=facts, ms=_since(began)), pixels, content=self._carried(content, facts)
+        )
+
+    def _carried(self, content: bytes, facts: Facts) -> bytes | None:
+        """The content, where the results need it and there is room."""
+        is_wanted = self._job.source.is_remote and self._renderer.reads_original(facts)
+        if not is_wanted or len(content) > min(_CARRIED, self._room):
+            return None
+        self._room -= len(content)
+        return content
+
+
+def _left(error: str, message: str) -> End:
+    return End(Outcome.LEFT, error=error, message=message[:MESSAGE_LIMIT])
+
+
+def _since(began: float) -> dict[str, float]:
+    return {Stage.PREPROCESS.value: (time.monotonic() - began) * 1000}

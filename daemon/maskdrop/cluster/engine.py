@@ -1,0 +1,246 @@
+"""The one place that knows Ray: a cluster is joined or started, and blocks go through the stages on it."""
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is told to anybody
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process; Ray's own log files have the rest
+os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from maskdrop.cluster.attempts import Begun, Register
+from maskdrop.cluster.decoding import decode_block
+from maskdrop.cluster.finishing import finish_block
+from maskdrop.cluster.job import Job
+from maskdrop.cluster.shape import Shape
+from maskdrop.config_file import ConfigurationError, fault
+from maskdrop.supervisor.plan import usable_cores
+
+_CONNECT_S = 5.0
+"""Longest wait for a cluster's address to answer, in seconds."""
+
+_STORE_SHARE = 0.25
+"""Share of the object stores that blocks may fill: they spill from 0.8 on (object_spilling_threshold)."""
+
+_BLOCKS_IN_FLIGHT = 8
+"""Blocks for each actor that may be in the object stores."""
+
+_WAITING_EACH = 3
+"""Blocks that an actor has in hand: one to work at, the next ones on their way to its machine."""
+
+_AS_THEY_ARE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
+
+
+class ClusterTrouble(Exception):
+    """The cluster lost more than it could make good by itself; what has no row is to be done again."""
+
+
+class Cluster:
+    """A connection to a cluster, or one of this machine alone, which ends with it."""
+
+    def __init__(self, address: str | None) -> None:
+        """Connect or start.
+
+        Raises:
+            ConfigurationError: there is no such cluster.
+        """
+        self._folder: Path | None = None
+        given = address or os.environ.get("RAY_ADDRESS", "")
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if given:
+            options["address"] = _reachable(given)
+        else:
+            self._folder = Path(
+                tempfile.mkdtemp(prefix="maskdrop-ray-", dir="/tmp")
+            )  # socket paths are short
+            options |= {
+                "address": "local",
+                "num_cpus": usable_cores(),
+                "include_dashboard": False,
+                "_temp_dir": str(self._folder),
+            }
+        try:
+            ray.init(**options)
+        except Exception as error:  # it fails in many ways
+            self.close()
+            where = given or "a cluster of this machine"
+            problem = f"Ray can't use it ({_told(error)})"
+            remedy = "run this on a node of the cluster, with the same Ray and Python as there"
+            raise fault("--address", where, problem, remedy) from error
+        _quieten()
+        self.statistics: list[str] = []
+        self.register = RemoteRegister(_register())
+
+    def nodes(self) -> list[Mapping[str, float]]:
+        """The resources of each node that is alive."""
+        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+    def run(self, blocks: Sequence[pa.Table], job: Job, shape: Shape) -> Iterator[pa.Table]:
+        """Take blocks through all stages, in any order.
+
+        Yields:
+            Tables of pictures that have their end, or are lost with what they were on.
+
+        Raises:
+            ConfigurationError: the network can't be used.
+            ClusterTrouble: what was lost could not be made good.
+        """
+        _set_up(shape, job)
+        dataset = _staged(ray.data.from_arrow(list(blocks)), job, shape)
+        try:
+            yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+        except Exception as error:
+            raise _translated(error) from error
+        finally:
+            with contextlib.suppress(Exception):
+                self.statistics.append(dataset.stats())
+
+    def close(self) -> None:
+        """Disconnect; what this batch still has there ends."""
+        ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class RemoteRegister:
+    """`Register` in an actor, beside the process that drives the batch."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def start(self) -> None:
+        ray.get(self._actor.start.remote())
+
+    def stop(self) -> int:
+        return int(ray.get(self._actor.stop.remote()))
+
+    def begin(self, block: str, pictures: int) -> Begun:
+        begun: Begun = ray.get(self._actor.begin.remote(block, pictures))
+        return begun
+
+    def enter(self, block: str, position: int) -> None:
+        ray.get(self._actor.enter.remote(block, position))
+
+    def end(self, block: str) -> None:
+        self._actor.end.remote(block)
+
+
+def _register() -> Any:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(Register).options(num_cpus=0, scheduling_strategy=here).remote()
+
+
+def _staged(dataset: Any, job: Job, shape: Shape) -> Any:
+    """The stages on a dataset of blocks; the second look at small faces only where it is configured."""
+    tasks: dict[str, Any] = {**_AS_THEY_ARE, "num_cpus": shape.task_cpus}
+    if shape.tasks is not None:
+        tasks["compute"] = ray.data.TaskPoolStrategy(size=shape.tasks)
+    looks_closer = job.settings.views > 0
+    dataset = dataset.map_batches(decode_block, fn_kwargs={"job": job}, **tasks)
+    dataset = _labelled(dataset, job, shape, looks_again=False)
+    finish = {"job": job, "looks_closer": looks_closer}
+    dataset = dataset.map_batches(finish_block, fn_kwargs=finish, **tasks)
+    if looks_closer:
+        dataset = _labelled(dataset, job, shape, looks_again=True)
+        finish = {"job": job, "looks_closer": False}
+        dataset = dataset.map_batches(finish_block, fn_kwargs=finish, **tasks)
+    return dataset
+
+
+def _labelled(dataset: Any, job: Job, shape: Shape, looks_again: bool) -> Any:
+    from maskdrop.cluster.labelling import Labeller  # imports torch, which tasks do without
+
+    return dataset.map_batches(
+        Labeller,
+        fn_constructor_kwargs={
+            "job": job,
+            "device": "cuda" if shape.on_gpu else "cpu",
+            "threads": shape.threads,
+            "max_batch": shape.max_batch,
+            "looks_again": looks_again,
+        },
+        compute=ActorPoolStrategy(size=shape.actors, max_tasks_in_flight_per_actor=_WAITING_EACH),
+        num_cpus=0.1 * shape.actor_cpus if looks_again else shape.actor_cpus,
+        num_gpus=shape.second_gpus if looks_again else shape.actor_gpus,
+        **{**_AS_THEY_ARE, "batch_size": shape.block if shape.on_gpu else None},  # Ray wants one for GPUs
+    )
+
+
+def _set_up(shape: Shape, job: Job) -> None:
+    """How Ray Data is to run what is made from now on."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.scheduling_strategy = "SPREAD"
+    block = shape.block * job.settings.model.input_size**2 * 4
+    context.target_max_block_size = 2 * max(2**24, block)
+    workers = job.settings.workers
+    context.execution_no_progress_timeout_s = workers.stage_timeout_s + workers.start_timeout_s
+    store = ray.cluster_resources().get("object_store_memory", 0.0)
+    most = min(_STORE_SHARE * store, float(shape.actors * _BLOCKS_IN_FLIGHT * block))
+    context.execution_options.resource_limits = ExecutionResources.for_limits(object_store_memory=most)
+
+
+def _reachable(address: str) -> str:
+    """The address, if somebody answers there.
+
+    Raises:
+        ConfigurationError: nobody does, or it is of another kind.
+    """
+    if address == "auto":
+        return address
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not colon or not port.isdigit():
+        remedy = "give HOST:PORT of the head node (6379 unless it was started otherwise), or auto"
+        raise fault("--address", address, "is no cluster's address", remedy)
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_S).close()
+    except OSError as error:
+        problem = f"nobody answers there ({error.strerror or error})"
+        raise fault("--address", address, problem, "start the head node: ray start --head") from error
+    return address
+
+
+def _quieten() -> None:
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and all that it came from."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            waiting += [one.__cause__, one.__context__, getattr(one, "cause", None)]
+
+
+def _translated(error: Exception) -> Exception:
+    """What an execution's end means to a batch."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if type(cause).__name__.endswith("CannotLabel"):
+            return ConfigurationError(str(getattr(cause, "args", [cause])[0]))
+    if any(isinstance(cause, ray.exceptions.RayTaskError) for cause in causes):
+        return error  # a fault of the stages' own, which would come again
+    return ClusterTrouble(_told(error))
+
+
+def _told(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

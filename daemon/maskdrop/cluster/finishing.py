@@ -1,0 +1,172 @@
+"""Last stage on a cluster: results rendered and published, broken pictures copied."""
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster.attempts import attempted, ended_after
+from maskdrop.cluster.broken import put_broken
+from maskdrop.cluster.cargo import End, Piece, Pixels, Work, packed, unpacked
+from maskdrop.cluster.job import Job
+from maskdrop.cluster.stores import NOWHERE
+from maskdrop.crash_points import CrashPoint, crash_point
+from maskdrop.durable import FolderTrouble
+from maskdrop.preprocess import BrokenPicture, LeaveAlone, locate_in, prepare_content, set_up_decoding
+from maskdrop.render import Renderer
+from maskdrop.ticket import MESSAGE_LIMIT, Absence, Fault, Save, Stage, Ticket
+from maskdrop.topology.slots import Slots
+
+T = TypeVar("T")
+
+PATIENCE_S = 30.0
+"""Seconds that a block waits in all for a place that can't take results: a full disk, a lost network."""
+
+_STEP_S = 1.0
+
+
+def finish_block(table: pa.Table, job: Job, looks_closer: bool) -> pa.Table:
+    """Write what is to be written of a block's pictures.
+
+    Args:
+        looks_closer: pictures whose faces are small get views of them instead, to be labelled once more.
+    """
+    set_up_decoding()
+    warnings.simplefilter("ignore")
+    settings = job.settings
+    with closing(Slots(1, settings.model.input_size, settings.views)) as slots:
+        finisher = _Finisher(job, slots, looks_closer)
+        most = job.most_attempts
+        pieces = attempted(unpacked(table), Stage.SAVE, job.attempts, most, finisher.finish_all)
+        return packed(finisher.end_blamed(piece) for piece in pieces)
+
+
+class _Finisher:
+    def __init__(self, job: Job, slots: Slots, looks_closer: bool) -> None:
+        self._job, self._slots, self._looks_closer = job, slots, looks_closer
+        self._renderer = Renderer(job.settings, slots)
+        self._patience = PATIENCE_S
+
+    def finish_all(self, pieces: list[Piece]) -> list[Piece]:
+        done = []
+        for piece in pieces:
+            with ended_after(self._job.longest + PATIENCE_S):
+                done.append(piece if piece.work.end else self._finish(piece))
+        return done
+
+    def end_blamed(self, piece: Piece) -> Piece:
+        """The end of a picture that is at fault because this very stage died at it."""
+        is_blamed = piece.work.end is None and piece.work.fault is not None
+        return self._finish(piece) if is_blamed else piece
+
+    def _finish(self, piece: Piece) -> Piece:
+        work = piece.work
+        try:
+            if work.fault is None:
+                try:
+                    return self._looked_closer(piece) or self._saved(piece)
+                except BrokenPicture as error:
+                    fault = Fault(Stage.SAVE, error.error, str(error)[:MESSAGE_LIMIT])
+                    work = replace(work, fault=fault)
+            return Piece(replace(work, end=self._quarantined(work)))
+        except LeaveAlone as error:
+            end = End(Outcome.LEFT, error=error.absence.value, message=str(error)[:MESSAGE_LIMIT])
+        except FolderTrouble as error:
+            end = End(Outcome.LEFT, error="FolderTrouble", message=str(error)[:MESSAGE_LIMIT])
+        except MemoryError as error:
+            end = End(Outcome.LEFT, error="MemoryError", message=str(error)[:MESSAGE_LIMIT])
+        return Piece(replace(work, end=end))
+
+    def _looked_closer(self, piece: Piece) -> Piece | None:
+        """The piece with views of its faces, if it is to be labelled once more."""
+        if not (self._looks_closer and piece.work.is_small):
+            return None
+        began = time.monotonic()
+        np.copyto(self._slots.labels[0], _given(piece.labels))
+        read = partial(self._original, piece)
+        regions = locate_in(read, self._job.settings, self._slots, 0)
+        if not regions:
+            return None
+        views = np.array(self._slots.view_pictures[0, : len(regions)])
+        work = replace(piece.work, regions=regions, ms=_spent(piece.work, "locate", began))
+        return Piece(work, views, content=piece.content)
+
+    def _saved(self, piece: Piece) -> Piece:
+        began = time.monotonic()
+        work, facts = piece.work, piece.work.facts
+        assert facts is not None
+        read = partial(self._original, piece)
+        labels = _given(piece.labels)
+        if work.regions:
+            np.copyto(self._slots.view_labels[0, : len(work.regions)], labels)
+            if self._renderer.shows_slot(facts):
+                prepare_content(read(), facts.sha256, self._job.settings.decode, self._slots, 0)
+        else:
+            np.copyto(self._slots.labels[0], labels)
+            if piece.pixels is not None:
+                np.copyto(self._slots.pictures[0], piece.pixels)
+        ticket = Ticket(0, work.path, NOWHERE)
+        task = Save(ticket, 0, facts, work.regions, work.judged, work.ms)
+        results = self._renderer.render(task, read)
+        names = self._patiently(
+            lambda: self._job.target.publish(work.path, work.sha256, results, work.is_shared)
+        )
+        crash_point(CrashPoint.RESULTS_PUBLISHED)
+        end = End(Outcome.SAVED, names, self._classes(labels))
+        return Piece(replace(work, ms=_spent(work, Stage.SAVE.value, began), end=end))
+
+    def _quarantined(self, work: Work) -> End:
+        assert work.fault is not None
+        name, fault = "", work.fault
+        if self._job.quarantine is not None:
+            target, settings = self._job.quarantine, self._job.settings.folders
+            name = self._patiently(lambda: put_broken(self._job.source, target, work, settings))
+        return End(Outcome.BROKEN, quarantine=name, error=fault.error, message=fault.message)
+
+    def _original(self, piece: Piece) -> bytes:
+        """The original's content, the very one that was decoded.
+
+        Raises:
+            LeaveAlone: it is gone, or another one now.
+        """
+        if piece.content is not None:
+            return piece.content
+        content = self._job.source.read(piece.work.path, self._job.settings.decode.max_bytes)
+        if hashlib.sha256(content).hexdigest() != piece.work.sha256:
+            raise LeaveAlone(Absence.CHANGED, "changed while it was processed")
+        return content
+
+    def _classes(self, labels: Pixels) -> tuple[str, ...]:
+        return tuple(self._job.settings.model.classes[number] for number in np.unique(labels))
+
+    def _patiently(self, write: Callable[[], T]) -> T:
+        """Try until it is done, or the block's patience is at its end.
+
+        Raises:
+            FolderTrouble: it couldn't be written.
+        """
+        while True:
+            try:
+                return write()
+            except FolderTrouble:
+                if self._patience <= 0:
+                    raise
+                time.sleep(_STEP_S)
+                self._patience -= _STEP_S
+
+
+def _given(labels: Pixels | None) -> Pixels:
+    assert labels is not None
+    return labels
+
+
+def _spent(work: Work, stage: str, began: float) -> dict[str, float]:
+    return {**work.ms, stage: (time.monotonic() - began) * 1000}

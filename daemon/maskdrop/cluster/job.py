@@ -1,0 +1,31 @@
+"""What every task and actor of a cluster's batch is given."""
+
+from dataclasses import dataclass
+
+from maskdrop.cluster.attempts import Attempts
+from maskdrop.cluster.stores import Store
+from maskdrop.config import Settings
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch on a cluster, as far as its stages need to know it.
+
+    Attributes:
+        quarantine: where copies of broken pictures go; None: nowhere.
+    """
+
+    settings: Settings
+    source: Store
+    target: Store
+    quarantine: Store | None
+    attempts: Attempts
+
+    @property
+    def most_attempts(self) -> int:
+        return self.settings.workers.max_attempts
+
+    @property
+    def longest(self) -> float:
+        """Seconds after which a process that is at one picture, or at one batch, counts as hung."""
+        return self.settings.workers.stage_timeout_s

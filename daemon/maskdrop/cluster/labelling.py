@@ -1,0 +1,116 @@
+"""Second stage on a cluster: batches through the network, in an actor that keeps it loaded."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from maskdrop.cluster.attempts import attempted, ended_after
+from maskdrop.cluster.cargo import Piece, packed, unpacked
+from maskdrop.cluster.job import Job
+from maskdrop.infer import FirstLook, compute
+from maskdrop.model.errors import WeightsError
+from maskdrop.model.parser import FaceParser, load_parser
+from maskdrop.render import Renderer
+from maskdrop.ticket import Infer, Inferred, Report, Stage
+from maskdrop.topology.slots import Slots
+
+
+class CannotLabel(Exception):
+    """The network can't be used as configured; the message says why and what to do."""
+
+
+class Labeller:
+    """An inference actor: labels whole pictures, or on a second look the views of their faces."""
+
+    def __init__(self, job: Job, device: str, threads: int, max_batch: int, looks_again: bool) -> None:
+        """Prepare. Who looks again, which is seldom wanted, loads the network when it is.
+
+        Args:
+            device: ``cpu``, or ``cuda`` for the GPU that Ray has given to this process.
+        """
+        self._job, self._looks_again, self._max_batch = job, looks_again, max_batch
+        self._device, self._threads = device, threads
+        settings = job.settings
+        views = settings.views if looks_again else 0
+        self._slots = Slots(max_batch, settings.model.input_size, views)
+        self._renderer = Renderer(settings, self._slots)
+        self._look = None if looks_again else FirstLook(settings)
+        self._judges = "json" in settings.save.outputs
+        self._parser: FaceParser | str | None = None if looks_again else self._load()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Label a block.
+
+        Raises:
+            CannotLabel: the network can't be used.
+        """
+        pieces = unpacked(table)
+        waits = [piece for piece in pieces if piece.pixels is not None and piece.work.is_on_its_way]
+        attempts, most = self._job.attempts, self._job.most_attempts
+        labelled = {
+            piece.work.path: piece for piece in attempted(waits, Stage.INFER, attempts, most, self._label_all)
+        }
+        return packed(labelled.get(piece.work.path, piece) for piece in pieces)
+
+    def _load(self) -> FaceParser | str:
+        torch.set_num_threads(self._threads)
+        device = f"{self._device}:0" if self._device == "cuda" else self._device
+        try:
+            parser = load_parser(self._job.settings.model, device, self._threads, self._max_batch)
+            parser.probe()
+        except WeightsError as error:
+            return str(error)
+        return parser
+
+    def _label_all(self, pieces: list[Piece]) -> list[Piece]:
+        if self._parser is None:
+            self._parser = self._load()
+        if isinstance(self._parser, str):
+            raise CannotLabel(self._parser)
+        done = []
+        for start in range(0, len(pieces), self._max_batch):
+            with ended_after(self._job.longest):
+                done += self._label(pieces[start : start + self._max_batch], self._parser)
+        return done
+
+    def _label(self, pieces: list[Piece], parser: FaceParser) -> list[Piece]:
+        tasks = []
+        for slot, piece in enumerate(pieces):
+            assert piece.pixels is not None
+            views = len(piece.pixels) if self._looks_again else 0
+            target = self._slots.view_pictures[slot, :views] if views else self._slots.pictures[slot]
+            np.copyto(target, piece.pixels)
+            tasks.append(Infer(slot, slot, views))
+        told = _Told()
+        compute(tasks, parser, self._slots, told, self._look, self._judges)
+        return [piece for report in told.reports for piece in self._labelled(pieces, report)]
+
+    def _labelled(self, pieces: list[Piece], report: Inferred) -> list[Piece]:
+        done = []
+        for position, slot in enumerate(report.numbers):
+            piece, stage = pieces[slot], "look" if self._looks_again else Stage.INFER.value
+            work = replace(
+                piece.work,
+                is_small=slot in report.small,
+                judged=report.judged[position] if report.judged else None,
+                ms={**piece.work.ms, stage: report.milliseconds},
+            )
+            assert work.facts is not None
+            views = len(work.regions)
+            labels = self._slots.view_labels[slot, :views] if views else self._slots.labels[slot]
+            keeps = not self._looks_again and self._renderer.shows_slot(work.facts)
+            done.append(Piece(work, piece.pixels if keeps else None, np.array(labels), piece.content))
+        return done
+
+
+class _Told:
+    """Notes what a batch's computation reports: several parts, where memory made it halve it."""
+
+    def __init__(self) -> None:
+        self.reports: list[Inferred] = []
+
+    def report(self, report: Report, /) -> None:
+        if isinstance(report, Inferred):
+            self.reports.append(report)

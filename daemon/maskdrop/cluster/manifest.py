@@ -1,0 +1,167 @@
+"""The manifest: a row for each picture, in Parquet files that are written whole and read as one."""
+
+import io
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster.cargo import Work
+from maskdrop.cluster.stores import Store
+from maskdrop.names import printable
+
+FOLDER = "manifest.parquet"
+"""The folder of the manifest's parts, in OUT: what reads Parquet takes it for one file."""
+
+PART_ROWS = 10_000
+"""Rows of a part at most."""
+
+PART_S = 30.0
+"""Seconds after which rows are written, however few."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("input", pa.string(), nullable=False),
+        pa.field("size", pa.int64()),
+        pa.field("sha256", pa.string()),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("result", pa.list_(pa.string())),
+        pa.field("classes", pa.list_(pa.string())),
+        pa.field("error", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("quarantine", pa.string()),
+        pa.field("milliseconds", pa.float64()),
+        pa.field("stages", pa.map_(pa.string(), pa.float64())),
+        pa.field("time", pa.timestamp("ms", tz="UTC"), nullable=False),
+        pa.field("hex", pa.string()),
+    ]
+)
+
+_DONE = (Outcome.SAVED.value, Outcome.BROKEN.value)
+"""What would come out the same again for the same content; what was left may not."""
+
+
+def row_of(work: Work) -> dict[str, Any]:
+    """The row of a picture that is done with. Odd names are shown escaped, and given exactly in ``hex``."""
+    assert work.end is not None
+    end, shown = work.end, printable(work.path)
+    return {
+        "input": shown,
+        "size": work.size if work.size >= 0 else None,
+        "sha256": work.sha256 or None,
+        "outcome": end.outcome.value,
+        "result": [printable(name) for name in end.results],
+        "classes": list(end.classes),
+        "error": end.error or None,
+        "message": printable(end.message) or None,
+        "quarantine": printable(end.quarantine) or None,
+        "milliseconds": round(sum(work.ms.values()), 1),
+        "stages": [(stage, round(spent, 1)) for stage, spent in work.ms.items()],
+        "time": datetime.now(UTC),
+        "hex": os.fsencode(work.path).hex() if shown != work.path else None,
+    }
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the next run needs to know of a row: in which part it is, and the content it is about.
+
+    Attributes:
+        error, message: of a picture that is broken.
+    """
+
+    part: str
+    sha256: str
+    is_done: bool
+    error: str = ""
+    message: str = ""
+
+
+class Manifest:
+    """Owner of the parts; rows wait here until they make one."""
+
+    def __init__(self, store: Store, folder: str = FOLDER) -> None:
+        self._store, self._folder = store, folder
+        self._waiting: list[dict[str, Any]] = []
+        self._written_at = time.monotonic()
+        self._number = 0
+        self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{os.urandom(4).hex()}"
+
+    def read(self) -> dict[str, Row]:
+        """The newest row of each input, by its path. Rows that newer ones have replaced are removed.
+
+        Raises:
+            OSError: a part can't be read.
+        """
+        rows: dict[str, Row] = {}
+        old: dict[str, set[str]] = {}
+        for part in self._parts():
+            table = self._table(part, ["input", "sha256", "outcome", "hex", "error", "message"])
+            for path, row in _rows(part, table):
+                if path in rows:
+                    old.setdefault(rows[path].part, set()).add(path)
+                rows[path] = row
+        self.drop(old)
+        return rows
+
+    def add(self, work: Work) -> None:
+        """Keep a row for the next part.
+
+        Raises:
+            FolderTrouble: a part was due, and can't be written; its rows are kept.
+        """
+        self._waiting.append(row_of(work))
+        if len(self._waiting) >= PART_ROWS or time.monotonic() - self._written_at >= PART_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write what waits, whole and lasting.
+
+        Raises:
+            FolderTrouble: it can't be written; the rows are kept.
+        """
+        if self._waiting:
+            table = pa.Table.from_pylist(self._waiting, schema=SCHEMA)
+            self._store.put(f"{self._folder}/part-{self._run}-{self._number:06}.parquet", _encoded(table))
+            self._waiting = []
+            self._number += 1
+        self._written_at = time.monotonic()
+
+    def drop(self, replaced: Mapping[str, Iterable[str]]) -> None:
+        """Remove the rows of these inputs from these parts; newer parts have others of them."""
+        for part, paths in replaced.items():
+            gone = set(paths)
+            table = self._table(part, None)
+            keep = [path not in gone for path, _ in _rows(part, table)]
+            if any(keep):
+                self._store.put(f"{self._folder}/{part}", _encoded(table.filter(pa.array(keep))))
+            else:
+                self._store.remove(f"{self._folder}/{part}")
+
+    def _parts(self) -> list[str]:
+        """Names of all parts, the oldest first."""
+        return [name for name in self._store.names(self._folder) if name.endswith(".parquet")]
+
+    def _table(self, part: str, columns: list[str] | None) -> pa.Table:
+        content = self._store.get(f"{self._folder}/{part}")
+        return parquet.read_table(io.BytesIO(content), columns=columns)
+
+
+def _rows(part: str, table: pa.Table) -> Iterator[tuple[str, Row]]:
+    columns = (table[name].to_pylist() for name in ("input", "hex", "sha256", "outcome", "error", "message"))
+    for shown, exact, sha256, outcome, error, message in zip(*columns, strict=True):
+        path = os.fsdecode(bytes.fromhex(exact)) if exact else shown
+        is_done = outcome in _DONE and bool(sha256)
+        yield path, Row(part, sha256 or "", is_done, error or "", message or "")
+
+
+def _encoded(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()

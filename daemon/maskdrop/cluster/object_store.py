@@ -1,0 +1,189 @@
+"""Object storage that speaks S3. A PUT is whole or not at all, so nothing half-written ever has a name."""
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import PurePosixPath
+
+from pyarrow import fs
+
+from maskdrop.durable import FolderTrouble
+from maskdrop.names import fit
+from maskdrop.outbox import Result, marks, source_in
+from maskdrop.preprocess import BrokenPicture, LeaveAlone
+from maskdrop.ticket import Absence
+
+SCHEME = "s3://"
+
+_CONNECT_S, _REQUEST_S = 10.0, 60.0
+"""Longest wait for a connection, and for an answer, in seconds; each is tried three times."""
+
+_PUT_AT_ONCE = 5 * 2**20
+"""Bytes up to which an object is one PUT; larger ones come in parts, and appear with the last."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How to reach it. Keys are not shown; where none are given, each machine finds its own."""
+
+    endpoint: str = ""
+    region: str = ""
+    access_key: str = field(default="", repr=False)
+    secret_key: str = field(default="", repr=False)
+    session_token: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str], endpoint: str | None) -> "Access":
+        """From AWS's own variables; an endpoint that is given goes before theirs."""
+        found = (
+            endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
+        )
+        return cls(
+            found,
+            environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "",
+            environment.get("AWS_ACCESS_KEY_ID", ""),
+            environment.get("AWS_SECRET_ACCESS_KEY", ""),
+            environment.get("AWS_SESSION_TOKEN", ""),
+        )
+
+
+@cache
+def file_system(access: Access, bucket: str) -> fs.S3FileSystem:
+    """A connection, one for each process."""
+    options: dict[str, object] = {"connect_timeout": _CONNECT_S, "request_timeout": _REQUEST_S}
+    if access.access_key:
+        options["access_key"], options["secret_key"] = access.access_key, access.secret_key
+        options["session_token"] = access.session_token or None
+    if access.endpoint:
+        scheme, _, host = access.endpoint.rpartition("://")
+        options["endpoint_override"], options["scheme"] = host.rstrip("/"), scheme or "https"
+    region = access.region or ("us-east-1" if access.endpoint else fs.resolve_s3_region(bucket))
+    return fs.S3FileSystem(region=region, allow_delayed_open=True, background_writes=False, **options)
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """All keys below a prefix of a bucket; ``base`` is both, empty where paths begin with a bucket."""
+
+    base: str
+    access: Access
+
+    @property
+    def is_remote(self) -> bool:
+        return True
+
+    def read(self, path: str, most: int) -> bytes:
+        try:
+            with self._files(path).open_input_file(self._key(path)) as file:
+                size = file.size()
+                if size == 0:
+                    raise BrokenPicture("EmptyFile", "the object is empty")
+                if size > most:
+                    raise BrokenPicture(
+                        "TooManyBytes", f"{size} bytes are more than decode.max_bytes = {most}"
+                    )
+                content: bytes = file.read()
+        except FileNotFoundError as error:
+            raise LeaveAlone(Absence.GONE, "no such object any more") from error
+        except OSError as error:
+            raise LeaveAlone(Absence.UNREADABLE, told(error)) from error
+        if len(content) != size:
+            raise LeaveAlone(Absence.CHANGED, "changed while it was read")
+        return content
+
+    def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
+        """Names as in a folder. There is no PUT that replaces nothing, so inputs that could want the same
+        name are given the names that only their own content has.
+        """
+        names = []
+        for result in results:
+            name = self._free_name(PurePosixPath(path), sha256, result, is_shared)
+            self.put(name, result.content)
+            names.append(name)
+        return tuple(names)
+
+    def put(self, path: str, content: bytes) -> None:
+        try:
+            with self._files(path).open_output_stream(self._key(path)) as stream:
+                stream.write(content)
+        except OSError as error:
+            raise self._trouble(path, error) from error
+
+    def get(self, path: str) -> bytes:
+        with self._files(path).open_input_file(self._key(path)) as file:
+            content: bytes = file.read()
+        return content
+
+    def names(self, folder: str) -> list[str]:
+        return sorted(path for path, _ in self._listed(folder, recursive=False))
+
+    def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
+        """Path and size in bytes of every object below a folder.
+
+        Raises:
+            OSError: it can't be listed.
+        """
+        yield from self._listed(folder, recursive=True)
+
+    def remove(self, path: str) -> None:
+        self._files(path).delete_file(self._key(path))
+
+    def check(self, writes: bool) -> str:
+        """What is wrong with the bucket, or its prefix for who writes there; "" where nothing is."""
+        bucket = self.base.partition("/")[0]
+        try:
+            if self._files("").get_file_info(bucket).type == fs.FileType.NotFound:
+                return "no such bucket; make it, or mend the name or the endpoint"
+            if writes:
+                self.put(".maskdrop-probe", b"maskdrop may write here\n")
+        except (OSError, FolderTrouble) as error:
+            return f"{told(error)}; give keys that may (AWS_ACCESS_KEY_ID, …), or mend the endpoint"
+        if writes:
+            try:
+                self.remove(".maskdrop-probe")
+            except OSError:  # who may not remove may still write
+                return ""
+        return ""
+
+    def _listed(self, folder: str, recursive: bool) -> Iterator[tuple[str, int]]:
+        top = self._key(folder)
+        selector = fs.FileSelector(top, allow_not_found=True, recursive=recursive)
+        for found in self._files(folder).get_file_info(selector):
+            if found.type == fs.FileType.File:
+                yield found.path[len(top) :].lstrip("/"), int(found.size)
+
+    def _free_name(self, path: PurePosixPath, sha256: str, result: Result, is_shared: bool) -> str:
+        candidates = marks(sha256)
+        if is_shared:
+            next(candidates)
+        for mark in candidates:
+            name = str(path.parent / fit(path.stem, mark + result.tail))
+            try:
+                with self._files(name).open_input_file(self._key(name)) as file:
+                    owner = source_in(io.BytesIO(file.read()), name)
+            except FileNotFoundError:
+                return name
+            except OSError as error:
+                raise FolderTrouble(
+                    f"{SCHEME}{self._key(name)}", OSError(error.errno, told(error))
+                ) from error
+            if owner == sha256:
+                return name
+        raise AssertionError("marks never end")
+
+    def _trouble(self, path: str, error: OSError) -> FolderTrouble:
+        return FolderTrouble(f"{SCHEME}{self._key(path)}", OSError(told(error)))
+
+    def _key(self, path: str) -> str:
+        return "/".join(part for part in (self.base, path) if part)
+
+    def _files(self, path: str) -> fs.S3FileSystem:
+        return file_system(self.access, self._key(path).partition("/")[0])
+
+
+def told(error: BaseException) -> str:
+    """What object storage says, on one line and without its own machinery's names."""
+    text = " ".join(str(error).split())
+    return os.fsencode(text).decode("utf-8", "replace")[:300] or type(error).__name__

@@ -1,0 +1,88 @@
+"""From the words of a command to a batch on a cluster: places found and looked at before anything is done."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from maskdrop.batch.settings import settings_for
+from maskdrop.cluster.inputs import Inputs, find_inputs
+from maskdrop.cluster.manifest import Manifest
+from maskdrop.cluster.object_store import SCHEME, Access, ObjectStore
+from maskdrop.cluster.run import Order
+from maskdrop.cluster.stores import FolderStore, Store
+from maskdrop.config import FolderSettings
+from maskdrop.config_file import fault
+from maskdrop.folders import check_nesting, check_writable
+
+_ELSEWHERE = Path("/nonexistent")
+"""Settings name folders; nothing touches these where places are no folders."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """What was given on the command line; see there."""
+
+    source: str
+    outbox: str
+    quarantine: str | None
+    address: str | None
+    endpoint: str | None
+    config: Path | None
+    overrides: Mapping[str, Mapping[str, Any]]
+    again: bool
+
+
+def order_of(words: Words) -> Order:
+    """What is to be done.
+
+    Raises:
+        ConfigurationError: it can't be done as asked.
+    """
+    access = Access.of(os.environ, words.endpoint)
+    overrides = {section: dict(values) for section, values in words.overrides.items()}
+    settings = settings_for(
+        words.config, _ELSEWHERE / "in", _ELSEWHERE / "out", None, overrides, verbose=False
+    )
+    inputs = find_inputs(words.source, access, settings.folders)
+    named = {"outbox": words.outbox}
+    if words.quarantine is not None:
+        named["quarantine"] = words.quarantine
+    _check_nesting(inputs, named)
+    places = {key: _place(key, place, access, settings.folders) for key, place in named.items()}
+    manifest = Manifest(places["outbox"])
+    return Order(
+        settings, inputs, places["outbox"], places.get("quarantine"), manifest, words.address, not words.again
+    )
+
+
+def _check_nesting(inputs: Inputs, named: Mapping[str, str]) -> None:
+    """Nothing that is written may be an input at the next run."""
+    folders = {key: Path(place).resolve() for key, place in named.items() if not place.startswith(SCHEME)}
+    if isinstance(inputs.base, Path):
+        check_nesting({"inbox": inputs.base, **folders})
+        return
+    for key, place in named.items():
+        prefix = place.removeprefix(SCHEME).strip("/") + "/"
+        if inputs.base is not None and place.startswith(SCHEME) and prefix.startswith(f"{inputs.base}/"):
+            raise fault(f"folders.{key}", place, "lies inside IN", "choose a prefix outside it")
+
+
+def _place(key: str, named: str, access: Access, settings: FolderSettings) -> Store:
+    """Where results or broken pictures go, made if it is a folder that is missing."""
+    if named.startswith(SCHEME):
+        store = ObjectStore(named.removeprefix(SCHEME).strip("/"), access)
+        if not store.base:
+            raise fault(f"folders.{key}", named, "names no bucket", f"write {SCHEME}BUCKET/PREFIX")
+        if problem := store.check(writes=True):
+            raise fault(f"folders.{key}", named, *problem.split("; ", 1))
+        return store
+    folder = Path(named).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "make it yourself, or name a folder you may write"
+        raise fault(f"folders.{key}", folder, f"can't be made ({error.strerror})", remedy) from error
+    check_writable(f"folders.{key}", folder)
+    return FolderStore(folder.resolve(), settings)

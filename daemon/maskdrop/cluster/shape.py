@@ -1,0 +1,99 @@
+"""How a cluster is used: inference actors, threads and processors of each, and pictures in a block."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from maskdrop.config import Settings
+from maskdrop.config_file import fault
+from maskdrop.supervisor.plan import CPU_BATCH, GPU_BATCH
+
+MOST_THREADS = 8
+"""Threads of an actor on a CPU: a node of more processors gets more actors."""
+
+CPU_BLOCK = 16
+"""Pictures of a block on a CPU: about a second's work, beside which Ray's own work for a block is small."""
+
+BLOCK_BYTES = 24 * 2**20
+"""Pixels of a block at most: several of them in every stage fit into the smallest object store."""
+
+_BLOCKS_EACH = 4
+"""Blocks that each actor gets at least, so that all end at about the same time."""
+
+_LEAST_BLOCK = 4
+
+_SECOND_LOOK = 0.1
+"""Share of a GPU of those who look again at small faces: seldom, and beside the others."""
+
+_ACTOR_SHARE, _TASK_SHARE = 0.25, 0.1
+"""Processors that are reserved for each thread of an actor and for a task on a CPU. Far fewer than they use,
+because how many there are is decided here: so the actors of a node that died find room on another."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Numbers for one run.
+
+    Attributes:
+        actors: inference actors, one a GPU; on CPUs, one for each ``threads`` processors of a node.
+        tasks: decoding and saving tasks at a time, each; None: as many as there are processors for.
+        max_batch: pictures that the network gets at once.
+        block: pictures that travel together.
+    """
+
+    actors: int
+    threads: int
+    on_gpu: bool
+    actor_cpus: float
+    actor_gpus: float
+    second_gpus: float
+    tasks: int | None
+    task_cpus: float
+    max_batch: int
+    block: int
+
+
+def shape_for(nodes: Sequence[Mapping[str, float]], settings: Settings, pictures: int) -> Shape:
+    """The shape for nodes with these resources, as Ray tells them, and so many pictures.
+
+    Raises:
+        ConfigurationError: a GPU is asked for, and no node has one.
+    """
+    wanted, device = settings.workers, settings.model.device
+    if device.startswith("cuda:"):
+        raise fault("model.device", device, "Ray itself deals out the GPUs", "set it to auto, cuda or cpu")
+    gpus = int(sum(node.get("GPU", 0) for node in nodes)) if device != "cpu" else 0
+    if device == "cuda" and not gpus:
+        raise fault("model.device", device, "no node of the cluster has a GPU", "set it to auto or cpu")
+    cores = [int(node.get("CPU", 0)) for node in nodes]
+    if max(cores, default=0) < 1:
+        raise fault("--address", "", "no node of the cluster has a processor", "start nodes with --num-cpus")
+    threads = 1
+    if not gpus:
+        smallest = min(count for count in cores if count)
+        threads = min(MOST_THREADS, smallest)
+        if wanted.inference_threads != "auto":
+            threads = wanted.inference_threads
+    actors = gpus or sum(max(1, count // threads) for count in cores if count)
+    batch = GPU_BATCH if gpus else max(CPU_BATCH, threads)
+    if wanted.max_batch != "auto":
+        batch = wanted.max_batch
+    second = _SECOND_LOOK if settings.views and gpus else 0.0
+    return Shape(
+        actors=actors,
+        threads=threads,
+        on_gpu=bool(gpus),
+        actor_cpus=1.0 if gpus else _ACTOR_SHARE * min(threads, max(cores)),
+        actor_gpus=1.0 - second if gpus else 0.0,
+        second_gpus=second,
+        tasks=None if gpus else sum(max(1, count // 8) for count in cores if count),
+        task_cpus=1.0 if gpus else _TASK_SHARE,
+        max_batch=batch,
+        block=_block(settings.model.input_size, GPU_BATCH if gpus else CPU_BLOCK, ceil(pictures / actors)),
+    )
+
+
+def _block(side: int, most: int, each: int) -> int:
+    """Pictures of a block, where each actor has so many to do."""
+    fits = max(1, BLOCK_BYTES // (side * side * 3))
+    return max(1, min(fits, most, max(_LEAST_BLOCK, ceil(each / _BLOCKS_EACH))))

@@ -1,0 +1,126 @@
+"""Where pictures come from and results go to: a folder here, or one of the same in object_store.py."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from maskdrop.beneath import identity_below, open_file, open_folder, split
+from maskdrop.config import FolderSettings
+from maskdrop.durable import FolderTrouble, remove, rename_over, sync_folder, write_synced
+from maskdrop.folders import Folders
+from maskdrop.outbox import Outbox, Result
+from maskdrop.preprocess import LeaveAlone, read_original
+from maskdrop.ticket import Absence, Identity, Ticket
+
+NOWHERE = Identity(0, 0, 0, 0)
+"""Of a ticket whose file is not looked at, or lies in no folder."""
+
+
+class Store(Protocol):
+    """A place of many files, the same seen from every machine."""
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading costs a request each time."""
+
+    def read(self, path: str, most: int) -> bytes:
+        """An original's whole content.
+
+        Raises:
+            LeaveAlone: it is gone, or can't be read.
+            BrokenPicture: it is empty or has more than ``most`` bytes.
+        """
+
+    def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
+        """Write a picture's results, whole and lasting, under names that replace no other picture's.
+
+        Returns:
+            Their paths relative to this place.
+
+        Raises:
+            FolderTrouble: it can't take them now.
+        """
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write a file, whole and lasting, or not at all; it replaces what has its name.
+
+        Raises:
+            FolderTrouble: it can't be written now.
+        """
+
+    def get(self, path: str) -> bytes:
+        """A file's whole content.
+
+        Raises:
+            OSError: it can't be read.
+        """
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in a folder here, sorted; none where there is no such folder.
+
+        Raises:
+            OSError: it can't be read.
+        """
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """A folder that all machines have at the same path; links below it are never followed."""
+
+    base: Path
+    settings: FolderSettings
+
+    @property
+    def is_remote(self) -> bool:
+        return False
+
+    def read(self, path: str, most: int) -> bytes:
+        identity = identity_below(self.base, path)
+        if identity is None:
+            raise LeaveAlone(
+                Absence.GONE, "no such file, or it can't be reached; mend its name or permissions"
+            )
+        return read_original(self.base, Ticket(0, path, identity), most)
+
+    def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
+        folders = Folders(self.base, self.base, None, None, keeps=True)
+        return Outbox(folders, self.settings).publish(Ticket(0, path, NOWHERE), sha256, results)
+
+    def put(self, path: str, content: bytes) -> None:
+        parent, name = split(path)
+        temporary = f".maskdrop-{os.urandom(8).hex()}.tmp"
+        try:
+            with open_folder(self.base, parent, self.settings.folder_mode) as folder:
+                try:
+                    write_synced(folder, temporary, content, self.settings.mode)
+                    rename_over(folder, temporary, name)
+                finally:
+                    remove(folder, temporary)
+                sync_folder(folder)
+        except OSError as error:
+            raise FolderTrouble(f"{self.base / path}", error) from error
+
+    def get(self, path: str) -> bytes:
+        parent, name = split(path)
+        with (
+            open_folder(self.base, parent) as folder,
+            open(open_file(folder, name), "rb") as file,  # noqa: PTH123 - a descriptor, not a path
+        ):
+            return file.read()
+
+    def names(self, folder: str) -> list[str]:
+        try:
+            with open_folder(self.base, folder) as descriptor:
+                return sorted(name for name in os.listdir(descriptor) if not name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    def remove(self, path: str) -> None:
+        parent, name = split(path)
+        with open_folder(self.base, parent) as folder:
+            remove(folder, name)
+            sync_folder(folder)

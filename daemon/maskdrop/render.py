@@ -1,0 +1,154 @@
+"""From pixels and labels to encoded results. Nothing is read or written here."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from maskdrop.config import ImageOutput, Output, Settings
+from maskdrop.locate import at_scale, joined
+from maskdrop.mask import cut_out, kept, over_black, overlay, scale_labels
+from maskdrop.metadata import Carried, exif_for, profile_for, read_metadata
+from maskdrop.outbox import Result
+from maskdrop.parts import Colour
+from maskdrop.preprocess import BrokenPicture, decode, refuse_want_of_memory
+from maskdrop.quiet import quiet_libraries
+from maskdrop.result_names import format_of, tail_of
+from maskdrop.sidecar import sidecar
+from maskdrop.ticket import Facts, Region, Save
+from maskdrop.topology.slots import Slots
+
+Pixels = NDArray[np.uint8]
+
+
+class Renderer:
+    """Makes the results of pictures in slots."""
+
+    def __init__(self, settings: Settings, slots: Slots) -> None:
+        self._settings, self._slots = settings, slots
+
+    def render(self, task: Save, read: Callable[[], bytes]) -> list[Result]:
+        """Every configured result.
+
+        Args:
+            read: gives the original's content; called only where it is needed.
+
+        Raises:
+            BrokenPicture: it can't be decoded in full, or not be written as configured.
+        """
+        picture, carried = self._original(task, read)
+        results, settings = [], self._settings
+        for output, labels in self._labels_for(task):
+            if output == "json":
+                content = sidecar(task, labels, settings.model.classes)
+            else:
+                pixels = self._slots.pictures[task.slot] if output == "model" else picture
+                content = self._encode(output, compose(output, pixels, labels, settings), task, carried)
+            results.append(Result(tail_of(output, settings.save), content))
+        return results
+
+    def _labels_for(self, task: Save) -> Iterator[tuple[Output, Pixels]]:
+        """Each configured output, with labels at its size; those of the picture's own size are made once."""
+        own: Pixels | None = None
+        for output in self._settings.save.outputs:
+            if output == "model":
+                yield output, self._labels(task, self._slots.side, self._slots.side)
+            else:
+                if own is None:
+                    own = self._labels(task, task.facts.width, task.facts.height)
+                yield output, own
+
+    def _original(self, task: Save, read: Callable[[], bytes]) -> tuple[Pixels, Carried]:
+        """The picture's own pixels and metadata; nothing is read that no output wants. Where the pixels
+        are those of the slot they are not decoded again; carrying others here would take slots as
+        large as the largest picture.
+        """
+        slot = self._slots.pictures[task.slot]
+        keeps_metadata = self._keeps_metadata(task.facts)
+        is_in_slot = self._is_in_slot(task.facts)
+        if not keeps_metadata and is_in_slot:
+            return slot, Carried()
+        content = read()
+        carried = read_metadata(content, self._settings.decode) if keeps_metadata else Carried()
+        if is_in_slot:
+            return slot, carried
+        return np.asarray(decode(content, self._settings.decode)), carried
+
+    def reads_original(self, facts: Facts) -> bool:
+        """Whether the content of a picture is needed once more."""
+        return self._keeps_metadata(facts) or not self._is_in_slot(facts)
+
+    def shows_slot(self, facts: Facts) -> bool:
+        """Whether the pixels in a picture's slot are needed, and not its labels alone."""
+        return "model" in self._settings.save.outputs or self._is_in_slot(facts)
+
+    def _keeps_metadata(self, facts: Facts) -> bool:
+        wanted = set(self._settings.save.outputs)
+        return bool(self._settings.save.metadata and wanted - {"json", "labels"}) and facts.has_metadata
+
+    def _is_in_slot(self, facts: Facts) -> bool:
+        """Whether the pixels of every result are the slot's."""
+        wanted, side = set(self._settings.save.outputs), self._slots.side
+        return wanted <= {"model", "json"} or (facts.width, facts.height) == (side, side)
+
+    def _labels(self, task: Save, width: int, height: int) -> Pixels:
+        """The picture's labels at a size: the whole one's, or those of its faces, each in its place."""
+        across, down = width / task.facts.width, height / task.facts.height
+        places = tuple(at_scale(region, across, down) for region in task.regions)
+        return labels_at(self._slots, task.slot, places, width, height)
+
+    def _encode(self, output: ImageOutput, image: Image.Image, task: Save, carried: Carried) -> bytes:
+        settings, form = self._settings.save, format_of(output, self._settings.save)
+        metadata = settings.metadata if output != "labels" else ()
+        traits: dict[str, Any] = {"exif": exif_for(carried, metadata, task.facts.sha256)}
+        if profile := profile_for(carried, metadata):
+            traits["icc_profile"] = profile
+        buffer = io.BytesIO()
+        try:
+            with quiet_libraries():
+                image.save(buffer, form, quality=settings.quality, **traits)
+        except (OSError, ValueError) as error:  # such as WebP's limit of 16,383 pixels a side
+            refuse_want_of_memory(error)
+            size = f"{image.width} x {image.height}"
+            problem = f"{size} pixels can't be written as {form}: {error}; choose another save.format"
+            raise BrokenPicture(type(error).__name__, problem) from error
+        return buffer.getvalue()
+
+
+def labels_at(slots: Slots, slot: int, places: Sequence[Region], width: int, height: int) -> Pixels:
+    """A slot's labels at a size, uint8 (height, width): the whole picture's, or where there are any,
+    those of its faces in their places.
+
+    Args:
+        places: in pixels of the width x height that is wanted.
+    """
+    if not places:
+        return scale_labels(slots.labels[slot], width, height)
+    return joined(slots.view_labels[slot][: len(places)], places, width, height)
+
+
+def compose(output: ImageOutput, picture: Pixels, labels: Pixels, settings: Settings) -> Image.Image:
+    """One result as an image.
+
+    Args:
+        picture: uint8 (height, width, 3), RGB.
+        labels: uint8 (height, width).
+    """
+    keep, palette = kept(labels, settings.kept_labels), settings.model.colours
+    makers: dict[ImageOutput, Callable[[], Image.Image]] = {
+        "face": lambda: Image.fromarray(over_black(picture, keep)),
+        "model": lambda: Image.fromarray(over_black(picture, keep)),
+        "cutout": lambda: Image.fromarray(cut_out(picture, keep)),
+        "labels": lambda: _with_palette(labels, palette),
+        "overlay": lambda: Image.fromarray(overlay(picture, labels, palette)),
+    }
+    return makers[output]()
+
+
+def _with_palette(labels: Pixels, palette: Sequence[Colour]) -> Image.Image:
+    image = Image.fromarray(labels)
+    image.putpalette([channel for colour in palette for channel in colour])
+    return image

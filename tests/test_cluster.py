@@ -1,0 +1,325 @@
+"""`maskdrop batch --engine ray`: the real command on real clusters, with nodes and actors that are killed."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from broken_files import broken_files
+from drawing import encode, face_bytes
+from maskdrop.crash_points import CRASH_AT, CrashPoint
+from object_storage import object_storage
+from ray_nodes import ray_nodes
+from running import QUICK
+from waiting import PATIENCE_S, wait_for
+
+parquet: Any = pytest.importorskip("pyarrow.parquet")
+
+ODD = os.fsdecode(b"sub/two\nlines-\xff.jpg")
+
+EXACT = QUICK.replace("[workers]", "[workers]\nmax_batch = 1") + (
+    '[save]\noutputs = ["face", "labels"]\n[model]\nprecision = "fp32"\n'
+)
+"""Settings with which every picture is computed by itself, so that results are the same to the last bit."""
+
+
+@dataclass
+class Job:
+    """A folder of pictures, and batches on it by either engine."""
+
+    base: Path
+    weights: Path
+
+    @property
+    def source(self) -> Path:
+        return self.base / "in"
+
+    @property
+    def out(self) -> Path:
+        return self.base / "out"
+
+    def put(self, name: str, content: bytes) -> None:
+        path = self.source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def begin(self, *arguments: str, engine: str = "ray", settings: str = QUICK, **options: Any) -> Any:
+        config = self.base / f"maskdrop-{engine}.toml"
+        config.write_text(settings)
+        named = (options.pop("source", self.source), options.pop("out", self.out))
+        command = [sys.executable, "-m", "maskdrop", "batch", *map(str, named), *arguments]
+        command += ["--engine", engine]
+        command += ["--config", str(config), "--weights", str(self.weights)]
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
+        return subprocess.Popen(command, text=True, **options)
+
+    def run(self, *arguments: str, code: int, **options: Any) -> str:
+        """All that the batch says."""
+        process = self.begin(*arguments, **options)
+        told: str = process.communicate(timeout=280)[0]
+        assert "Traceback" not in told, told
+        assert process.returncode == code, told
+        return told
+
+    def rows(self, out: Path | None = None) -> list[dict[str, Any]]:
+        """The whole manifest, read as one."""
+        rows: list[dict[str, Any]] = parquet.read_table((out or self.out) / "manifest.parquet").to_pylist()
+        return rows
+
+    def outcomes(self) -> dict[str, str]:
+        """Of each picture, which has exactly one row."""
+        rows = [(os.fsdecode(bytes.fromhex(r["hex"])) if r["hex"] else r["input"], r) for r in self.rows()]
+        assert max(Counter(path for path, _ in rows).values()) == 1
+        return {path: row["outcome"] for path, row in rows}
+
+    def results(self, out: Path | None = None) -> dict[str, bytes]:
+        top = out or self.out
+        paths = [path for path in top.rglob("*") if path.is_file() and path.suffix != ".parquet"]
+        return {str(p.relative_to(top)): p.read_bytes() for p in paths if not p.name.startswith(".")}
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny_weights: Path) -> Iterator[Job]:
+    job = Job(tmp_path, tiny_weights)
+    job.source.mkdir()
+    yield job
+    assert not list(job.base.rglob(".maskdrop-*"))  # no temporary file, wherever it was killed
+
+
+def test_two_nodes_give_what_this_machine_gives_and_then_only_what_is_new(
+    job: Job, faces: list[Path]
+) -> None:
+    """300 real faces where there are any, bit for bit; broken ones are rows; nothing spills; a resume."""
+    real = {f"{path.stem[:1]}/{path.name}": path.read_bytes() for path in faces[:300]}
+    good = {**(real or {f"{n % 3}/{n}.jpg": face_bytes(n) for n in range(40)}), ODD: face_bytes(7)}
+    good["small/one.png"] = face_bytes(8, "PNG", 700, 500)
+    broken = {f"broken/{name}": content for name, content in broken_files().items()}
+    for name, content in {**good, **broken}.items():
+        job.put(name, content)
+    before = {path: path.stat().st_mtime_ns for path in job.source.rglob("*")}
+    here, lost = job.base / "here", job.base / "lost"
+    job.run(out=here, code=1, engine="local", settings=EXACT)
+    with ray_nodes(1, 1) as nodes:
+        there = ["--address", nodes.address, "--quarantine", str(lost)]
+        report = job.base / "report.json"
+        told = job.run(*there, "--report", str(report), code=1, settings=EXACT)
+        assert f"{len(good)} saved, 0 done before, {len(broken)} broken, 0 left" in told
+        assert not nodes.spills()
+        assert job.results() == job.results(here)
+        assert len(job.results()) == 2 * len(good)
+        assert job.outcomes() == dict.fromkeys(good, "saved") | dict.fromkeys(broken, "broken")
+        check_rows(job.rows(), good, lost)
+        assert json.loads(report.read_text())["saved"] == len(good)
+        assert {path: path.stat().st_mtime_ns for path in job.source.rglob("*")} == before
+
+        parts = sorted((job.out / "manifest.parquet").iterdir())
+        job.put("small/one.png", face_bytes(9, "PNG", 300, 200))
+        job.put("new.jpg", face_bytes(10))
+        made = {path: path.stat().st_mtime_ns for path in job.out.rglob("*.jpg")}
+        told = job.run("--address", nodes.address, code=1, settings=EXACT)
+    assert f"2 saved, {len(good) - 1} done before, {len(broken)} broken, 0 left" in told
+    assert set(job.outcomes()) == {*good, *broken, "new.jpg"}  # and no picture has two rows
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert parts[0] in (job.out / "manifest.parquet").iterdir()
+    (row,) = [row for row in job.rows() if row["input"] == "small/one.png"]
+    assert row["sha256"] == hashlib.sha256(face_bytes(9, "PNG", 300, 200)).hexdigest()
+    assert len(job.results()) == 2 * (len(good) + 2)  # the old one's results stay, beside its own
+
+
+def check_rows(rows: list[dict[str, Any]], good: dict[str, bytes], lost: Path) -> None:
+    """What the manifest tells of each picture."""
+    for row in rows:
+        if row["outcome"] == "saved":
+            content = good[os.fsdecode(bytes.fromhex(row["hex"])) if row["hex"] else row["input"]]
+            assert (row["size"], row["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+            assert len(row["result"]) == 2
+            assert "background" in row["classes"]
+            assert row["milliseconds"] > 0
+            assert {"preprocess", "infer", "save"} <= dict(row["stages"]).keys()
+        else:
+            assert row["error"]
+            assert row["message"]
+            reason = json.loads((lost / f"{row['quarantine']}.reason.json").read_text())
+            assert reason["error"] == row["error"]
+            assert (lost / row["quarantine"]).exists()
+
+
+def test_an_actor_and_then_a_node_die_and_cost_only_their_own_blocks(job: Job) -> None:
+    """The real processes are killed in mid-work; every picture has its result and exactly one row."""
+    names = {f"{number}.jpg" for number in range(150)}
+    for number, name in enumerate(sorted(names)):
+        job.put(name, face_bytes(number))
+    with ray_nodes(1, 1) as nodes:
+        process = job.begin("--address", nodes.address)
+        reader = Thread(target=process.communicate, daemon=True)
+        reader.start()
+
+        def saved(least: int) -> bool:
+            assert process.poll() is None, "it ended too early"
+            return len(list(job.out.glob("*.jpg"))) >= least
+
+        wait_for(lambda: saved(5), "five results")
+        (actor,) = nodes.actors(second=False)
+        actor.kill()
+        wait_for(lambda: saved(25), "results after an actor's death")
+        nodes.kill_second()
+        then = len(list(job.out.glob("*.jpg")))
+        reader.join(200)
+        assert process.returncode == 0
+        assert not nodes.spills()
+    assert then < len(names)
+    assert job.outcomes() == dict.fromkeys(names, "saved")
+    assert set(job.results()) == names
+
+
+def test_a_picture_that_kills_its_process_is_a_row_and_nothing_of_ray_stays(job: Job) -> None:
+    """Decoder, network and saver really die by SIGKILL: at a block, then at one of its pictures alone."""
+    names = {f"{number}.jpg" for number in range(10)}
+    for number, name in enumerate(sorted(names)):
+        job.put(name, face_bytes(number))
+    points = (CrashPoint.SLOT_FILLED, CrashPoint.LABELS_WRITTEN, CrashPoint.RESULT_RENAMED)
+    markers = [(point, job.base / f"{point.value}-{turn}") for point in points for turn in range(2)]
+    armed = os.pathsep.join(f"{point.value}@{marker}" for point, marker in markers)
+    before = set(Path("/tmp").glob("maskdrop-ray-*")) | set(Path("/tmp/ray").glob("*"))
+    process = job.begin(
+        settings=QUICK.replace("[workers]", "[workers]\nmax_attempts = 2"),
+        env={**os.environ, CRASH_AT: armed},
+    )
+    children: set[psutil.Process] = set()
+
+    def is_over() -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children.update(psutil.Process(process.pid).children(recursive=True))
+        return process.poll() is not None
+
+    wait_for(is_over, "the batch's end", 2 * PATIENCE_S)
+    assert process.returncode == 1, process.communicate()
+    assert all(marker.exists() for _, marker in markers)
+    broken = [row for row in job.rows() if row["outcome"] == "broken"]
+    assert {row["error"] for row in broken} == {"WorkerDied"}
+    assert 1 <= len(broken) <= 3
+    assert set(job.outcomes()) == names
+    assert Counter(job.outcomes().values())["saved"] == len(names) - len(broken)
+    psutil.wait_procs(children, timeout=PATIENCE_S)
+    assert not [c for c in children if c.is_running() and c.status() != psutil.STATUS_ZOMBIE]
+    assert (set(Path("/tmp").glob("maskdrop-ray-*")) | set(Path("/tmp/ray").glob("*"))) <= before
+
+
+def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
+    names = {f"{number}.jpg" for number in range(500)}
+    contents = [face_bytes(number) for number in range(20)]
+    for number, name in enumerate(sorted(names)):
+        job.put(name, contents[number % len(contents)])
+    process = job.begin()
+    wait_for(lambda: len(list(job.out.glob("*.jpg"))) >= 5 or process.poll() is not None, "5 results")
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=PATIENCE_S)[0]
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert "the same command goes on from here" in told
+    assert "Traceback" not in told
+    first = job.outcomes()
+    assert set(job.results()) == set(first)  # what had set out is finished, and has its row
+    assert 5 <= len(first) < len(names)
+    told = job.run(code=0)
+    assert f"{len(names) - len(first)} saved, {len(first)} done before" in told
+    assert job.outcomes() == dict.fromkeys(names, "saved")
+
+
+def test_from_and_to_object_storage(job: Job) -> None:
+    """A real S3 server: results, manifest and broken ones; names wanted twice; a resume; a glob."""
+    good = {f"day/{number}.jpg": face_bytes(number) for number in range(6)}
+    good |= {"day/0.png": face_bytes(50, "PNG"), "taken.jpg": face_bytes(51), "large.jpg": big_picture()}
+    for name, content in good.items():
+        job.put(name, content)
+    here = job.base / "here"
+    job.run(out=here, code=0, engine="local", settings=EXACT)
+    with object_storage() as bucket:
+        for name, content in {**good, "broken.jpg": b"no picture", "empty.jpg": b""}.items():
+            bucket.put(f"in/{name}", content)
+        bucket.put("in/.hidden.jpg", b"not for us")
+        bucket.put("out/taken.jpg", b"somebody else's")
+        places: dict[str, Any] = {"source": "s3://pictures/in", "out": "s3://pictures/out"}
+        options = {**places, "settings": EXACT, "env": bucket.environment}
+        told = job.run("--quarantine", "s3://pictures/lost", code=1, **options)
+        assert "9 saved, 0 done before, 2 broken, 0 left of 11 files" in told
+        results = bucket.below("out")
+        parts = [name for name in results if name.startswith("manifest.parquet/")]
+        rows = parquet.read_table("pictures/out/manifest.parquet", filesystem=bucket.files).to_pylist()
+        assert sorted(row["input"] for row in rows) == sorted([*good, "broken.jpg", "empty.jpg"])
+        assert results.pop("taken.jpg") == b"somebody else's"
+        named = {name for row in rows for name in row["result"]}
+        assert named == set(results) - set(parts)
+        assert sorted(results[name] for name in named) == sorted(job.results(here).values())
+        lost = bucket.below("lost")
+        assert {"broken.jpg": b"no picture", "empty.jpg": b""}.items() <= lost.items()
+        assert json.loads(lost["broken.jpg.reason.json"])["error"] == "UnidentifiedImageError"
+
+        bucket.put("in/day/1.jpg", face_bytes(60))
+        told = job.run(code=0, **{**options, "source": "s3://pictures/in/d*/*", "out": str(job.out)})
+        assert "7 saved" in told
+        told = job.run(code=1, **options)
+        assert "1 saved, 8 done before, 2 broken, 0 left of 11 files" in told
+        after = bucket.below("out")
+        kept = {name: content for name, content in results.items() if name not in parts}
+        assert kept.items() <= after.items()
+        assert len(after) == len(results) + len(["taken.jpg", "face", "labels", "part"])
+
+        for change, wanted in (
+            ({"out": "s3://nowhere/out"}, "no such bucket"),
+            ({"source": "s3://nowhere/in"}, "no such bucket"),
+            ({"out": "s3://pictures/in/out"}, "lies inside IN"),
+            ({"out": "s3://"}, "names no bucket"),
+        ):
+            told = job.run(code=78, **{**options, **change})
+            assert told.count("\n") == 1
+            assert wanted in told
+
+
+def big_picture() -> bytes:
+    """Larger than what is one PUT, as a result too."""
+    noise = np.random.default_rng(1).integers(0, 256, (1800, 1800, 3), dtype=np.uint8)
+    return encode(Image.fromarray(noise), "JPEG", quality=95)
+
+
+def test_what_cannot_be_done_as_asked_is_told_in_one_line(job: Job) -> None:
+    job.put("a.jpg", face_bytes(1))
+    mixed = job.base / "list.txt"
+    mixed.write_text("a.jpg\n/b.jpg\n")
+    (job.base / "shadow" / "ray").mkdir(parents=True)
+    (job.base / "shadow" / "ray" / "__init__.py").write_text(
+        "raise ImportError('not installed', name='ray')\n"
+    )
+    path = os.pathsep.join([str(job.base / "shadow"), os.environ.get("PYTHONPATH", "")])
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        dead = f"127.0.0.1:{nobody.getsockname()[1]}"
+        cases: list[tuple[list[str], dict[str, Any], str]] = [
+            (["--address", dead], {}, "nobody answers there"),
+            (["--address", "ray://somewhere:10001"], {}, "is no cluster's address"),
+            (["--address", dead], {"engine": "local"}, "goes with --engine ray"),
+            ([], {"engine": "local", "source": "s3://pictures/in"}, "needs --engine ray"),
+            ([], {"env": {**os.environ, "PYTHONPATH": path}}, "pip install 'maskdrop[ray]'"),
+            ([], {"source": job.base / "nothing"}, "name a folder, a list file, a glob"),
+            ([], {"source": mixed}, "write all of them one way"),
+            ([], {"out": job.source / "out"}, "lies inside the inbox"),
+        ]
+        for arguments, options, wanted in cases:
+            told = job.run(*arguments, code=78, **options)
+            assert told.count("\n") == 1, told
+            assert wanted in told
+    assert sorted(path.name for path in job.source.iterdir()) == ["a.jpg"]

@@ -1,0 +1,166 @@
+"""The parts of a batch on a cluster that need no cluster: inputs, shape, manifest, attempts, cargo."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+
+from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster.attempts import STOPPED, Register, attempted
+from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
+from maskdrop.cluster.inputs import find_inputs
+from maskdrop.cluster.manifest import Manifest
+from maskdrop.cluster.object_store import Access
+from maskdrop.cluster.shape import shape_for
+from maskdrop.cluster.stores import FolderStore
+from maskdrop.config import FolderSettings, Settings
+from maskdrop.config_file import ConfigurationError
+from maskdrop.ticket import Fault, Stage
+
+ANYWHERE = {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}
+FOLDERS = FolderSettings.model_validate(ANYWHERE)
+
+
+def settings(**tables: dict[str, Any]) -> Settings:
+    return Settings.model_validate({"folders": ANYWHERE, **tables})
+
+
+def listed(named: str) -> list[str]:
+    return sorted(one.path for one in find_inputs(named, Access(), FOLDERS))
+
+
+def test_a_glob_and_a_list_mean_what_they_say(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png", "x/a1.jpg", "x/y/a2.jpg", "x/y/b[1].jpg", ".hidden.jpg", "x/c.part"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    everything = ["a.jpg", "b.png", "x/a1.jpg", "x/y/a2.jpg", "x/y/b[1].jpg"]
+    assert listed(str(tmp_path)) == everything
+    assert listed(f"{tmp_path}/*.jpg") == ["a.jpg"]
+    assert listed(f"{tmp_path}/**/a?.jpg") == ["x/a1.jpg", "x/y/a2.jpg"]
+    assert listed(f"{tmp_path}/**/[!b]*.*") == ["a.jpg", "x/a1.jpg", "x/y/a2.jpg"]
+    assert listed(f"{tmp_path}/x/**") == ["a1.jpg", "y/a2.jpg", "y/b[1].jpg"]
+
+    names = tmp_path / "list.txt"
+    names.write_bytes(b"a.jpg\r\n\nx/./a1.jpg\na.jpg\nnot-there-\xff.jpg\n")
+    assert listed(str(names)) == ["a.jpg", os.fsdecode(b"not-there-\xff.jpg"), "x/a1.jpg"]
+    inputs = find_inputs(str(names), Access(), FOLDERS)
+    assert inputs.store.read("x/a1.jpg", 100) == b"x"
+    names.write_text(f"{tmp_path}/a.jpg\n")
+    assert listed(str(names)) == [f"{tmp_path}/a.jpg".lstrip("/")]
+    assert find_inputs(str(names), Access(), FOLDERS).store.read(listed(str(names))[0], 100) == b"x"
+    names.write_text("../a.jpg\n")
+    with pytest.raises(ConfigurationError, match="leads upwards"):
+        find_inputs(str(names), Access(), FOLDERS)
+
+
+def test_the_shape_follows_the_cluster() -> None:
+    one = shape_for([{"CPU": 2.0}], settings(), 10_000)
+    assert (one.actors, one.threads, one.tasks, one.block, one.on_gpu) == (1, 2, 1, 16, False)
+    two = shape_for([{"CPU": 1.0}, {"CPU": 1.0}], settings(), 10_000)
+    assert (two.actors, two.threads, two.tasks) == (2, 1, 2)
+    for shape, cores in ((one, 2), (two, 1)):  # both actors and the tasks find room where one node is left
+        assert 2 * shape.actor_cpus + 2 * shape.task_cpus <= cores
+    many = shape_for([{"CPU": 64.0}, {"CPU": 32.0}], settings(), 10_000)
+    assert (many.actors, many.threads, many.tasks) == (12, 8, 12)
+    gpus = shape_for([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 64.0}], settings(), 10_000)
+    assert (gpus.actors, gpus.on_gpu, gpus.tasks, gpus.block, gpus.max_batch) == (2, True, None, 32, 32)
+    assert gpus.actor_gpus + gpus.second_gpus == 1
+    assert shape_for([{"CPU": 2.0}], settings(), 20).block == 5  # so that all end at about the same time
+    large = settings(model={"input_size": 4096})
+    assert shape_for([{"CPU": 2.0}], large, 10_000).block == 1
+    with pytest.raises(ConfigurationError, match="no node of the cluster has a GPU"):
+        shape_for([{"CPU": 2.0}], settings(model={"device": "cuda"}), 10)
+    with pytest.raises(ConfigurationError, match="Ray itself deals out the GPUs"):
+        shape_for([{"CPU": 2.0, "GPU": 1.0}], settings(model={"device": "cuda:1"}), 10)
+
+
+def ended(path: str, outcome: Outcome = Outcome.SAVED, sha256: str = "0", error: str = "") -> Work:
+    return Work(path, 3, sha256=sha256, end=End(outcome, ("r.jpg",), ("hair",), error=error))
+
+
+def test_the_newest_row_of_a_picture_stays_alone(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path, FOLDERS)
+    first = Manifest(store)
+    odd = os.fsdecode(b"odd\n\xff.jpg")
+    for work in (ended("a.jpg"), ended("b.jpg", Outcome.LEFT), ended(odd, Outcome.BROKEN, "1", "E")):
+        first.add(work)
+    first.write()
+    first.write()  # nothing waits: no part without rows
+    assert len(list((tmp_path / "manifest.parquet").iterdir())) == 1
+    rows = Manifest(store).read()
+    assert {path: row.is_done for path, row in rows.items()} == {"a.jpg": True, "b.jpg": False, odd: True}
+    assert rows[odd].error == "E"
+
+    second = Manifest(store)  # killed before it could drop the old rows
+    second.add(ended("b.jpg", sha256="2"))
+    second.write()
+    assert {path: row.sha256 for path, row in Manifest(store).read().items()} == {
+        "a.jpg": "0",
+        "b.jpg": "2",
+        odd: "1",
+    }
+    import pyarrow.parquet as parquet
+
+    assert parquet.read_table(tmp_path / "manifest.parquet")["input"].to_pylist().count("b.jpg") == 1
+    third = Manifest(store)
+    third.add(ended("b.jpg", sha256="3"))
+    third.write()
+    Manifest(store).read()
+    assert len(list((tmp_path / "manifest.parquet").iterdir())) == 2  # the second one had no row left
+    assert not list(tmp_path.rglob(".*"))
+
+
+class Dies(Exception):
+    """Stands for the end of the process at this instruction."""
+
+
+def test_who_dies_again_and_again_is_found_and_nobody_else() -> None:
+    register = Register()
+    pieces = [Piece(Work(f"{n}.jpg", 1)) for n in range(4)]
+
+    def act(some: list[Piece]) -> list[Piece]:
+        if any(piece.work.path == "2.jpg" for piece in some):
+            raise Dies
+        return [Piece(replace(piece.work, sha256="done")) for piece in some]
+
+    for _ in range(3):  # at the block, then twice alone
+        with pytest.raises(Dies):
+            attempted(pieces, Stage.INFER, register, 3, act)
+    done = [piece.work for piece in attempted(pieces, Stage.INFER, register, 3, act)]
+    assert [work.sha256 for work in done] == ["done", "done", "", "done"]
+    assert done[2].fault is not None
+    assert (done[2].fault.error, done[2].attempts) == ("WorkerDied", 3)
+    assert register.begin("infer 4 0.jpg", 0).deaths is None  # forgotten, once it is done
+
+
+def test_nothing_new_sets_out_once_it_is_stopped() -> None:
+    register = Register()
+    pieces = [Piece(Work(f"{n}.jpg", 1)) for n in range(4)]
+    attempted(pieces, Stage.PREPROCESS, register, 3, list)
+    assert register.stop() == 4
+    never: Callable[[list[Piece]], list[Piece]] = lambda some: pytest.fail("it was begun")  # noqa: E731
+    stopped = attempted(pieces[:2], Stage.PREPROCESS, register, 3, never)
+    assert [piece.work.end.error for piece in stopped if piece.work.end] == [STOPPED] * 2
+    assert attempted(pieces, Stage.SAVE, register, 3, list) == pieces
+
+
+def test_cargo_arrives_as_it_was_packed() -> None:
+    pixels = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3)
+    views = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
+    work = Work(os.fsdecode(b"\xff.jpg"), 5, fault=Fault(Stage.SAVE, "E", "m"), ms={"infer": 1.5})
+    pieces = [
+        Piece(work),
+        Piece(Work("b", 1), pixels, views, b"content"),
+        Piece(Work("c", 1), None, views[0]),
+    ]
+    for before, after in zip(pieces, unpacked(packed(pieces)), strict=True):
+        assert (before.work, before.content) == (after.work, after.content)
+        for name in ("pixels", "labels"):
+            assert np.array_equal(getattr(before, name), getattr(after, name))
+    assert [piece.work for piece in unpacked(packed([Piece(work)]))] == [work]
