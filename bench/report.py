@@ -135,16 +135,28 @@ def _idle(part: Result) -> str:
 def _growth(part: Result, what: str) -> str:
     runs: dict[str, list[Figures]] = part["runs"]
     rows = [[label, f"{middle(figures, 'per_second'):.1f}"] for label, figures in runs.items()]
-    return f"maskdrop by {what}. {_where(part)}\n\n{table([what, 'pictures a second'], rows)}"
+    told = f"maskdrop by {what}. {_where(part)}\n\n{table([what, 'pictures a second'], rows)}"
+    return f"{told}\n\n{_choice(runs)}" if "auto" in runs else told
+
+
+def _choice(runs: dict[str, list[Figures]]) -> str:
+    """How what maskdrop chooses compares with the best that is set: medians of the ratios, turn by turn."""
+    fixed = {label: figures for label, figures in runs.items() if label != "auto"}
+    best = max(fixed, key=lambda label: middle(fixed[label], "per_second"))
+    return f"`auto` gives {ratio(runs['auto'], fixed[best]):.2f} of the best fixed choice, {best}."
 
 
 def _sizes(part: Result) -> str:
     names = list(next(iter(part["sizes"].values())))
+    chosen = [
+        f"{side} px {ratio(runs[names[-2]], runs[names[-1]]):.2f}" for side, runs in part["sizes"].items()
+    ]
+    note = f"Workers as chosen beside one of each stage a core: {', '.join(chosen)}."
     rows = [
         [f"{side} x {side}", *(f"{middle(runs[name], 'per_second'):.2f}" for name in names)]
         for side, runs in part["sizes"].items()
     ]
-    return f"By picture size, in pictures a second. {_where(part)}\n\n{table(['', *names], rows)}"
+    return f"By picture size, in pictures a second. {_where(part)}\n\n{table(['', *names], rows)}\n\n{note}"
 
 
 def plot(result: Result) -> None:

@@ -81,15 +81,27 @@ def grown(
 
 
 def size(base: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Fewer of the larger ones; also with maskdrop's own outputs, at the pictures' own size."""
+    """Fewer of the larger ones; also with maskdrop's own outputs, at the pictures' own size, where decoders
+    and savers have most to do: with as many as it chooses, and with one of each a core."""
+    cores = len(os.sched_getaffinity(0))
+    many = contests.Contestant(
+        f"own outputs, {cores} + {cores} workers",
+        (
+            *contests.DEFAULTS.arguments,
+            "--set",
+            f"workers.preprocess={cores}",
+            "--set",
+            f"workers.save={cores}",
+        ),
+    )
     found: dict[str, dict[str, list[Figures]]] = {}
     for side, count in (
         (512, options.pictures),
         (2048, options.pictures // 4),
-        (6000, options.pictures // 16),
+        (6000, options.pictures // 8),
     ):
         folder = pictures.fill(base / f"{side}", max(4, count), side)
-        everyone = [contests.PLAIN, contests.ARTICLE_ONE, contests.MASKDROP, contests.DEFAULTS]
+        everyone = [contests.PLAIN, contests.ARTICLE_ONE, contests.MASKDROP, contests.DEFAULTS, many]
         found[str(side)] = contests.interleaved(everyone, folder, base / "results", options.repeats)
         shutil.rmtree(folder)
     return {"sizes": found}

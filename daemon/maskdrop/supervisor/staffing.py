@@ -14,7 +14,7 @@ from maskdrop.ticket import Stage
 
 logger = logging.getLogger("maskdrop")
 
-LOOK_S = 2.0
+LOOK_S = 1.0
 """Seconds after which it is looked again whether a stage holds up the others."""
 
 FULL = 0.95
