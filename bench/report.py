@@ -47,7 +47,7 @@ def write(result: Result) -> None:
 
 def text(result: Result) -> str:
     """The section in Markdown."""
-    pieces = ["## Throughput and latency", "    make bench"]
+    pieces = ["## Throughput and latency", "```sh\nmake bench\n```"]
     if "throughput" in result:
         pieces += [_throughput(result["throughput"]), _times(result["throughput"]["runs"])]
     if "idle" in result:
