@@ -1,5 +1,6 @@
 """Somebody who does what a page says: command by command, in a scratch folder, as in a terminal."""
 
+import contextlib
 import json
 import os
 import re
@@ -113,7 +114,8 @@ class Reader:
 
     def close(self) -> None:
         for process, _ in self._running:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         for daemon in self.beside:
             daemon.destroy()
