@@ -91,6 +91,8 @@ def _summary_line(batch: Batch) -> str:
         line += f"; left alone {listing.left_alone:,} that are no files"
     if listing is not None and listing.unread:
         line += f"; {listing.unread:,} folders can't be read"
+    if batch.given_up:
+        line += f"; gave up {batch.given_up:,} that were in flight"
     return line + ("; interrupted: the same command goes on from here" if batch.end_signal else "")
 
 
@@ -103,6 +105,7 @@ def _summary(batch: Batch) -> dict[str, Any]:
         "unread_folders": listing.unread if listing is not None else 0,
         "seconds": round(batch.seconds, 3),
         "interrupted": bool(batch.end_signal),
+        "given_up": batch.given_up,
         "slowest": [printable(entry.path) for entry in batch.ledger.slowest],
     }
 
