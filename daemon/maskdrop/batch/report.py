@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from maskdrop.batch.ledger import Entry, Outcome
 from maskdrop.batch.run import Batch
-from maskdrop.names import printable
+from maskdrop.names import printable, told_exactly
 
 _COLUMNS = ("path", "outcome", "outputs", "quarantine", "error", "message", "total_ms", "work_ms", "hex")
 
@@ -111,16 +111,12 @@ def _summary(batch: Batch) -> dict[str, Any]:
 
 
 def _told(entry: Entry) -> dict[str, Any]:
-    """Names with odd characters are shown escaped; the picture's is also given as bytes in hexadecimal."""
-    shown = printable(entry.path)
-    exact = {"hex": os.fsencode(entry.path).hex()} if shown != entry.path else {}
     return {
-        "path": shown,
+        **told_exactly(entry.path),
         "outcome": entry.outcome.value,
         "outputs": [printable(name) for name in entry.outputs],
         "quarantine": printable(entry.quarantine),
         "error": entry.error,
         "message": printable(entry.message),
         "ms": dict(entry.ms),
-        **exact,
     }
