@@ -34,15 +34,19 @@ def keep(result: Result) -> None:
 def write(result: Result) -> None:
     """All three files; what stands outside the marks in the page stays."""
     keep(result)
-    page = PAGE.read_text()
-    section = f"{BEGIN}\n{text(result)}\n{END}"
-    if BEGIN in page:
-        page = page[: page.index(BEGIN)] + section + page[page.index(END) + len(END) :]
+    put_section(text(result), BEGIN, END)
+    plot(result)
+
+
+def put_section(section: str, begin: str, end: str) -> None:
+    """Replace what stands between two marks in the page; without them it becomes its first section."""
+    page, marked = PAGE.read_text(), f"{begin}\n{section}\n{end}"
+    if begin in page:
+        page = page[: page.index(begin)] + marked + page[page.index(end) + len(end) :]
     else:
         title, _, rest = page.partition("\n## ")
-        page = f"{title}\n{section}\n\n## {rest}"
+        page = f"{title}\n{marked}\n\n## {rest}"
     PAGE.write_text(page)
-    plot(result)
 
 
 def text(result: Result) -> str:
