@@ -76,28 +76,23 @@ def text(
         for entries, first, again in rows
     ]
     cores = len(os.sched_getaffinity(0))
-    return (
-        "\n\n".join(
-            [
-                "## Batch",
-                "```sh\npython bench/batch.py\n```",
-                f"{count} photographs of faces, 512 x 512, for everybody in turn, 512 x 512 results; {repeats} "
-                f"turns, {cores} cores; medians, and medians of ratios. {machine()}.",
-                report.table(["", "pictures a second", "maskdrop batch / this"], speeds),
-                "Clocks run from the first picture taken, or when all processes are up, to the last one saved; "
-                "the daemon has done a few before, a batch has not. Starting and ending take `maskdrop batch` "
-                f"{whole} s more.",
-                f"Memory on small pictures ({SIDE} x {SIDE}, read by the network at {SMALL_INPUT} x "
-                f"{SMALL_INPUT}), all processes together, shared memory counted once (PSS), the largest seen in "
-                "MiB; and the same command again, which finds that all is done:",
-                report.table(
-                    ["pictures", "all", "parent alone", "all, again", "skipped a second, start included"],
-                    memories,
-                ),
-            ]
-        )
-        + "\n"
-    )
+    pieces = [
+        "## Batch",
+        "```sh\npython bench/batch.py\n```",
+        f"{count} photographs of faces, 512 x 512, for everybody in turn, 512 x 512 results; {repeats} "
+        f"turns, {cores} cores; medians, and medians of ratios. {machine()}.",
+        report.table(["", "pictures a second", "maskdrop batch / this"], speeds),
+        "Clocks run from the first picture taken, or when all processes are up, to the last one saved; the "
+        "daemon has done a few before, a batch has not. Starting and ending take `maskdrop batch` "
+        f"{whole} s more.",
+        f"Memory on small pictures ({SIDE} x {SIDE}, read by the network at {SMALL_INPUT} x {SMALL_INPUT}): "
+        "MiB of all processes together, shared memory counted once (PSS), the largest seen; and the same "
+        "command again, which finds that all is done:",
+        report.table(
+            ["pictures", "all", "parent alone", "all, again", "skipped a second, with start"], memories
+        ),
+    ]
+    return "\n\n".join(pieces) + "\n"
 
 
 def main() -> None:

@@ -101,6 +101,12 @@ def _folded(text: str) -> str:
     return " ".join(text.split())
 
 
+def blocks(page: Path, language: str) -> list[str]:
+    """The page's code blocks in a language."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
 def spoken(page: Path) -> Iterator[str]:
     """Code in the page's prose that begins with a program of ours: ``maskdrop``, ``make``, ``python``."""
     prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)

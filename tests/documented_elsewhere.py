@@ -54,6 +54,14 @@ ELSEWHERE: dict[str, Elsewhere] = {
     "sudo install -d -o maskdrop -g maskdrop -m 0750 /var/lib/maskdrop/passports": _INSTANCE,
     "sudo install -d -o maskdrop -g maskdrop -m 2770 /var/lib/maskdrop/passports/inbox": _INSTANCE,
     "sudo systemctl enable --now maskdrop@passports": _INSTANCE,
+    "sudo apt-get install debootstrap systemd-container btrfs-progs e2fsprogs chromium prometheus jq man-db"
+    " groff mandoc faketime": Elsewhere(
+        "installs packages; the names are compared with what tests say they need",
+        "tests/test_documentation.py::test_the_readme_names_what_tests_are_skipped_without",
+        ("sudo apt-get install ",),
+    ),
+    "sudo make test": Elsewhere("these tests"),
+    "python bench/batch.py": Elsewhere(_LONG),
     "podman build --format docker -t maskdrop .": Elsewhere(
         _CONTAINER, "tests/test_deb.py::test_the_container_recipe_is_sound", ("Containerfile",)
     ),

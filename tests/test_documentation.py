@@ -7,13 +7,21 @@ from pathlib import Path
 
 import pytest
 
+import test_man
+from booted import machine
 from command_line import commands, program
-from documented import CTRL_C, ROOT, Command, commands_of, pages, shows, spoken
+from documented import CTRL_C, ROOT, Command, blocks, commands_of, pages, shows, spoken
 from documented_elsewhere import ELSEWHERE
 from documented_pages import PREPARATIONS
+from maskdrop.config_file import load_settings
 from reader import Reader
 
 EVERY = {str(page.relative_to(ROOT)): commands_of(page) for page in pages()}
+SETTINGS = [(page.name, toml) for page in pages() for toml in blocks(page, "toml")]
+
+BY_MAKE = {"util-linux", "libsystemd-dev"}
+"""Debian packages that are everywhere, or that `make test` installs itself."""
+
 RUN_HERE = {
     page: [command for command in found if command.text not in ELSEWHERE] for page, found in EVERY.items()
 }
@@ -87,6 +95,31 @@ def test_commands_in_prose_are_there_with_their_options() -> None:
                 assert told or group or words[1] in first, where
                 for word in (word for word in words if word.startswith("--")):
                     assert word.rstrip(",.") in (options[told[-1]] if told else first), where
+
+
+@pytest.mark.parametrize(("page", "toml"), SETTINGS)
+def test_settings_that_are_shown_can_be_used(page: str, toml: str, tmp_path: Path) -> None:
+    file = tmp_path / "shown.toml"
+    file.write_text(toml)
+    settings = load_settings(file, {"folders": {"inbox": tmp_path / "in", "outbox": tmp_path / "out"}})
+    assert settings.model_dump(exclude_unset=True).keys() > {"folders"}
+
+
+def test_the_readme_names_what_tests_are_skipped_without() -> None:
+    """Each Debian package that a test asks for when it is skipped."""
+    asked = set(machine.PROGRAMS.values()) | set(test_man.PACKAGES.values()) - {"util-linux"}
+    sources = [*(ROOT / "tests").rglob("*.py"), ROOT / "tools" / "browser.py"]
+    for source in sources:
+        for packages in re.findall(r"[:`] ?\"?apt-get install ([a-z0-9 -]+)", source.read_text()):
+            asked |= set(packages.split())
+    readme = (ROOT / "README.md").read_text()
+    section = readme.partition("\n## Tests\n")[2].partition("\n## ")[0]
+    (install,) = re.findall(r"^sudo apt-get install (.*)$", section, re.MULTILINE)
+    rows = [row for row in section.splitlines() if row.startswith("| ")]
+    named = {word for row in rows for word in re.findall(r"[a-z][a-z0-9-]+", row.split("|")[1])}
+    assert asked - named - BY_MAKE == set(), "README's table doesn't name them"
+    assert set(install.split()) <= asked
+    assert asked - set(install.split()) - BY_MAKE <= {"dpkg", "systemd"}
 
 
 GOOD = """# A page
