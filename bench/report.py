@@ -1,6 +1,7 @@
 """Benchmarks' figures as JSON, as a section of docs/benchmarks.md, and as a plot."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def put_section(section: str, begin: str, end: str) -> None:
     if begin in page:
         page = page[: page.index(begin)] + marked + page[page.index(end) + len(end) :]
     else:
-        title, _, rest = page.partition("\n## ")
-        page = f"{title}\n{marked}\n\n## {rest}"
+        title, first, rest = re.split(r"(\n(?:<!-- |## ))", page, maxsplit=1)
+        page = f"{title}\n{marked}\n{first}{rest}"
     PAGE.write_text(page)
 
 
