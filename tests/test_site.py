@@ -78,6 +78,7 @@ def test_the_site_is_built_and_fetches_nothing_from_elsewhere(tmp_path: Path) ->
     assert (site / "repository" / "etc" / "maskdrop.toml").read_text() == (
         ROOT / "etc" / "maskdrop.toml"
     ).read_text()
+    assert "AF_(INET|INET6)</code>" in (site / "service.html").read_text(encoding="utf-8")
     assert 'href="repository/etc/maskdrop.toml"' in (site / "outputs.html").read_text(encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
-"""For MkDocs (`hooks` in mkdocs.yml): links out of docs/ lead to copies of their files in the site.
+"""For MkDocs (`hooks` in mkdocs.yml): what is right in the repository made right in the site.
 
-In the repository they lead to the files themselves. What such a link names must be there, or the build fails.
+Links out of docs/ lead to copies of their files. What such a link names must be there, or the build fails.
+And a bar in code in a table is written with a backslash for GitHub, which MkDocs would show.
 """
 
 import re
@@ -14,6 +15,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parent.parent
 
 _OUT = re.compile(r"\]\(((?:\.\./)+[^)#\s]+)\)")
+_CODE_WITH_BAR = re.compile(r"`[^`\n]*\\\|[^`\n]*`")
 _COPIES = "repository"
 
 
@@ -30,7 +32,7 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
-    """Have the links lead to the copies."""
+    """Have the links lead to the copies, and take backslashes from before bars in code."""
 
     def to_copy(match: re.Match[str]) -> str:
         target = _target(page.file.src_uri, match[1])
@@ -38,7 +40,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
             return match[0]
         return f"]({relpath(f'{_COPIES}/{target}', str(PurePosixPath(page.file.src_uri).parent))})"
 
-    return _OUT.sub(to_copy, markdown)
+    return _OUT.sub(to_copy, _CODE_WITH_BAR.sub(lambda code: code[0].replace("\\|", "|"), markdown))
 
 
 def _target(page: str, link: str) -> str | None:
