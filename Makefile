@@ -1,4 +1,4 @@
-.PHONY: demo test bench chaos fuzz lint man install deb image clean
+.PHONY: demo test bench chaos fuzz lint man reference docs install deb image clean
 
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
@@ -29,6 +29,14 @@ lint: $(VENV)/installed-dev
 # The manual page, from the command line's own help.
 man: $(VENV)/installed-dev
 	$(PYTHON) tools/man.py
+
+# Pages of docs/reference, from the code.
+reference: $(VENV)/installed-dev
+	$(PYTHON) tools/reference.py
+
+# The documentation as a site, in build/site; open build/site/index.html.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 install: $(VENV)/installed-demo
 

@@ -1,6 +1,7 @@
 """Benchmarks' figures as JSON, as a section of docs/benchmarks.md, and as a plot."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,24 @@ def keep(result: Result) -> None:
 def write(result: Result) -> None:
     """All three files; what stands outside the marks in the page stays."""
     keep(result)
-    page = PAGE.read_text()
-    section = f"{BEGIN}\n{text(result)}\n{END}"
-    if BEGIN in page:
-        page = page[: page.index(BEGIN)] + section + page[page.index(END) + len(END) :]
-    else:
-        title, _, rest = page.partition("\n## ")
-        page = f"{title}\n{section}\n\n## {rest}"
-    PAGE.write_text(page)
+    put_section(text(result), BEGIN, END)
     plot(result)
+
+
+def put_section(section: str, begin: str, end: str) -> None:
+    """Replace what stands between two marks in the page; without them it becomes its first section."""
+    page, marked = PAGE.read_text(), f"{begin}\n{section}\n{end}"
+    if begin in page:
+        page = page[: page.index(begin)] + marked + page[page.index(end) + len(end) :]
+    else:
+        title, first, rest = re.split(r"(\n(?:<!-- |## ))", page, maxsplit=1)
+        page = f"{title}\n{marked}\n{first}{rest}"
+    PAGE.write_text(page)
 
 
 def text(result: Result) -> str:
     """The section in Markdown."""
-    pieces = ["## Throughput and latency", "    make bench"]
+    pieces = ["## Throughput and latency", "```sh\nmake bench\n```"]
     if "throughput" in result:
         pieces += [_throughput(result["throughput"]), _times(result["throughput"]["runs"])]
     if "idle" in result:

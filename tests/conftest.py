@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from batch_job import Job
 from running import Daemon, Rooms
 from weights_for_tests import write_tiny_weights
 
@@ -53,3 +54,12 @@ def start(rooms: Rooms, tiny_weights: Path) -> Iterator[Callable[..., Daemon]]:
     yield start_daemon
     for daemon in started:
         daemon.destroy()
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny_weights: Path) -> Iterator[Job]:
+    """A folder for a batch, empty; at the end no temporary file may be left."""
+    job = Job(tmp_path, tiny_weights)
+    job.source.mkdir()
+    yield job
+    assert not job.temporary()

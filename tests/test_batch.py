@@ -8,17 +8,14 @@ import os
 import pty
 import re
 import signal
-import stat
 import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
+from batch_job import Job, by_outcome, bytes_of, snapshot
 from broken_files import broken_files
 from drawing import face_bytes
 from maskdrop.crash_points import CRASH_AT, CrashPoint
@@ -29,70 +26,6 @@ from waiting import PATIENCE_S, wait_for
 ODD_NAMES = (b"two\nlines.jpg", b"not-utf-8-\xff\xfe.jpg", b"sub/\xe4\n/b,\"c';d.jpg")
 
 GOOD = 40
-
-
-@dataclass
-class Job:
-    """A folder of pictures, and a batch on it."""
-
-    base: Path
-    weights: Path
-
-    @property
-    def source(self) -> Path:
-        return self.base / "in"
-
-    @property
-    def out(self) -> Path:
-        return self.base / "out"
-
-    @property
-    def lost(self) -> Path:
-        return self.base / "lost"
-
-    def put(self, name: str | bytes, content: bytes) -> None:
-        path = self.source / os.fsdecode(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-
-    def begin(self, *arguments: str, settings: str = "", **options: Any) -> "subprocess.Popen[str]":
-        config = self.base / "maskdrop.toml"
-        config.write_text(QUICK + settings)
-        command = [sys.executable, "-m", "maskdrop", "batch", str(self.source), str(self.out)]
-        command += ["--config", str(config), "--weights", str(self.weights), *arguments]
-        command = [*options.pop("prefix", []), *command]
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen(command, text=True, **options)
-
-    def run(self, *arguments: str, code: int, **options: Any) -> str:
-        """What the batch says on standard error."""
-        process = self.begin(*arguments, **options)
-        _, told = process.communicate(timeout=200)
-        assert "Traceback" not in told, told
-        assert process.returncode == code, told
-        return told
-
-    def reported(self, *arguments: str, code: int, **options: Any) -> dict[str, Any]:
-        path = self.base / "report.json"
-        self.run("--report", str(path), *arguments, code=code, **options)
-        report: dict[str, Any] = json.loads(path.read_text())
-        return report
-
-    def results(self) -> dict[str, int]:
-        """Each result, and when it was written, in nanoseconds."""
-        paths = [path for path in self.out.rglob("*") if path.is_file() and not path.name.startswith(".")]
-        return {os.fspath(path.relative_to(self.out)): path.stat().st_mtime_ns for path in paths}
-
-    def temporary(self) -> list[Path]:
-        return [path for top in (self.out, self.lost) for path in top.rglob(".maskdrop-*")]
-
-
-@pytest.fixture
-def job(tmp_path: Path, tiny_weights: Path) -> Iterator[Job]:
-    job = Job(tmp_path, tiny_weights)
-    job.source.mkdir()
-    yield job
-    assert not job.temporary()
 
 
 def fill(job: Job, good: int = GOOD) -> tuple[set[bytes], set[bytes]]:
@@ -108,29 +41,6 @@ def fill(job: Job, good: int = GOOD) -> tuple[set[bytes], set[bytes]]:
         job.put(f"broken/{broken_name}", content)
         broken.add(f"broken/{broken_name}".encode())
     return whole, broken
-
-
-def snapshot(folder: Path) -> dict[str, tuple[str, int, int, int, int]]:
-    """Digest, inode, times and permissions of all that is below a folder; folders and hidden things too."""
-    seen = {}
-    for path in (folder, *folder.rglob("*")):
-        status = path.lstat()
-        is_file = stat.S_ISREG(status.st_mode)
-        content = hashlib.sha256(path.read_bytes()).hexdigest() if is_file else ""
-        times = (status.st_mtime_ns, status.st_ctime_ns)
-        seen[os.fspath(path)] = (content, status.st_ino, *times, status.st_mode)
-    return seen
-
-
-def bytes_of(entry: dict[str, Any]) -> bytes:
-    return bytes.fromhex(entry["hex"]) if entry.get("hex") else str(entry["path"]).encode()
-
-
-def by_outcome(report: dict[str, Any]) -> dict[str, set[bytes]]:
-    found: dict[str, set[bytes]] = {}
-    for entry in report["pictures"]:
-        found.setdefault(entry["outcome"], set()).add(bytes_of(entry))
-    return found
 
 
 @contextlib.contextmanager
@@ -265,27 +175,6 @@ def test_workers_killed_in_mid_work_cost_nothing(job: Job) -> None:
     assert {path.name for path in job.lost.iterdir()} == {"d.jpg", "d.jpg.reason.json"}
     assert (job.lost / "d.jpg").read_bytes() == b"no picture"
     assert snapshot(job.source) == before
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job, number: signal.Signals) -> None:
-    names = {f"{index}.jpg" for index in range(60)}
-    for index, name in enumerate(sorted(names)):
-        job.put(name, face_bytes(index))
-    path = job.base / "report.json"
-    process = job.begin("--report", str(path), settings="")
-    wait_for(lambda: len(job.results()) >= 5 or process.poll() is not None, "five results")
-    process.send_signal(number)
-    _, told = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 128 + number, told
-    assert "the same command goes on from here" in told
-    report = json.loads(path.read_text())
-    done = {os.fsdecode(name) for name in by_outcome(report)["saved"]}
-    assert report["interrupted"]
-    assert set(job.results()) == done  # what was in flight is finished and told
-    assert 5 <= len(done) < len(names)
-    rest = job.reported(code=0)
-    assert {os.fsdecode(name) for name in by_outcome(rest)["saved"]} == names - done
 
 
 def test_two_at_once_do_not_work_for_one_outbox(job: Job) -> None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = ("postinst", "prerm", "postrm")
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg is not installed"),
+    pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="no dpkg-deb here: apt-get install dpkg"),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may install packages"),
 ]
 

@@ -68,7 +68,7 @@ def test_an_input_output_error(start: Start, rooms: Rooms, mounted: Callable[...
     os.ftruncate(disk, 16 * 2**20)
     path = f"/proc/{os.getpid()}/fd/{disk}"
     if not run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", path):
-        pytest.skip("there is no mkfs.ext4 here")
+        pytest.skip("there is no mkfs.ext4 here: apt-get install e2fsprogs")
     mounted("-o", "loop,errors=continue", path, str(rooms.outbox))
     daemon = start().wait_ready()
     rooms.drop("good.jpg", face_bytes(0))

@@ -193,6 +193,57 @@ def test_a_gpu_that_is_asked_for_and_not_there_fails(rooms: Rooms) -> None:
     assert examine("--config", str(config), *at(rooms), code=0)["GPU driver"]["status"] == "ok"
 
 
+NVIDIA_SMI = """#!/bin/sh
+test "$*" = "--query-gpu=name,driver_version,memory.total --format=csv,noheader" || exit 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "device", "status", "told", "remedy"),
+    [
+        (
+            "echo 'NVIDIA H100 80GB HBM3, 550.54.15, 81559 MiB'; echo 'NVIDIA L4, 550.54.15, 23034 MiB'",
+            "auto",
+            "ok",
+            "NVIDIA H100 80GB HBM3, 550.54.15, 81559 MiB; NVIDIA L4, 550.54.15, 23034 MiB",
+            "",
+        ),
+        (
+            "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18",
+            "cuda",
+            "fail",
+            "nvidia-smi fails: Failed to initialize NVML: Driver/library version mismatch",
+            "reboot after an update",
+        ),
+        ("exit 9", "auto", "warning", "nvidia-smi fails: exit code 9", "install the driver again"),
+        ("", "auto", "warning", "no nvidia-smi to ask", "maskdrop doctor --torch"),
+    ],
+)
+def test_the_driver_is_asked_by_nvidia_smi(
+    rooms: Rooms, script: str, device: str, status: str, told: str, remedy: str
+) -> None:
+    """Without a GPU there is no other way: a device file of its name in a mount namespace of this test's own,
+    and first in PATH a program that prints what NVIDIA's documentation shows of the real one."""
+    programs = rooms.base / "bin"
+    programs.mkdir()
+    if script:
+        (programs / "nvidia-smi").write_text(NVIDIA_SMI + script)
+        (programs / "nvidia-smi").chmod(0o755)
+    elif shutil.which("nvidia-smi"):
+        pytest.skip("there is a real nvidia-smi here")
+    shell = 'mount -t tmpfs none /dev && : > /dev/nvidiactl && : > /dev/null && mkdir /dev/shm && exec "$@"'
+    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", shell, "sh"]
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no mount namespace to be had here")
+    config = rooms.base / "c.toml"
+    config.write_text(f"[model]\ndevice = '{device}'\n")
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    found = examine("--config", str(config), *at(rooms), prefix=prefix, env=environment)["GPU driver"]
+    assert found["status"] == status
+    assert found["told"].endswith(told)
+    assert remedy in found["remedy"]
+
+
 def test_the_doctor_does_without_torch() -> None:
     program = (
         "import sys; from maskdrop.doctor_cli import _examine; _examine(None, None, None, False); "

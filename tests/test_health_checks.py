@@ -27,7 +27,9 @@ def checks() -> dict[str, str | list[str]]:
     shell = [text.strip() for language, text in blocks if language == "sh"]
     (docker,) = (text for language, text in blocks if language == "dockerfile")
     (kubernetes,) = (text for language, text in blocks if "Probe:" in text)
-    found: dict[str, str | list[str]] = {"jq": shell[0], "nagios": shell[1]}
+    (jq,) = (text for text in shell if text.startswith("jq "))
+    (nagios,) = (text for text in shell if "--nagios" in text)
+    found: dict[str, str | list[str]] = {"jq": jq, "nagios": nagios}
     found["docker"] = json.loads(docker.partition("CMD ")[2])
     for name, command in re.findall(r"^(\w+)Probe:\n  exec:\n    command: (.*)$", kubernetes, re.MULTILINE):
         found[name] = json.loads(command)

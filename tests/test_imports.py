@@ -78,7 +78,14 @@ def test_workers_never_import_the_supervisor(stage: str) -> None:
         ("onnxruntime", {"maskdrop.model.onnx_network"}),
         (
             "rich",
-            {"maskdrop.status", "maskdrop.top", "maskdrop.frame", "maskdrop.check.report", *COMMANDS},
+            {
+                "maskdrop.status",
+                "maskdrop.top",
+                "maskdrop.frame",
+                "maskdrop.check.report",
+                "maskdrop.progress",
+                *COMMANDS,
+            },
         ),
         ("prometheus_client", {"maskdrop.metrics"}),
         ("typer", {"maskdrop.cli", "maskdrop.exits", "maskdrop.__main__", *COMMANDS}),

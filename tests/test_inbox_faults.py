@@ -131,7 +131,7 @@ def test_the_files_times_don_t_matter(start: Start, rooms: Rooms) -> None:
     assert daemon.stop() == 0
 
 
-@pytest.mark.skipif(not FAKETIME, reason="libfaketime (Debian: faketime) is not installed")
+@pytest.mark.skipif(not FAKETIME, reason="no libfaketime here: apt-get install faketime")
 def test_the_clock_jumps(start: Start, rooms: Rooms) -> None:
     """The wall clock goes a year back, two years ahead, and back again; only the monotonic clock counts."""
     clock = rooms.base / "clock"

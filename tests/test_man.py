@@ -10,6 +10,8 @@ import pytest
 
 import man
 
+PACKAGES = {"groff": "groff", "man": "man-db", "mandoc": "mandoc"}
+
 SCRIPT = Path(sys.executable).with_name("maskdrop")
 
 
@@ -42,7 +44,7 @@ def test_every_command_and_option_is_on_the_page() -> None:
 )
 def test_the_page_renders_without_warnings(command: list[str]) -> None:
     if shutil.which(command[0]) is None:
-        pytest.skip(f"no {command[0]} here")
+        pytest.skip(f"no {command[0]} here: apt-get install {PACKAGES[command[0]]}")
     environment = {**os.environ, "MANPAGER": "cat", "PAGER": "cat", "MANWIDTH": "80", "LC_ALL": "C.UTF-8"}
     done = subprocess.run([*command, str(man.PAGE)], capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr) == (0, "")

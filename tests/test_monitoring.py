@@ -1,4 +1,4 @@
-"""docs/monitoring.md, alerts and dashboard, held to what a running daemon really writes."""
+"""Monitoring's documents, alerts and dashboard, held to what a running daemon really writes."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from running import QUICK, Daemon, Rooms
 Start = Callable[..., Daemon]
 
 ROOT = Path(__file__).parent.parent
-DOC = (ROOT / "docs" / "monitoring.md").read_text()
+DOCS = ROOT / "docs"
 ALERTS = ROOT / "etc" / "prometheus-alerts.yml"
 DASHBOARD = ROOT / "etc" / "grafana-dashboard.json"
 
@@ -50,9 +50,9 @@ def told(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Iterat
         daemon.destroy()
 
 
-def table_below(heading: str) -> list[list[str]]:
-    """Cells of the rows of the first table below a heading."""
-    lines = iter(DOC.partition(f"\n## {heading}\n")[2].splitlines())
+def table_below(heading: str, page: str) -> list[list[str]]:
+    """Cells of the rows of the first table below a heading of a page."""
+    lines = iter((DOCS / page).read_text().partition(f"# {heading}\n")[2].splitlines())
     rows = []
     for line in lines:
         if line.startswith("| `"):
@@ -63,7 +63,7 @@ def table_below(heading: str) -> list[list[str]]:
 
 
 def paths(value: Any, path: str = "") -> Iterator[str]:
-    """Every key of a health file, as docs/monitoring.md writes it."""
+    """Every key of a health file, as docs/reference/health-file.md writes it."""
     if isinstance(value, list):
         assert value, f"{path}: nothing in it to compare"
         for each in value:
@@ -79,7 +79,8 @@ def paths(value: Any, path: str = "") -> Iterator[str]:
 
 
 def test_every_key_of_the_health_file_is_explained(told: Told) -> None:
-    explained = [key for row in table_below("The health file") for key in re.findall(r"`([^`]+)`", row[0])]
+    rows = table_below("The health file", "reference/health-file.md")
+    explained = [key for row in rows for key in re.findall(r"`([^`]+)`", row[0])]
     assert sorted(explained) == sorted(set(paths(told.health)))
 
 
@@ -121,7 +122,7 @@ def metrics_of(text: str) -> set[Metric]:
 def test_every_metric_is_explained(told: Told) -> None:
     explained = {
         Metric(name.strip("`"), kind, frozenset(re.findall(r"`([^`]+)`", labels)))
-        for name, kind, labels, _ in table_below("Metrics")
+        for name, kind, labels, _ in table_below("Metrics", "reference/metrics.md")
     }
     assert explained == metrics_of(told.metrics)
 
@@ -166,7 +167,7 @@ def test_alerts_and_dashboard_name_nothing_but_what_the_daemon_writes(told: Told
 def test_every_alert_is_explained_with_summary_and_remedy() -> None:
     text = ALERTS.read_text()
     named = re.findall(r"- alert: (\w+)", text)
-    assert [row[0].strip("`") for row in table_below("Alerts")] == named
+    assert [row[0].strip("`") for row in table_below("Alerts", "monitoring.md")] == named
     for part in text.split("- alert: ")[1:]:
         for key in ("severity: ", "summary: ", "description: "):
             assert part.count(key) == 1, part

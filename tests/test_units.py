@@ -21,7 +21,7 @@ DROP_INS = sorted(path.name for path in (SYSTEMD / "drop-ins").iterdir())
 GPU = ("gpu-amd.conf", "gpu-nvidia.conf")
 
 needs_systemd_analyze = pytest.mark.skipif(
-    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+    shutil.which("systemd-analyze") is None, reason="no systemd-analyze here: apt-get install systemd"
 )
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may drop to another user")
 

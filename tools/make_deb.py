@@ -82,7 +82,7 @@ def put_environment(stage: Path, work: Path, python: Path, libraries: str) -> No
 
 def put_files(stage: Path) -> None:
     """Units, configuration and documents."""
-    documents = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    documents = sorted(path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md"))
     places = [*PLACES, *((f"docs/{name}", f"usr/share/doc/maskdrop/{name}") for name in documents)]
     for folder in ("systemd/drop-ins", "etc"):
         for path in (ROOT / folder).rglob("*"):

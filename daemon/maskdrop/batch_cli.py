@@ -2,14 +2,15 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
+from maskdrop.batch.ledger import Outcome
 from maskdrop.config_file import ConfigurationError
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
+from maskdrop.progress import progress
 
 if TYPE_CHECKING:
     from maskdrop.batch.report import Batch
@@ -107,8 +108,10 @@ def _here(
     assert outbox is not None
     settings = settings_for(config, source, outbox, quarantine, overrides, verbose)
     try:
-        with _progress() as show:
-            one = Batch(settings, skips_done=not again, progress=lambda: show(one))
+        with progress() as show:
+            one = Batch(
+                settings, skips_done=not again, progress=lambda: show(one.done, one.total, _found(one))
+            )
             fits = one.run()
     except InboxHeld as error:
         end_with(str(error), EX_TEMPFAIL)
@@ -137,8 +140,8 @@ def _on_cluster(
     assert outbox is not None
     words = Words(source, outbox, quarantine, address, endpoint, config, overrides, again)
     try:
-        with _progress() as show:
-            one = ClusterBatch(order_of(words), progress=lambda: show(one))
+        with progress() as show:
+            one = ClusterBatch(order_of(words), progress=lambda: show(one.done, one.total, _found(one)))
             one.run()
     except InboxHeld as error:
         end_with(str(error), EX_TEMPFAIL)
@@ -194,29 +197,7 @@ def _check_report(report: Path | None, source: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def _progress() -> "Iterator[Callable[[Batch], None]]":
-    """A bar with rate and time left on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[told]}"),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        task = bars.add_task("", total=None, rate="", told="starting")
-
-        def show(one: "Batch") -> None:
-            from maskdrop.batch.ledger import Outcome
-
-            counts, speed = one.ledger.counts, bars.tasks[0].speed
-            told = ", ".join(f"{counts[o]} {o.value}" for o in Outcome if counts[o])
-            rate = f"{speed:.1f}/s" if speed else ""
-            bars.update(task, total=one.total, completed=one.done, rate=rate, told=told)
-
-        yield show
+def _found(one: "Batch") -> str:
+    """How many pictures came to which end, in a few words."""
+    counts = one.ledger.counts
+    return ", ".join(f"{counts[outcome]} {outcome.value}" for outcome in Outcome if counts[outcome])

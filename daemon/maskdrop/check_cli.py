@@ -3,8 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,10 +11,11 @@ import typer
 
 from maskdrop.config_file import ConfigurationError, load_decoding_tables
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
+from maskdrop.progress import Show, progress
 
 if TYPE_CHECKING:
     from maskdrop.check.findings import Findings, Tally
-    from maskdrop.check.run import Check, Progress
+    from maskdrop.check.run import Check
 
 
 def check(
@@ -49,8 +49,8 @@ def check(
     source, target = _folder(folder), _target(folder, move, delete, dry_run)
     acts = (move is not None or delete) and not dry_run
     try:
-        with _progress() as progress:
-            one = Check(source, tables, tuple(only or ()), progress)
+        with progress() as show:
+            one = Check(source, tables, tuple(only or ()), partial(_show, show))
             with one.interrupt.heeded():
                 if acts:
                     one.make_ready()
@@ -111,6 +111,10 @@ def _agreed(one: "Check", target: Path | None, yes: bool) -> bool:
         return False
 
 
+def _show(show: Show, tally: "Tally", findings: "Findings") -> None:
+    show(tally.checked, tally.total, f"{findings.broken} broken")
+
+
 def _report(one: "Check", form: str, output: Path | None) -> None:
     from maskdrop.check.report import WRITERS, summary_line
 
@@ -126,27 +130,3 @@ def _report(one: "Check", form: str, output: Path | None) -> None:
     except OSError as error:
         end_with(f"--output {output}: {error.strerror}", EX_FAILED)
     sys.stderr.write(summary_line(one.findings, one.tally) + "\n")
-
-
-@contextmanager
-def _progress() -> "Iterator[Progress]":
-    """A bar with rate and time left on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.0f}/s"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[broken]} broken"),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        task = bars.add_task("", total=None, rate=0.0, broken=0)
-
-        def show(tally: "Tally", findings: "Findings") -> None:
-            rate = tally.checked / tally.seconds if tally.seconds else 0.0
-            bars.update(task, total=tally.total, completed=tally.checked, rate=rate, broken=findings.broken)
-
-        yield show

@@ -28,7 +28,15 @@ STALE_AFTER = 5
 
 @dataclass(frozen=True)
 class Counts:
-    """Pictures since the daemon started."""
+    """Pictures since the daemon started.
+
+    Attributes:
+        accepted: taken into flight.
+        saved: their results are on disk.
+        quarantined: they went to quarantine.
+        retried: they went round again because a worker died with them.
+        left: left alone: gone or changed meanwhile, or not to be read.
+    """
 
     accepted: int
     saved: int
@@ -42,10 +50,13 @@ class StageHealth:
     """The workers of one stage together.
 
     Attributes:
-        workers, ready: how many there are to be, and how many can be given pictures.
-        busy: 0 to 1, the share of the last seconds that they were at a picture.
-        waiting: pictures in the stage's queues.
-        ms: ``p50`` and ``p99`` of the milliseconds that the last thousand pictures took here.
+        workers: workers that there are to be.
+        ready: those that can be given pictures.
+        busy: 0 to 1: how much of the last ten seconds they were at a picture. The stage near 1 is the
+            bottleneck.
+        waiting: pictures that wait for this stage.
+        ms: ``p50`` and ``p99``: milliseconds that a picture took here, the median, and what 99 of 100 stay
+            below, of the last thousand; null before the first.
     """
 
     workers: int
@@ -60,10 +71,15 @@ class PlanHealth:
     """How the work is shared out.
 
     Attributes:
-        preprocess, infer, save: workers.
-        threads: of each inference worker.
-        measured_ms: what a picture cost each stage when its worker measured at its start; None
-            where all numbers are set, or while nothing is known.
+        preprocess: decoders that there are to be: set, or chosen from what was measured and from how
+            busy the stages are.
+        infer: inference workers, one a device.
+        save: savers, chosen as decoders are.
+        threads: threads of each inference worker.
+        max_batch: pictures that are inferred together at most.
+        slots: pictures in flight at most.
+        measured_ms: what a picture cost each stage when its worker measured at its start; null where
+            numbers are set.
     """
 
     preprocess: int
@@ -77,7 +93,14 @@ class PlanHealth:
 
 @dataclass(frozen=True)
 class SavedPicture:
-    """A picture whose results are on disk: its name, when, and the milliseconds of each stage."""
+    """A picture whose results are on disk.
+
+    Attributes:
+        picture: its path in the inbox.
+        at: when.
+        ms: milliseconds in settle, preprocess, infer, save, and in total; locate and infer again where
+            small faces were looked at again.
+    """
 
     picture: str
     at: str
@@ -86,7 +109,16 @@ class SavedPicture:
 
 @dataclass(frozen=True)
 class QuarantinedPicture:
-    """A picture that went to quarantine, when, why, and the milliseconds of each stage it got through."""
+    """A picture that went to quarantine.
+
+    Attributes:
+        picture: its path in the inbox.
+        at: when.
+        stage: where it was found wanting.
+        error: the kind of fault.
+        message: what is wrong with it.
+        ms: milliseconds in the stages it got through.
+    """
 
     picture: str
     at: str
@@ -98,7 +130,12 @@ class QuarantinedPicture:
 
 @dataclass(frozen=True)
 class Latest:
-    """The latest pictures of each kind, the newest first."""
+    """The latest pictures of each kind.
+
+    Attributes:
+        saved: the latest ten that were saved, the newest first.
+        quarantined: the latest ten that went to quarantine, the newest first.
+    """
 
     saved: list[SavedPicture]
     quarantined: list[QuarantinedPicture]
@@ -106,8 +143,15 @@ class Latest:
 
 @dataclass(frozen=True)
 class WorkerHealth:
-    """One worker. A dead one that waits to be started again has ``alive`` false; one that can be
-    given pictures has ``ready`` true."""
+    """One worker's place.
+
+    Attributes:
+        stage: preprocess, infer or save.
+        pid: its process number.
+        alive: false: it died and is about to be replaced.
+        ready: it can be given pictures; false while it starts.
+        restarts: workers that ended in this place.
+    """
 
     stage: str
     pid: int
@@ -118,7 +162,32 @@ class WorkerHealth:
 
 @dataclass(frozen=True)
 class Health:
-    """Everything in the health file; its fields are the file's keys."""
+    """Everything in the health file; its fields are the file's keys.
+
+    Attributes:
+        state: starting, running, degraded, draining or stopped.
+        reason: why it is not running; empty while it is.
+        pid: the supervisor's process number.
+        version: maskdrop's.
+        started_at: UTC, ISO 8601.
+        updated_at: UTC, ISO 8601. A file whose ``updated_at`` is older than five intervals (at least
+            5 s) tells of the past.
+        interval_s: it is written so often.
+        counts: pictures since the daemon started.
+        in_flight: pictures between inbox and outbox.
+        backlog: pictures in the inbox that are not taken.
+        queues: pictures that wait for a step: preprocess, infer, locate, save, quarantine; and
+            ``free_slots``, which a picture could have now.
+        stages: preprocess, infer, save: the workers of each together.
+        plan: how the work is shared out.
+        workers: one entry for each worker's place.
+        throughput_per_s: pictures saved a second, over the last ten seconds.
+        latency_ms: ``p50`` and ``p99``: milliseconds from acceptance to saved, of the last thousand.
+        device: what labels the pictures, such as cpu; empty before the network is loaded.
+        precision: fp32 or bf16; empty before the network is loaded.
+        model: file and SHA-256 of the network; empty before it is loaded.
+        latest: the latest pictures of each kind.
+    """
 
     state: State
     reason: str

@@ -91,11 +91,11 @@ class Metrics(Collector):
 
 def _counters(health: Health, totals: Totals) -> Iterator[Metric]:
     counts = health.counts
-    yield _count("pictures_accepted", "Pictures taken from the inbox into flight.", counts.accepted)
+    yield _count("pictures_accepted", "Pictures taken into flight.", counts.accepted)
     yield _count("pictures_saved", "Pictures whose results are on disk.", counts.saved)
     yield _count("pictures_retried", "Pictures that went round again after a worker's death.", counts.retried)
-    yield _counts("pictures_quarantined", "Pictures moved to quarantine.", "stage", totals.quarantined)
-    yield _counts("pictures_left", "Pictures left in the inbox, or gone.", "absence", totals.left)
+    yield _counts("pictures_quarantined", "Pictures quarantined at a stage.", "stage", totals.quarantined)
+    yield _counts("pictures_left", "Pictures left alone: gone, changed, unreadable.", "absence", totals.left)
     deaths = CounterMetricFamily(
         "maskdrop_worker_deaths", "Workers that died, hung or were unfit.", labels=("stage", "ending")
     )
@@ -103,7 +103,7 @@ def _counters(health: Health, totals: Totals) -> Iterator[Metric]:
         deaths.add_metric(labels, count)
     yield deaths
     yield _counts("worker_restarts", "Workers started in place of dead ones.", "stage", totals.restarts)
-    told = "Seconds that the workers of a stage were at a picture, together."
+    told = "Seconds that a stage's workers were at a picture; its rate over workers is their busy share."
     yield _counts("stage_busy_seconds", told, "stage", totals.busy_s)
 
 
@@ -121,7 +121,7 @@ def _gauges(health: Health) -> Iterator[Metric]:
     yield _gauges_by("workers_ready", "Workers that can be given pictures.", "stage", ready)
     busy = {name: stage.busy for name, stage in stages}
     yield _gauges_by(
-        "stage_busy_ratio", "Busy share of a stage's workers in the last seconds.", "stage", busy
+        "stage_busy_ratio", "Busy share of a stage's workers in the last ten seconds.", "stage", busy
     )
     started, updated = (
         datetime.fromisoformat(at).timestamp() for at in (health.started_at, health.updated_at)
@@ -143,7 +143,7 @@ def _gauges(health: Health) -> Iterator[Metric]:
 
 def _durations(totals: Totals) -> Iterator[Metric]:
     stages = HistogramMetricFamily(
-        "maskdrop_stage_duration_seconds", "Time that a picture spent in a stage.", labels=("stage",)
+        "maskdrop_stage_duration_seconds", "Time of a picture in a stage, or of its batch.", labels=("stage",)
     )
     for stage, histogram in totals.durations.items():
         if stage != "total":

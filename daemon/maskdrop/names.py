@@ -23,6 +23,12 @@ def printable(name: str | PurePath) -> str:
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
+def told_exactly(path: str) -> dict[str, str]:
+    """A path as reports give it: printable, and where that differs from it, also its bytes in ``hex``."""
+    shown = printable(path)
+    return {"path": shown} if shown == path else {"path": shown, "hex": os.fsencode(path).hex()}
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 

@@ -1,8 +1,6 @@
 """``maskdrop sheet``: the last results as a contact sheet and a page to look through."""
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +9,7 @@ import typer
 from maskdrop.config import FolderSettings, SaveSettings
 from maskdrop.config_file import ConfigurationError, load_decoding_tables, load_settings
 from maskdrop.exits import EX_CONFIG, EX_FAILED, end_with
+from maskdrop.progress import progress
 
 
 def sheet(
@@ -55,8 +54,8 @@ def sheet(
     try:
         if not is_ours_or_empty(target):
             end_with(f"--output {target}: holds other things; name an empty folder or a new one", EX_CONFIG)
-        with _progress() as progress:
-            made = Sheet(target, rooms, decoding, saving).make(last, progress)
+        with progress() as show:
+            made = Sheet(target, rooms, decoding, saving).make(last, show)
     except OSError as error:
         end_with(f"{error.filename or target}: {error.strerror or error}", EX_FAILED)
     told = f"{made.saved} pictures, {made.broken} from quarantine"
@@ -81,15 +80,3 @@ def _room(given: Path | None, usual: Path | None) -> Path | None:
             end_with(f"{given}: no such folder", EX_FAILED)
         return given.resolve()
     return usual.resolve() if usual is not None and usual.is_dir() else None
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bars:
-        task = bars.add_task("", total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -85,9 +85,7 @@ def test_the_journal_commands_of_the_documentation_find_what_they_say(service: S
     service.drop("told-broken.jpg", b"\xff\xd8\xff\xe0 no picture", good=False)
     service.wait_finished()
     lines = (Path(__file__).parents[2] / "docs" / "service.md").read_text().splitlines()
-    commands = [
-        line.strip() for line in lines if line.startswith("    journalctl ") and "-t maskdrop" in line
-    ]
+    commands = [line for line in lines if line.startswith("journalctl ") and "-t maskdrop" in line]
     assert len(commands) >= 4
     for command in commands:
         search, _, rest = command.partition(" | ")

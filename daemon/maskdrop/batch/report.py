@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from maskdrop.batch.ledger import Entry, Ledger, Outcome
-from maskdrop.names import printable
+from maskdrop.names import printable, told_exactly
 
 _COLUMNS = ("path", "outcome", "outputs", "quarantine", "error", "message", "total_ms", "work_ms", "hex")
 
@@ -41,6 +41,9 @@ class Batch(Protocol):
 
     @property
     def is_complete(self) -> bool: ...
+
+    @property
+    def given_up(self) -> int: ...
 
     @property
     def passed(self) -> Passed | None: ...
@@ -122,6 +125,8 @@ def _summary_line(batch: Batch) -> str:
         line += f"; left alone {passed.left_alone:,} that are no files"
     if passed is not None and passed.unread:
         line += f"; {passed.unread:,} folders can't be read"
+    if batch.given_up:
+        line += f"; gave up {batch.given_up:,} that were in flight"
     return line + ("; interrupted: the same command goes on from here" if batch.end_signal else "")
 
 
@@ -134,21 +139,18 @@ def _summary(batch: Batch) -> dict[str, Any]:
         "unread_folders": passed.unread if passed is not None else 0,
         "seconds": round(batch.seconds, 3),
         "interrupted": bool(batch.end_signal),
+        "given_up": batch.given_up,
         "slowest": [printable(entry.path) for entry in batch.ledger.slowest],
     }
 
 
 def _told(entry: Entry) -> dict[str, Any]:
-    """Names with odd characters are shown escaped; the picture's is also given as bytes in hexadecimal."""
-    shown = printable(entry.path)
-    exact = {"hex": os.fsencode(entry.path).hex()} if shown != entry.path else {}
     return {
-        "path": shown,
+        **told_exactly(entry.path),
         "outcome": entry.outcome.value,
         "outputs": [printable(name) for name in entry.outputs],
         "quarantine": printable(entry.quarantine),
         "error": entry.error,
         "message": printable(entry.message),
         "ms": dict(entry.ms),
-        **exact,
     }

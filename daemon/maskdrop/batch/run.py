@@ -134,6 +134,11 @@ class Batch:
         return self.ledger.counts.total()
 
     @property
+    def given_up(self) -> int:
+        """Pictures that were in flight when the drain was cut short: the next run does them."""
+        return self.listing.given - self.done if self.listing is not None and self.end_signal else 0
+
+    @property
     def is_complete(self) -> bool:
         """Whether every picture that is there has its results."""
         counts, listing = self.ledger.counts, self.listing

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from itertools import islice
 from typing import TextIO
 
@@ -11,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from maskdrop.check.findings import Finding, Findings, Tally
-from maskdrop.names import printable
+from maskdrop.names import printable, told_exactly
 
 _ROWS = 500
 """Lines of a table that are laid out at once."""
@@ -65,16 +64,12 @@ def write_csv(findings: Findings, tally: Tally, out: TextIO) -> None:
 
 
 def _entry(finding: Finding) -> dict[str, str]:
-    """Names with odd characters are shown escaped, and given exactly as bytes in hexadecimal."""
-    shown = printable(finding.path)
-    exact = {"hex": os.fsencode(finding.path).hex()} if shown != finding.path else {}
     return {
-        "path": shown,
+        **told_exactly(finding.path),
         "verdict": finding.verdict.value,
         "error": finding.error,
         "message": printable(finding.message),
         "done": finding.done,
-        **exact,
     }
 
 

@@ -144,6 +144,11 @@ class ClusterBatch:
         return self.ledger.counts.total()
 
     @property
+    def given_up(self) -> int:
+        """None are: a signal lets finish what has set out, and a second one ends this process."""
+        return 0
+
+    @property
     def is_complete(self) -> bool:
         """Whether every picture that is there has its results."""
         counts = self.ledger.counts

@@ -98,11 +98,9 @@ def _driver(device: str, nodes: list[str]) -> Finding:
         return warning(name, told, "install the driver's tools, or try maskdrop doctor --torch")
     done = _run(_NVIDIA_SMI)
     if done is None or done.returncode != 0:
-        said = "no answer" if done is None else (done.stdout + done.stderr).strip().splitlines()[:1]
         verdict = fail if needed else warning
-        return verdict(
-            name, f"nvidia-smi fails: {said}", "install the driver again, or reboot after an update"
-        )
+        remedy = "install the driver again, or reboot after an update"
+        return verdict(name, f"nvidia-smi fails: {_complaint(done)}", remedy)
     return ok(name, "; ".join(done.stdout.strip().splitlines()))
 
 
@@ -158,6 +156,13 @@ def _limit(name: str) -> int:
 
 def _count_folders(inbox: Path) -> int:
     return sum(1 for _ in os.walk(inbox)) or 1
+
+
+def _complaint(done: "subprocess.CompletedProcess[str] | None") -> str:
+    """The first line that a program said which failed, or else how it ended."""
+    if done is None:
+        return "no answer"
+    return next(filter(None, (done.stdout + done.stderr).splitlines()), f"exit code {done.returncode}")
 
 
 def _run(command: tuple[str, ...]) -> "subprocess.CompletedProcess[str] | None":

@@ -21,7 +21,7 @@ class Errand:
         supply: makes what gives pictures, for premises.
         journal: what tells of them.
         read_again: gives the settings anew on SIGHUP, or raises ConfigurationError; None: SIGHUP
-            drains as SIGTERM does.
+            drains as SIGTERM does, unless it is ignored.
     """
 
     supply: Callable[[Premises, Wake], Supply]

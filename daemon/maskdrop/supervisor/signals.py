@@ -26,11 +26,15 @@ class Signals:
         """Take over SIGTERM and SIGINT, and ignore what else could end the daemon.
 
         Args:
-            reloads: whether SIGHUP asks for a new configuration; if not, for the end.
+            reloads: whether SIGHUP asks for a new configuration; if not, for the end, but not where it was
+                ignored before, as nohup(1) has it.
         """
         signal.signal(signal.SIGTERM, self.handle_term)
         signal.signal(signal.SIGINT, self.handle_term)
-        signal.signal(signal.SIGHUP, self.handle_hup if reloads else self.handle_term)
+        if reloads:
+            signal.signal(signal.SIGHUP, self.handle_hup)
+        elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self.handle_term)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # see inbox/writers.py
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 

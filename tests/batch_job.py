@@ -1,0 +1,92 @@
+"""A folder of pictures, and `maskdrop batch` on it as a process."""
+
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from running import QUICK
+
+
+@dataclass
+class Job:
+    """A folder of pictures, and a batch on it."""
+
+    base: Path
+    weights: Path
+
+    @property
+    def source(self) -> Path:
+        return self.base / "in"
+
+    @property
+    def out(self) -> Path:
+        return self.base / "out"
+
+    @property
+    def lost(self) -> Path:
+        return self.base / "lost"
+
+    def put(self, name: str | bytes, content: bytes) -> None:
+        path = self.source / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def begin(self, *arguments: str, settings: str = "", **options: Any) -> "subprocess.Popen[str]":
+        config = self.base / "maskdrop.toml"
+        config.write_text(QUICK + settings)
+        command = [sys.executable, "-m", "maskdrop", "batch", str(self.source), str(self.out)]
+        command += ["--config", str(config), "--weights", str(self.weights), *arguments]
+        command = [*options.pop("prefix", []), *command]
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen(command, text=True, **options)
+
+    def run(self, *arguments: str, code: int, **options: Any) -> str:
+        """What the batch says on standard error."""
+        process = self.begin(*arguments, **options)
+        _, told = process.communicate(timeout=200)
+        assert "Traceback" not in told, told
+        assert process.returncode == code, told
+        return told
+
+    def reported(self, *arguments: str, code: int, **options: Any) -> dict[str, Any]:
+        path = self.base / "report.json"
+        self.run("--report", str(path), *arguments, code=code, **options)
+        report: dict[str, Any] = json.loads(path.read_text())
+        return report
+
+    def results(self) -> dict[str, int]:
+        """Each result, and when it was written, in nanoseconds."""
+        paths = [path for path in self.out.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        return {os.fspath(path.relative_to(self.out)): path.stat().st_mtime_ns for path in paths}
+
+    def temporary(self) -> list[Path]:
+        return [path for top in (self.out, self.lost) for path in top.rglob(".maskdrop-*")]
+
+
+def snapshot(folder: Path) -> dict[str, tuple[str, int, int, int, int]]:
+    """Digest, inode, times and permissions of all that is below a folder; folders and hidden things too."""
+    seen = {}
+    for path in (folder, *folder.rglob("*")):
+        status = path.lstat()
+        is_file = stat.S_ISREG(status.st_mode)
+        content = hashlib.sha256(path.read_bytes()).hexdigest() if is_file else ""
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        seen[os.fspath(path)] = (content, status.st_ino, *times, status.st_mode)
+    return seen
+
+
+def bytes_of(entry: dict[str, Any]) -> bytes:
+    return bytes.fromhex(entry["hex"]) if entry.get("hex") else str(entry["path"]).encode()
+
+
+def by_outcome(report: dict[str, Any]) -> dict[str, set[bytes]]:
+    found: dict[str, set[bytes]] = {}
+    for entry in report["pictures"]:
+        found.setdefault(entry["outcome"], set()).add(bytes_of(entry))
+    return found
