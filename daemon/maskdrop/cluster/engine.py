@@ -12,7 +12,8 @@ from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is told to anybody
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process; Ray's own log files have the rest
-os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+# Of a cluster of this machine: Ray would end task processes that are idle for a second, and start new ones.
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 
 import pyarrow as pa
 import ray
