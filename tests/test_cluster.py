@@ -64,7 +64,9 @@ class Job:
         named = (options.pop("source", self.source), options.pop("out", self.out))
         command = [sys.executable, "-m", "maskdrop", "batch", *map(str, named), *arguments]
         command += ["--engine", engine]
-        command += ["--config", str(config), "--weights", str(self.weights)]
+        command += ["--config", str(config)]
+        if "--weights" not in arguments:
+            command += ["--weights", str(self.weights)]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
         return subprocess.Popen(command, text=True, **options)
 
@@ -317,6 +319,7 @@ def test_what_cannot_be_done_as_asked_is_told_in_one_line(job: Job) -> None:
             ([], {"source": job.base / "nothing"}, "name a folder, a list file, a glob"),
             ([], {"source": mixed}, "write all of them one way"),
             ([], {"out": job.source / "out"}, "lies inside the inbox"),
+            (["--weights", "/nowhere.safetensors"], {}, "name a readable weights file"),
         ]
         for arguments, options, wanted in cases:
             told = job.run(*arguments, code=78, **options)

@@ -72,6 +72,7 @@ def test_the_shape_follows_the_cluster() -> None:
     assert (gpus.actors, gpus.on_gpu, gpus.tasks, gpus.block, gpus.max_batch) == (2, True, None, 32, 32)
     assert gpus.actor_gpus + gpus.second_gpus == 1
     assert shape_for([{"CPU": 2.0}], settings(), 20).block == 5  # so that all end at about the same time
+    assert shape_for([{"CPU": 64.0}], settings(), 10).actors == 3  # nobody starts for nothing
     large = settings(model={"input_size": 4096})
     assert shape_for([{"CPU": 2.0}], large, 10_000).block == 1
     with pytest.raises(ConfigurationError, match="no node of the cluster has a GPU"):

@@ -76,7 +76,7 @@ def _place(key: str, named: str, access: Access, settings: FolderSettings) -> St
         if not store.base:
             raise fault(f"folders.{key}", named, "names no bucket", f"write {SCHEME}BUCKET/PREFIX")
         if problem := store.check(writes=True):
-            raise fault(f"folders.{key}", named, *problem.split("; ", 1))
+            raise fault(f"folders.{key}", named, *problem)
         return store
     folder = Path(named).absolute()
     try:
