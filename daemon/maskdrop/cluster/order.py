@@ -34,13 +34,16 @@ class Words:
     again: bool
 
 
-def order_of(words: Words) -> Order:
+def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order:
     """What is to be done.
+
+    Args:
+        environment: with AWS's own variables.
 
     Raises:
         ConfigurationError: it can't be done as asked.
     """
-    access = Access.of(os.environ, words.endpoint)
+    access = Access.of(environment, words.endpoint)
     overrides = {section: dict(values) for section, values in words.overrides.items()}
     settings = settings_for(
         words.config, _ELSEWHERE / "in", _ELSEWHERE / "out", None, overrides, verbose=False
