@@ -59,21 +59,20 @@ class Cluster:
             ConfigurationError: there is no such cluster.
         """
         self._folder: Path | None = None
-        self._hush = Hush()
         given = address or os.environ.get("RAY_ADDRESS", "")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if given:
             options["address"] = _reachable(given)
         else:
-            self._folder = Path(
-                tempfile.mkdtemp(prefix="maskdrop-ray-", dir="/tmp")
-            )  # socket paths are short
+            # Not below TMPDIR: Ray makes sockets there, whose paths must be short.
+            self._folder = Path(tempfile.mkdtemp(prefix="maskdrop-ray-", dir="/tmp"))
             options |= {
                 "address": "local",
                 "num_cpus": usable_cores(),
                 "include_dashboard": False,
                 "_temp_dir": str(self._folder),
             }
+        self._hush = Hush()
         try:
             ray.init(**options)
         except Exception as error:  # it fails in many ways

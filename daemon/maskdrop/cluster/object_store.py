@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import mimetypes
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -109,7 +110,8 @@ class ObjectStore:
 
     def put(self, path: str, content: bytes) -> None:
         try:
-            with self._files(path).open_output_stream(self._key(path)) as stream:
+            kind = {"Content-Type": mimetypes.guess_type(path)[0] or "application/octet-stream"}
+            with self._files(path).open_output_stream(self._key(path), metadata=kind) as stream:
                 stream.write(content)
         except OSError as error:
             raise self._trouble(path, error) from error
