@@ -24,6 +24,12 @@ def _booted(name: str) -> Elsewhere:
     return Elsewhere("needs a machine with systemd, and changes it", f"{BOOTED}::{name}")
 
 
+def _on_ray(name: str) -> Elsewhere:
+    return Elsewhere(
+        "needs a cluster or object storage", f"tests/test_cluster.py::test_{name}", ("--engine", "ray")
+    )
+
+
 _LONG = "takes from minutes to days, and photographs that are not in the repository"
 _SERVICE = _booted("test_a_service_is_installed_fed_and_looked_after_as_documented")
 _JOURNAL = Elsewhere(
@@ -93,6 +99,23 @@ ELSEWHERE: dict[str, Elsewhere] = {
     "python bench/check.py ../shared/faces/images --many 100000": Elsewhere(_LONG),
     "python bench/tries.py": Elsewhere(_LONG),
     "python bench/tries_beside.py": Elsewhere(_LONG),
+    "pip install 'maskdrop[ray]'": Elsewhere("installs packages; tests have them"),
+    "maskdrop batch photographs results --engine ray": _on_ray(
+        "a_signal_drains_and_the_next_run_does_the_rest"
+    ),
+    "maskdrop batch photographs results --engine ray --address 10.0.0.1:6379": _on_ray(
+        "two_nodes_give_what_this_machine_gives_and_then_only_what_is_new"
+    ),
+    "maskdrop batch s3://bucket/photographs s3://bucket/results --engine ray --address auto"
+    " --quarantine s3://bucket/broken": _on_ray("from_and_to_object_storage_with_a_second_look"),
+    "maskdrop batch 's3://bucket/2024-*/**/*.jpg' results --engine ray --endpoint http://minio:9000": _on_ray(
+        "from_and_to_object_storage_with_a_second_look"
+    ),
+    "maskdrop batch list.txt results --engine ray": Elsewhere(
+        "needs Ray to be started; what a list means is tested without",
+        "tests/test_cluster_units.py::test_a_glob_and_a_list_mean_what_they_say",
+        ("list",),
+    ),
     "python bench/stage_costs.py PICTURES > own.json": Elsewhere(_LONG),
     "python tools/sizing.py own.json": _SIZING,
     "python tools/sizing.py --write docs/scale.md": _SIZING,

@@ -22,6 +22,11 @@ from PIL import Image
 
 from broken_files import broken_files
 from drawing import encode, face_bytes
+
+pytest.importorskip("ray", reason="needs pip install 'maskdrop[ray]'")
+
+from maskdrop.cluster.order import Words, order_of
+from maskdrop.config_file import ConfigurationError
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from object_storage import object_storage
 from ray_nodes import ray_nodes
@@ -36,6 +41,10 @@ EXACT = QUICK.replace("[workers]", "[workers]\nmax_batch = 1") + (
     '[save]\noutputs = ["face", "labels"]\n[model]\nprecision = "fp32"\n'
 )
 """Settings with which every picture is computed by itself, so that results are the same to the last bit."""
+
+LOCATING = EXACT.replace('"off"', '"auto"').replace('"labels"]', '"labels", "model"]')
+
+EMBEDDED = Path(__file__).parent.parent / "daemon/maskdrop/weights/faces.safetensors"
 
 
 @dataclass
@@ -64,7 +73,9 @@ class Job:
         named = (options.pop("source", self.source), options.pop("out", self.out))
         command = [sys.executable, "-m", "maskdrop", "batch", *map(str, named), *arguments]
         command += ["--engine", engine]
-        command += ["--config", str(config), "--weights", str(self.weights)]
+        command += ["--config", str(config)]
+        if "--weights" not in arguments:
+            command += ["--weights", str(self.weights)]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
         return subprocess.Popen(command, text=True, **options)
 
@@ -240,27 +251,32 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
     assert job.outcomes() == dict.fromkeys(names, "saved")
 
 
-def test_from_and_to_object_storage(job: Job) -> None:
-    """A real S3 server: results, manifest and broken ones; names wanted twice; a resume; a glob."""
+def test_from_and_to_object_storage_with_a_second_look(job: Job) -> None:
+    """A real S3 server and the embedded weights: results, manifest and broken ones; names wanted twice; a
+    small face; a resume; a glob."""
+    job.weights = EMBEDDED
     good = {f"day/{number}.jpg": face_bytes(number) for number in range(6)}
     good |= {"day/0.png": face_bytes(50, "PNG"), "taken.jpg": face_bytes(51), "large.jpg": big_picture()}
+    good["small.png"] = small_face()
     for name, content in good.items():
         job.put(name, content)
     here = job.base / "here"
-    job.run(out=here, code=0, engine="local", settings=EXACT)
+    job.run(out=here, code=0, engine="local", settings=LOCATING)
     with object_storage() as bucket:
         for name, content in {**good, "broken.jpg": b"no picture", "empty.jpg": b""}.items():
             bucket.put(f"in/{name}", content)
         bucket.put("in/.hidden.jpg", b"not for us")
         bucket.put("out/taken.jpg", b"somebody else's")
         places: dict[str, Any] = {"source": "s3://pictures/in", "out": "s3://pictures/out"}
-        options = {**places, "settings": EXACT, "env": bucket.environment}
+        options = {**places, "settings": LOCATING, "env": bucket.environment}
         told = job.run("--quarantine", "s3://pictures/lost", code=1, **options)
-        assert "9 saved, 0 done before, 2 broken, 0 left of 11 files" in told
+        assert "10 saved, 0 done before, 2 broken, 0 left of 12 files" in told
         results = bucket.below("out")
         parts = [name for name in results if name.startswith("manifest.parquet/")]
         rows = parquet.read_table("pictures/out/manifest.parquet", filesystem=bucket.files).to_pylist()
         assert sorted(row["input"] for row in rows) == sorted([*good, "broken.jpg", "empty.jpg"])
+        (small,) = [row for row in rows if row["input"] == "small.png"]
+        assert {"locate", "look"} <= dict(small["stages"]).keys()
         assert results.pop("taken.jpg") == b"somebody else's"
         named = {name for row in rows for name in row["result"]}
         assert named == set(results) - set(parts)
@@ -273,21 +289,29 @@ def test_from_and_to_object_storage(job: Job) -> None:
         told = job.run(code=0, **{**options, "source": "s3://pictures/in/d*/*", "out": str(job.out)})
         assert "7 saved" in told
         told = job.run(code=1, **options)
-        assert "1 saved, 8 done before, 2 broken, 0 left of 11 files" in told
+        assert "1 saved, 9 done before, 2 broken, 0 left of 12 files" in told
         after = bucket.below("out")
         kept = {name: content for name, content in results.items() if name not in parts}
         assert kept.items() <= after.items()
-        assert len(after) == len(results) + len(["taken.jpg", "face", "labels", "part"])
+        assert len(after) == len(results) + len(["taken.jpg", "face", "labels", "model", "part"])
 
-        for change, wanted in (
-            ({"out": "s3://nowhere/out"}, "no such bucket"),
-            ({"source": "s3://nowhere/in"}, "no such bucket"),
-            ({"out": "s3://pictures/in/out"}, "lies inside IN"),
-            ({"out": "s3://"}, "names no bucket"),
+        for source, out, wanted in (
+            ("s3://pictures/in", "s3://nowhere/out", "no such bucket"),
+            ("s3://nowhere/in", "s3://pictures/out", "no such bucket"),
+            ("s3://pictures/in", "s3://pictures/in/out", "lies inside IN"),
+            ("s3://pictures/in", "s3://", "names no bucket"),
         ):
-            told = job.run(code=78, **{**options, **change})
-            assert told.count("\n") == 1
-            assert wanted in told
+            with pytest.raises(ConfigurationError, match=wanted) as told_why:
+                order_of(Words(source, out, None, None, None, None, {}, False), bucket.environment)
+            assert "\n" not in str(told_why.value)
+
+
+def small_face() -> bytes:
+    """The known portrait at a fraction of its frame, as a PNG."""
+    known = Image.open(EMBEDDED.parent / "known-face.jpg").convert("RGB").resize((200, 200))
+    whole = Image.new("RGB", (900, 700), (118, 118, 118))
+    whole.paste(known, (350, 250))
+    return encode(whole, "PNG")
 
 
 def big_picture() -> bytes:
@@ -317,6 +341,7 @@ def test_what_cannot_be_done_as_asked_is_told_in_one_line(job: Job) -> None:
             ([], {"source": job.base / "nothing"}, "name a folder, a list file, a glob"),
             ([], {"source": mixed}, "write all of them one way"),
             ([], {"out": job.source / "out"}, "lies inside the inbox"),
+            (["--weights", "/nowhere.safetensors"], {}, "name a readable weights file"),
         ]
         for arguments, options, wanted in cases:
             told = job.run(*arguments, code=78, **options)

@@ -1,6 +1,8 @@
 """The parts of a batch on a cluster that need no cluster: inputs, shape, manifest, attempts, cargo."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +74,7 @@ def test_the_shape_follows_the_cluster() -> None:
     assert (gpus.actors, gpus.on_gpu, gpus.tasks, gpus.block, gpus.max_batch) == (2, True, None, 32, 32)
     assert gpus.actor_gpus + gpus.second_gpus == 1
     assert shape_for([{"CPU": 2.0}], settings(), 20).block == 5  # so that all end at about the same time
+    assert shape_for([{"CPU": 64.0}], settings(), 10).actors == 3  # nobody starts for nothing
     large = settings(model={"input_size": 4096})
     assert shape_for([{"CPU": 2.0}], large, 10_000).block == 1
     with pytest.raises(ConfigurationError, match="no node of the cluster has a GPU"):
@@ -137,6 +140,14 @@ def test_who_dies_again_and_again_is_found_and_nobody_else() -> None:
     assert done[2].fault is not None
     assert (done[2].fault.error, done[2].attempts) == ("WorkerDied", 3)
     assert register.begin("infer 4 0.jpg", 0).deaths is None  # forgotten, once it is done
+
+
+def test_a_process_that_hangs_at_a_picture_ends() -> None:
+    program = (
+        "import time; from maskdrop.cluster.attempts import ended_after\nwith ended_after({}): time.sleep({})"
+    )
+    for longest, takes, code in ((0.2, 60, 1), (60, 0.2, 0)):
+        assert subprocess.run([sys.executable, "-c", program.format(longest, takes)]).returncode == code
 
 
 def test_nothing_new_sets_out_once_it_is_stopped() -> None:

@@ -88,6 +88,8 @@ def test_workers_never_import_the_supervisor(stage: str) -> None:
             },
         ),
         ("prometheus_client", {"maskdrop.metrics"}),
+        ("ray", {"maskdrop.cluster.engine"}),
+        ("pyarrow", {name for name in MODULES if name.startswith("maskdrop.cluster.")}),
         ("typer", {"maskdrop.cli", "maskdrop.exits", "maskdrop.__main__", *COMMANDS}),
     ],
 )
@@ -102,8 +104,10 @@ def test_files_are_small() -> None:
     assert not long
 
 
-@pytest.mark.parametrize("stage", ["preprocess", "save"])
+@pytest.mark.parametrize("stage", ["preprocess", "save", "cluster.decoding", "cluster.finishing"])
 def test_decoding_and_saving_do_without_torch(stage: str) -> None:
+    if stage.startswith("cluster"):
+        pytest.importorskip("pyarrow")
     program = f"import sys, maskdrop.topology.worker, maskdrop.{stage}; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"
@@ -114,6 +118,14 @@ def test_labelling_does_without_torchs_compiler_and_leaves_torchvision_as_it_was
         "import sys, maskdrop.infer; print(any(n.split('.')[0] in ('sympy', 'torchvision') "
         "or n == 'torch._dynamo' for n in sys.modules))"
     )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"
+
+
+def test_a_clusters_tasks_do_without_torch() -> None:
+    """What they unpickle brings the engine with it."""
+    pytest.importorskip("ray")
+    program = "import sys, maskdrop.cluster.engine; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"
 

@@ -6,13 +6,14 @@ import os
 import shutil
 import socket
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is told to anybody
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of this process; Ray's own log files have the rest
-os.environ.setdefault("RAY_DISABLE_IMPORT_WARNING", "1")
+# Of a cluster of this machine: Ray would end task processes that are idle for a second, and start new ones.
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 
 import pyarrow as pa
 import ray
@@ -23,7 +24,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from maskdrop.cluster.attempts import Begun, Register
 from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.finishing import finish_block
-from maskdrop.cluster.job import Job
+from maskdrop.cluster.hush import Hush
+from maskdrop.cluster.job import CannotLabel, Job
 from maskdrop.cluster.shape import Shape
 from maskdrop.config_file import ConfigurationError, fault
 from maskdrop.supervisor.plan import usable_cores
@@ -62,15 +64,15 @@ class Cluster:
         if given:
             options["address"] = _reachable(given)
         else:
-            self._folder = Path(
-                tempfile.mkdtemp(prefix="maskdrop-ray-", dir="/tmp")
-            )  # socket paths are short
+            # Not below TMPDIR: Ray makes sockets there, whose paths must be short.
+            self._folder = Path(tempfile.mkdtemp(prefix="maskdrop-ray-", dir="/tmp"))
             options |= {
                 "address": "local",
                 "num_cpus": usable_cores(),
                 "include_dashboard": False,
                 "_temp_dir": str(self._folder),
             }
+        self._hush = Hush()
         try:
             ray.init(**options)
         except Exception as error:  # it fails in many ways
@@ -112,6 +114,7 @@ class Cluster:
         ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+        self._hush.end()
 
 
 class RemoteRegister:
@@ -183,7 +186,7 @@ def _set_up(shape: Shape, job: Job) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.scheduling_strategy = "SPREAD"
+    context.raise_original_map_exception = True
     block = shape.block * job.settings.model.input_size**2 * 4
     context.target_max_block_size = 2 * max(2**24, block)
     workers = job.settings.workers
@@ -214,6 +217,7 @@ def _reachable(address: str) -> str:
 
 
 def _quieten() -> None:
+    warnings.filterwarnings("ignore", module=r"ray\.")
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -234,8 +238,8 @@ def _translated(error: Exception) -> Exception:
     """What an execution's end means to a batch."""
     causes = list(_causes(error))
     for cause in causes:
-        if type(cause).__name__.endswith("CannotLabel"):
-            return ConfigurationError(str(getattr(cause, "args", [cause])[0]))
+        if type(cause) is CannotLabel:  # and not Ray's own error that is one too
+            return ConfigurationError(str(cause).splitlines()[0])  # Ray adds advice of its own
     if any(isinstance(cause, ray.exceptions.RayTaskError) for cause in causes):
         return error  # a fault of the stages' own, which would come again
     return ClusterTrouble(_told(error))

@@ -129,7 +129,7 @@ def _in_object_storage(named: str, access: Access) -> Inputs:
     if not base:
         raise fault("IN", named, "names no bucket", f"write {SCHEME}BUCKET/PREFIX")
     if problem := store.check(writes=False):
-        raise fault("IN", named, *problem.split("; ", 1))
+        raise fault("IN", named, *problem)
 
     def entries(inputs: Inputs) -> Iterator[Input]:
         try:

@@ -8,17 +8,13 @@ import torch
 
 from maskdrop.cluster.attempts import attempted, ended_after
 from maskdrop.cluster.cargo import Piece, packed, unpacked
-from maskdrop.cluster.job import Job
+from maskdrop.cluster.job import CannotLabel, Job
 from maskdrop.infer import FirstLook, compute
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.render import Renderer
 from maskdrop.ticket import Infer, Inferred, Report, Stage
 from maskdrop.topology.slots import Slots
-
-
-class CannotLabel(Exception):
-    """The network can't be used as configured; the message says why and what to do."""
 
 
 class Labeller:

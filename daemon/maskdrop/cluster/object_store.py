@@ -1,6 +1,8 @@
 """Object storage that speaks S3. A PUT is whole or not at all, so nothing half-written ever has a name."""
 
+import contextlib
 import io
+import mimetypes
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +24,8 @@ _CONNECT_S, _REQUEST_S = 10.0, 60.0
 
 _PUT_AT_ONCE = 5 * 2**20
 """Bytes up to which an object is one PUT; larger ones come in parts, and appear with the last."""
+
+_PROBE = ".maskdrop-probe"
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ class ObjectStore:
 
     def put(self, path: str, content: bytes) -> None:
         try:
-            with self._files(path).open_output_stream(self._key(path)) as stream:
+            kind = {"Content-Type": mimetypes.guess_type(path)[0] or "application/octet-stream"}
+            with self._files(path).open_output_stream(self._key(path), metadata=kind) as stream:
                 stream.write(content)
         except OSError as error:
             raise self._trouble(path, error) from error
@@ -130,22 +135,22 @@ class ObjectStore:
     def remove(self, path: str) -> None:
         self._files(path).delete_file(self._key(path))
 
-    def check(self, writes: bool) -> str:
-        """What is wrong with the bucket, or its prefix for who writes there; "" where nothing is."""
+    def check(self, writes: bool) -> tuple[str, str] | None:
+        """What is wrong with the bucket, or with its prefix for who writes there, and a remedy."""
         bucket = self.base.partition("/")[0]
         try:
             if self._files("").get_file_info(bucket).type == fs.FileType.NotFound:
-                return "no such bucket; make it, or mend the name or the endpoint"
+                return "no such bucket", "make it, or mend its name or the endpoint"
             if writes:
-                self.put(".maskdrop-probe", b"maskdrop may write here\n")
-        except (OSError, FolderTrouble) as error:
-            return f"{told(error)}; give keys that may (AWS_ACCESS_KEY_ID, …), or mend the endpoint"
-        if writes:
-            try:
-                self.remove(".maskdrop-probe")
-            except OSError:  # who may not remove may still write
-                return ""
-        return ""
+                self.put(_PROBE, b"maskdrop may write here\n")
+        except FolderTrouble as error:
+            return told(error.error), "give keys that may write there (AWS_ACCESS_KEY_ID, …)"
+        except OSError as error:
+            return told(error), "give keys that may (AWS_ACCESS_KEY_ID, …), or mend the endpoint"
+        with contextlib.suppress(OSError):  # who may not remove may still write
+            if writes:
+                self.remove(_PROBE)
+        return None
 
     def _listed(self, folder: str, recursive: bool) -> Iterator[tuple[str, int]]:
         top = self._key(folder)
@@ -185,5 +190,5 @@ class ObjectStore:
 
 def told(error: BaseException) -> str:
     """What object storage says, on one line and without its own machinery's names."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).partition("; Details:")[0]
     return os.fsencode(text).decode("utf-8", "replace")[:300] or type(error).__name__

@@ -34,13 +34,16 @@ class Words:
     again: bool
 
 
-def order_of(words: Words) -> Order:
+def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order:
     """What is to be done.
+
+    Args:
+        environment: with AWS's own variables.
 
     Raises:
         ConfigurationError: it can't be done as asked.
     """
-    access = Access.of(os.environ, words.endpoint)
+    access = Access.of(environment, words.endpoint)
     overrides = {section: dict(values) for section, values in words.overrides.items()}
     settings = settings_for(
         words.config, _ELSEWHERE / "in", _ELSEWHERE / "out", None, overrides, verbose=False
@@ -76,7 +79,7 @@ def _place(key: str, named: str, access: Access, settings: FolderSettings) -> St
         if not store.base:
             raise fault(f"folders.{key}", named, "names no bucket", f"write {SCHEME}BUCKET/PREFIX")
         if problem := store.check(writes=True):
-            raise fault(f"folders.{key}", named, *problem.split("; ", 1))
+            raise fault(f"folders.{key}", named, *problem)
         return store
     folder = Path(named).absolute()
     try:

@@ -113,10 +113,24 @@ class ClusterBatch:
                 lock.release()
 
     def _work(self) -> None:
-        cluster = Cluster(self._order.address)
         before = {number: signal.signal(number, self._stop) for number in _SIGNALS}
         try:
-            given = 0
+            cluster = Cluster(self._order.address)
+            for number in _SIGNALS:
+                signal.signal(number, self._stop)  # once more: Ray has its own idea of SIGTERM
+            try:
+                self._go_through(cluster)
+            finally:
+                self.statistics = cluster.statistics
+                cluster.close()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _go_through(self, cluster: Cluster) -> None:
+        """All inputs, a portion at a time; what has come back is in the manifest, however this ends."""
+        given = 0
+        try:
             for portion in _sliced(self._order.inputs, PORTION):
                 given += len(portion)
                 self.total = given if len(portion) < PORTION else None
@@ -124,14 +138,8 @@ class ClusterBatch:
                     self._do(self._works(portion), cluster)
             self.total = given
         finally:
-            try:
-                self._order.manifest.write()
-                self._order.manifest.drop(self._replaced)
-            finally:
-                self.statistics = cluster.statistics
-                cluster.close()
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+            self._order.manifest.write()
+            self._order.manifest.drop(self._replaced)
 
     @property
     def passed(self) -> Inputs:

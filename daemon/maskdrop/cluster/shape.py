@@ -27,7 +27,8 @@ _SECOND_LOOK = 0.1
 
 _ACTOR_SHARE, _TASK_SHARE = 0.25, 0.1
 """Processors that are reserved for each thread of an actor and for a task on a CPU. Far fewer than they use,
-because how many there are is decided here: so the actors of a node that died find room on another."""
+because how many there are is decided here: so the actors of a node that died find room on another. They
+differ, so that Ray Data doesn't fuse decoding into the actors."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,10 @@ def shape_for(nodes: Sequence[Mapping[str, float]], settings: Settings, pictures
     batch = GPU_BATCH if gpus else max(CPU_BATCH, threads)
     if wanted.max_batch != "auto":
         batch = wanted.max_batch
+    block = _block(settings.model.input_size, GPU_BATCH if gpus else CPU_BLOCK, ceil(pictures / actors))
     second = _SECOND_LOOK if settings.views and gpus else 0.0
     return Shape(
-        actors=actors,
+        actors=max(1, min(actors, ceil(pictures / block))),
         threads=threads,
         on_gpu=bool(gpus),
         actor_cpus=1.0 if gpus else _ACTOR_SHARE * min(threads, max(cores)),
@@ -89,7 +91,7 @@ def shape_for(nodes: Sequence[Mapping[str, float]], settings: Settings, pictures
         tasks=None if gpus else sum(max(1, count // 8) for count in cores if count),
         task_cpus=1.0 if gpus else _TASK_SHARE,
         max_batch=batch,
-        block=_block(settings.model.input_size, GPU_BATCH if gpus else CPU_BLOCK, ceil(pictures / actors)),
+        block=block,
     )
 
 
