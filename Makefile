@@ -6,7 +6,10 @@ PYTHON := $(VENV)/bin/python
 demo: $(VENV)/installed-demo
 	$(PYTHON) tools/demo.py
 
+# Compiled first: the tests start some thousand processes, and where PYTHONDONTWRITEBYTECODE is set each would
+# compile for itself.
 test: $(VENV)/installed-dev lint
+	$(PYTHON) -m compileall -q daemon tests
 	$(PYTHON) -m pytest
 
 # Everybody on the same pictures; BENCH="--pictures 40 --repeats 1 --only throughput" for a short look.
