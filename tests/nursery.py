@@ -26,6 +26,9 @@ from typing import Any
 
 ORDER_SIZE = 1 << 20
 
+AT_START = ("PYTHONPATH", "LD_PRELOAD", "LD_LIBRARY_PATH")
+"""Variables that only count when a program is executed."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -181,7 +184,7 @@ def main() -> None:
 def order_of(arguments: list[str], options: dict[str, Any]) -> Order | None:
     """The order for a daemon; None: it is to be executed."""
     environment = dict(options.get("env") or os.environ)
-    is_plain = environment.get("PYTHONPATH") == os.environ.get("PYTHONPATH")
+    is_plain = all(environment.get(name) == os.environ.get(name) for name in AT_START)
     if os.environ.get("MASKDROP_EXEC") or not is_plain or set(options) - {"env", "umask"}:
         return None
     umask = options.get("umask")

@@ -1,5 +1,6 @@
 """Metrics for Prometheus: what a running daemon writes and serves, and what that costs it."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -217,8 +218,15 @@ def test_a_metrics_file_in_a_wrong_place_is_refused(rooms: Rooms, place: str, pr
 def test_a_metrics_file_that_cannot_be_written_stops_no_work(start: Start, rooms: Rooms) -> None:
     file = rooms.base / "m" / "maskdrop.prom"
     daemon = start(settings=metrics(file=str(file))).wait_ready()
-    file.unlink()
-    file.mkdir()
+
+    def is_a_folder() -> bool:
+        """The daemon may write it anew between the two."""
+        with contextlib.suppress(OSError):
+            file.unlink()
+            file.mkdir()
+        return file.is_dir()
+
+    wait_for(is_a_folder, "a folder in its place")
     daemon.wait_log("the metrics file")
     rooms.drop("a.jpg", face_bytes(1))
     daemon.wait_count("saved", 1)

@@ -74,3 +74,4 @@ def test_an_instance_is_made_as_documented(service: Service, request: pytest.Fix
     finally:
         machine.attempt("systemctl", "disable", "--now", unit)
         machine.attempt("rm", "-r", PASSPORTS, "/etc/maskdrop/passports.toml")
+        service.install()  # it remembers the instance: so that others find all as it would have it
