@@ -26,6 +26,7 @@ from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.finishing import finish_block
 from maskdrop.cluster.hush import Hush
 from maskdrop.cluster.job import CannotLabel, Job
+from maskdrop.cluster.labelling import Labeller
 from maskdrop.cluster.shape import Shape
 from maskdrop.config_file import ConfigurationError, fault
 from maskdrop.supervisor.plan import usable_cores
@@ -33,14 +34,14 @@ from maskdrop.supervisor.plan import usable_cores
 _CONNECT_S = 5.0
 """Longest wait for a cluster's address to answer, in seconds."""
 
-_STORE_SHARE = 0.25
+_STORE_SHARE = 0.4
 """Share of the object stores that blocks may fill: they spill from 0.8 on (object_spilling_threshold)."""
 
 _BLOCKS_IN_FLIGHT = 8
 """Blocks for each actor that may be in the object stores."""
 
-_WAITING_EACH = 3
-"""Blocks that an actor has in hand: one to work at, the next ones on their way to its machine."""
+_WAITING_EACH = 2
+"""Blocks that an actor has in hand: one to work at, the next one on its way to its machine."""
 
 _AS_THEY_ARE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 
@@ -163,8 +164,6 @@ def _staged(dataset: Any, job: Job, shape: Shape) -> Any:
 
 
 def _labelled(dataset: Any, job: Job, shape: Shape, looks_again: bool) -> Any:
-    from maskdrop.cluster.labelling import Labeller  # imports torch, which tasks do without
-
     return dataset.map_batches(
         Labeller,
         fn_constructor_kwargs={
