@@ -172,9 +172,10 @@ def check_rows(rows: list[dict[str, Any]], good: dict[str, bytes], lost: Path) -
 
 def test_an_actor_and_then_a_node_die_and_cost_only_their_own_blocks(job: Job) -> None:
     """The real processes are killed in mid-work; every picture has its result and exactly one row."""
-    names = {f"{number}.jpg" for number in range(150)}
+    names = {f"{number}.jpg" for number in range(240)}
+    contents = [face_bytes(number) for number in range(20)]
     for number, name in enumerate(sorted(names)):
-        job.put(name, face_bytes(number))
+        job.put(name, contents[number % len(contents)])
     with ray_nodes(1, 1) as nodes:
         process = job.begin("--address", nodes.address)
         reader = Thread(target=process.communicate, daemon=True)
@@ -188,8 +189,8 @@ def test_an_actor_and_then_a_node_die_and_cost_only_their_own_blocks(job: Job) -
         (actor,) = nodes.actors(second=False)
         actor.kill()
         wait_for(lambda: saved(25), "results after an actor's death")
-        nodes.kill_second()
         then = len(list(job.out.glob("*.jpg")))
+        nodes.kill_second()
         reader.join(200)
         assert process.returncode == 0
         assert not nodes.spills()
