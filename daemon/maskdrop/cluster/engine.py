@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is told to anybody
+# Whoever still asks it for something after the end would have it start another cluster.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 # Of a cluster of this machine: Ray would end task processes that are idle for a second, and start new ones.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 
@@ -21,11 +23,11 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from maskdrop.cluster.attempts import Begun, Register
+from maskdrop.cluster.attempts import Begun, CannotLabel, Register
 from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.finishing import finish_block
 from maskdrop.cluster.hush import Hush
-from maskdrop.cluster.job import CannotLabel, Job
+from maskdrop.cluster.job import Job
 from maskdrop.cluster.labelling import Labeller
 from maskdrop.cluster.shape import Shape
 from maskdrop.config_file import ConfigurationError, fault
@@ -136,6 +138,9 @@ class RemoteRegister:
 
     def enter(self, block: str, position: int) -> None:
         ray.get(self._actor.enter.remote(block, position))
+
+    def fail(self, block: str, reason: str) -> None:
+        ray.get(self._actor.fail.remote(block, reason))
 
     def end(self, block: str) -> None:
         self._actor.end.remote(block)

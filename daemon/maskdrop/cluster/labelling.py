@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from maskdrop.cluster.attempts import attempted, ended_after
+from maskdrop.cluster.attempts import CannotLabel, attempted, ended_after
 from maskdrop.cluster.cargo import Piece, packed, unpacked
-from maskdrop.cluster.job import CannotLabel, Job
+from maskdrop.cluster.job import Job
 from maskdrop.render import Renderer
 from maskdrop.ticket import Infer, Inferred, Report, Stage
 from maskdrop.topology.slots import Slots
