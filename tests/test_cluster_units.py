@@ -119,8 +119,8 @@ def test_the_newest_row_of_a_picture_stays_alone(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".*"))
 
 
-class Dies(Exception):
-    """Stands for the end of the process at this instruction."""
+class Dies(BaseException):
+    """Stands for a process's end at this instruction; in test_cluster.py they really die."""
 
 
 def test_who_dies_again_and_again_is_found_and_nobody_else() -> None:
@@ -135,11 +135,29 @@ def test_who_dies_again_and_again_is_found_and_nobody_else() -> None:
     for _ in range(3):  # at the block, then twice alone
         with pytest.raises(Dies):
             attempted(pieces, Stage.INFER, register, 3, act)
+    register.fail("infer 4 0.jpg", "ValueError: a bad one")
     done = [piece.work for piece in attempted(pieces, Stage.INFER, register, 3, act)]
     assert [work.sha256 for work in done] == ["done", "done", "", "done"]
     assert done[2].fault is not None
     assert (done[2].fault.error, done[2].attempts) == ("WorkerDied", 3)
+    assert "ValueError: a bad one" in done[2].fault.message
     assert register.begin("infer 4 0.jpg", 0).deaths is None  # forgotten, once it is done
+
+
+UNFORESEEN = """
+from maskdrop.cluster.attempts import Register, attempted
+from maskdrop.cluster.cargo import Piece, Work
+from maskdrop.ticket import Stage
+class Told(Register):
+    def fail(self, block, reason):
+        print(reason, flush=True)
+attempted([Piece(Work("a.jpg", 1))], Stage.SAVE, Told(), 3, lambda pieces: 1 / 0)
+"""
+
+
+def test_an_error_that_nobody_foresaw_ends_the_process_and_is_told() -> None:
+    ended = subprocess.run([sys.executable, "-c", UNFORESEEN], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (1, "ZeroDivisionError: division by zero\n")
 
 
 def test_a_process_that_hangs_at_a_picture_ends() -> None:

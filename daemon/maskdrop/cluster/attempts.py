@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,13 @@ from typing import Protocol
 
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.cargo import End, Piece, Work
-from maskdrop.ticket import Fault, Stage
+from maskdrop.exit_codes import EX_FAILED
+from maskdrop.ticket import MESSAGE_LIMIT, Fault, Stage
+
+
+class CannotLabel(Exception):
+    """The network can't be used as configured; the message says why and what to do."""
+
 
 STOPPED = "Stopped"
 """The error of a picture that was not begun any more; it is told nowhere."""
@@ -23,10 +30,12 @@ class Begun:
     Attributes:
         deaths: None the first time; else at which of its pictures, by their positions, a process has died
             alone, and how often.
+        reason: what was told of the latest of these deaths; "" where nothing could be.
         is_stopped: whether nothing new is to be begun.
     """
 
     deaths: dict[int, int] | None = None
+    reason: str = ""
     is_stopped: bool = False
 
 
@@ -43,6 +52,9 @@ class Attempts(Protocol):
     def enter(self, block: str, position: int) -> None:
         """Note that a picture of the block is tried alone from now on."""
 
+    def fail(self, block: str, reason: str) -> None:
+        """Note why this process is about to die at the block."""
+
     def end(self, block: str) -> None:
         """Note that the block is done."""
 
@@ -57,6 +69,7 @@ class Register:
         """Forget everything: another execution begins."""
         self._alone: dict[str, int | None] = {}
         self._deaths: dict[str, Counter[int]] = {}
+        self._reasons: dict[str, str] = {}
         self._set_out = 0
         self._is_stopped = False
 
@@ -81,12 +94,16 @@ class Register:
         if position is not None:
             deaths[position] += 1
             self._alone[block] = None
-        return Begun(dict(deaths))
+        return Begun(dict(deaths), self._reasons.get(block, ""))
 
     def enter(self, block: str, position: int) -> None:
         self._alone[block] = position
 
+    def fail(self, block: str, reason: str) -> None:
+        self._reasons[block] = reason
+
     def end(self, block: str) -> None:
+        self._reasons.pop(block, None)
         self._alone.pop(block, None)
         self._deaths.pop(block, None)
 
@@ -97,12 +114,18 @@ Act = Callable[[list[Piece]], list[Piece]]
 def attempted(pieces: list[Piece], stage: Stage, attempts: Attempts, most: int, act: Act) -> list[Piece]:
     """Do a block: all at once, or one by one where a process has died at it before.
 
+    An error that nobody foresaw ends the process, as it does the daemon's workers: what it leaves behind,
+    say of a device, is not for the next pictures.
+
     Args:
         most: how often a picture is tried (``workers.max_attempts``); the block's first death is one.
         act: gives as many pieces as it gets.
 
     Returns:
         What ``act`` gave; a picture at which processes die again and again is at fault.
+
+    Raises:
+        CannotLabel: ``act`` did.
     """
     if not pieces:
         return []
@@ -111,24 +134,41 @@ def attempted(pieces: list[Piece], stage: Stage, attempts: Attempts, most: int, 
     if begun.is_stopped:
         stopped = End(Outcome.LEFT, error=STOPPED)
         return [Piece(replace(piece.work, end=stopped)) for piece in pieces]
-    if begun.deaths is None:
-        done = act(pieces)
-    else:
-        done = []
-        for position, piece in enumerate(pieces):
-            died = begun.deaths.get(position, 0)
-            if piece.work.is_on_its_way and died >= max(1, most - 1):
-                done.append(Piece(_blamed(piece, stage, died)))
-            else:
-                attempts.enter(block, position)
-                done += act([piece])
+    try:
+        done = (
+            act(pieces)
+            if begun.deaths is None
+            else _one_by_one(pieces, stage, attempts, begun, most, act, block)
+        )
+    except CannotLabel:
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        attempts.fail(block, f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT])
+        os._exit(EX_FAILED)
     attempts.end(block)
     return done
 
 
-def _blamed(piece: Piece, stage: Stage, died: int) -> Work:
+def _one_by_one(
+    pieces: list[Piece], stage: Stage, attempts: Attempts, begun: Begun, most: int, act: Act, block: str
+) -> list[Piece]:
+    done = []
+    for position, piece in enumerate(pieces):
+        died = (begun.deaths or {}).get(position, 0)
+        if piece.work.is_on_its_way and died >= max(1, most - 1):
+            done.append(Piece(_blamed(piece, stage, died, begun.reason)))
+        else:
+            attempts.enter(block, position)
+            done += act([piece])
+    return done
+
+
+def _blamed(piece: Piece, stage: Stage, died: int, reason: str) -> Work:
     message = f"the process died each time that it was tried, {died} times alone"
-    return replace(piece.work, fault=Fault(stage, "WorkerDied", message), attempts=died + 1)
+    message = f"{message}; {reason}" if reason else message
+    fault = Fault(stage, "WorkerDied", message[:MESSAGE_LIMIT])
+    return replace(piece.work, fault=fault, attempts=died + 1)
 
 
 @contextmanager

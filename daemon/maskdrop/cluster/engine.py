@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is told to anybody
+# Whoever still asks it for something after the end would have it start another cluster.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 # Of a cluster of this machine: Ray would end task processes that are idle for a second, and start new ones.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 
@@ -21,11 +23,12 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from maskdrop.cluster.attempts import Begun, Register
+from maskdrop.cluster.attempts import Begun, CannotLabel, Register
 from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.finishing import finish_block
 from maskdrop.cluster.hush import Hush
-from maskdrop.cluster.job import CannotLabel, Job
+from maskdrop.cluster.job import Job
+from maskdrop.cluster.labelling import Labeller
 from maskdrop.cluster.shape import Shape
 from maskdrop.config_file import ConfigurationError, fault
 from maskdrop.supervisor.plan import usable_cores
@@ -33,14 +36,14 @@ from maskdrop.supervisor.plan import usable_cores
 _CONNECT_S = 5.0
 """Longest wait for a cluster's address to answer, in seconds."""
 
-_STORE_SHARE = 0.25
+_STORE_SHARE = 0.4
 """Share of the object stores that blocks may fill: they spill from 0.8 on (object_spilling_threshold)."""
 
 _BLOCKS_IN_FLIGHT = 8
 """Blocks for each actor that may be in the object stores."""
 
-_WAITING_EACH = 3
-"""Blocks that an actor has in hand: one to work at, the next ones on their way to its machine."""
+_WAITING_EACH = 2
+"""Blocks that an actor has in hand: one to work at, the next one on its way to its machine."""
 
 _AS_THEY_ARE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 
@@ -136,6 +139,9 @@ class RemoteRegister:
     def enter(self, block: str, position: int) -> None:
         ray.get(self._actor.enter.remote(block, position))
 
+    def fail(self, block: str, reason: str) -> None:
+        ray.get(self._actor.fail.remote(block, reason))
+
     def end(self, block: str) -> None:
         self._actor.end.remote(block)
 
@@ -163,8 +169,6 @@ def _staged(dataset: Any, job: Job, shape: Shape) -> Any:
 
 
 def _labelled(dataset: Any, job: Job, shape: Shape, looks_again: bool) -> Any:
-    from maskdrop.cluster.labelling import Labeller  # imports torch, which tasks do without
-
     return dataset.map_batches(
         Labeller,
         fn_constructor_kwargs={

@@ -7,10 +7,6 @@ from maskdrop.cluster.stores import Store
 from maskdrop.config import Settings
 
 
-class CannotLabel(Exception):
-    """The network can't be used as configured; the message says why and what to do."""
-
-
 @dataclass(frozen=True)
 class Job:
     """A batch on a cluster, as far as its stages need to know it.

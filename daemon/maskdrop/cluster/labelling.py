@@ -1,20 +1,24 @@
-"""Second stage on a cluster: batches through the network, in an actor that keeps it loaded."""
+"""Second stage on a cluster: batches through the network, in an actor that keeps it loaded.
+
+Torch is imported with the network: an actor that may never label anything costs next to nothing.
+"""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from maskdrop.cluster.attempts import attempted, ended_after
+from maskdrop.cluster.attempts import CannotLabel, attempted, ended_after
 from maskdrop.cluster.cargo import Piece, packed, unpacked
-from maskdrop.cluster.job import CannotLabel, Job
-from maskdrop.infer import FirstLook, compute
-from maskdrop.model.errors import WeightsError
-from maskdrop.model.parser import FaceParser, load_parser
+from maskdrop.cluster.job import Job
 from maskdrop.render import Renderer
 from maskdrop.ticket import Infer, Inferred, Report, Stage
 from maskdrop.topology.slots import Slots
+
+if TYPE_CHECKING:
+    from maskdrop.infer import FirstLook
+    from maskdrop.model.parser import FaceParser
 
 
 class Labeller:
@@ -32,7 +36,7 @@ class Labeller:
         views = settings.views if looks_again else 0
         self._slots = Slots(max_batch, settings.model.input_size, views)
         self._renderer = Renderer(settings, self._slots)
-        self._look = None if looks_again else FirstLook(settings)
+        self._look: FirstLook | None = None
         self._judges = "json" in settings.save.outputs
         self._parser: FaceParser | str | None = None if looks_again else self._load()
 
@@ -50,7 +54,14 @@ class Labeller:
         }
         return packed(labelled.get(piece.work.path, piece) for piece in pieces)
 
-    def _load(self) -> FaceParser | str:
+    def _load(self) -> "FaceParser | str":
+        import torch
+
+        from maskdrop.infer import FirstLook
+        from maskdrop.model.errors import WeightsError
+        from maskdrop.model.parser import load_parser
+
+        self._look = None if self._looks_again else FirstLook(self._job.settings)
         torch.set_num_threads(self._threads)
         device = f"{self._device}:0" if self._device == "cuda" else self._device
         try:
@@ -71,7 +82,9 @@ class Labeller:
                 done += self._label(pieces[start : start + self._max_batch], self._parser)
         return done
 
-    def _label(self, pieces: list[Piece], parser: FaceParser) -> list[Piece]:
+    def _label(self, pieces: list[Piece], parser: "FaceParser") -> list[Piece]:
+        from maskdrop.infer import compute
+
         tasks = []
         for slot, piece in enumerate(pieces):
             assert piece.pixels is not None
