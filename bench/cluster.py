@@ -168,7 +168,7 @@ def text(runs: dict[str, list[Figures]], alike: dict[str, tuple[int, int]], coun
     return "\n\n".join(
         [
             "## One machine and a cluster",
-            "    python bench/cluster.py",
+            "```sh\npython bench/cluster.py\n```",
             f"{count} photographs of faces, 512 x 512, by `maskdrop batch` with the embedded weights and "
             f"all defaults; medians of {repeats} turns in which all take part, 2 cores for everybody. "
             f"{machine()}, {_ray()}.",

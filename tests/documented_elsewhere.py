@@ -83,6 +83,7 @@ ELSEWHERE: dict[str, Elsewhere] = {
     ),
     "sudo make test": Elsewhere("these tests"),
     "python bench/batch.py": Elsewhere(_LONG),
+    "python bench/cluster.py": Elsewhere(_LONG),
     "podman build --format docker -t maskdrop .": Elsewhere(
         _CONTAINER, "tests/test_deb.py::test_the_container_recipe_is_sound", ("Containerfile",)
     ),
