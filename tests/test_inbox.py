@@ -1,5 +1,6 @@
 """What is taken from the inbox, when, and what is left alone."""
 
+import gc
 import os
 import socket
 import threading
@@ -7,7 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from watchdog.utils.delayed_queue import DelayedQueue
+
 from drawing import draw_face, encode, face_bytes
+from maskdrop.inbox.watch import _PAIRING_S, Watch
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -223,3 +227,15 @@ def test_a_restart_right_after_a_kill_gets_the_inbox(start: Start, rooms: Rooms)
     first.process.wait()
     second = start().wait_ready()
     assert second.stop() == 0
+
+
+def test_what_holds_back_moves_in_watchdog_is_found_and_hastened(tmp_path: Path) -> None:
+    """Else whatever arrives within half a second of a picture's move to the archive would wait for it."""
+    watch = Watch(tmp_path, polling=False, recursive=True, interval=1.0, wake=lambda: None)
+    watch.start()
+    try:
+        held = [thing.delay for thing in gc.get_objects() if isinstance(thing, DelayedQueue)]
+        assert held
+        assert set(held) == {_PAIRING_S}
+    finally:
+        watch.stop()

@@ -1,7 +1,9 @@
 """File events from watchdog. No other module knows it."""
 
+import contextlib
 import ctypes
 import errno
+import importlib
 import logging
 import os
 from collections import deque
@@ -9,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -33,6 +36,17 @@ _inotify_log = logging.getLogger("watchdog.observers.inotify_c")
 _OVERFLOW = "queue overflow"
 """What watchdog logs, and nothing else it does, when the kernel dropped events (inotify(7),
 IN_Q_OVERFLOW). Versions that say nothing leave it to the next rescan."""
+
+_PAIRING_S = 0.02
+"""How long watchdog holds back that a file was moved away, and all later events with it, in case it turns up
+elsewhere in the inbox. Its own half second would be added to the latency of whatever arrives just after a
+picture was moved to the archive. Where two halves of a move miss each other, the second one is an arrival."""
+
+_PAIRING = (
+    ("watchdog.observers.inotify_move_event_grouper", "InotifyMoveEventGrouper"),
+    ("watchdog.observers.inotify_buffer", "InotifyBuffer"),
+)
+"""What pairs them, in watchdog from 7 on and before; there is no parameter for it."""
 
 MOST_EVENTS = 20_000
 """Events kept until they are read; beyond that a rescan finds what they would have told."""
@@ -94,6 +108,7 @@ class Watch(FileSystemEventHandler):
         if self._polling:
             observer = PollingObserver(timeout=self._interval)
         else:
+            _hasten()
             # Full events tell a file that was moved in from one that is being written.
             observer = InotifyObserver(generate_full_events=True)
         self._watched_inode = _inode_of(self._inbox)
@@ -166,6 +181,15 @@ class Watch(FileSystemEventHandler):
         else:
             self._events.append(Event(relative, change, event.is_directory))
         self._wake()
+
+
+def _hasten() -> None:
+    """Have watchdog hold back moves for `_PAIRING_S` only."""
+    for module, name in _PAIRING:
+        with contextlib.suppress(ImportError):
+            pairing: Any = getattr(importlib.import_module(module), name, None)
+            if hasattr(pairing, "delay"):
+                pairing.delay = _PAIRING_S
 
 
 def _inode_of(folder: str) -> tuple[int, int] | None:
