@@ -234,7 +234,7 @@ def test_what_holds_back_moves_in_watchdog_is_found_and_hastened(tmp_path: Path)
     watch = Watch(tmp_path, polling=False, recursive=True, interval=1.0, wake=lambda: None)
     watch.start()
     try:
-        held = [thing.delay for thing in gc.get_objects() if isinstance(thing, DelayedQueue)]
+        held = [thing.delay for thing in gc.get_objects() if type(thing) is DelayedQueue]
         assert held
         assert set(held) == {_PAIRING_S}
     finally:

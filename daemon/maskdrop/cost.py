@@ -3,26 +3,14 @@
 import io
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.resources import files
 
 from PIL import Image
 
+from maskdrop.ticket import Cost
+
 TURNS = 5
 """The least of so many turns counts: whatever runs beside can only add to it."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Milliseconds a picture.
-
-    Attributes:
-        milliseconds: from begin to end, waiting for a disk or a device included.
-        processor_ms: of all threads together, computing.
-    """
-
-    milliseconds: float
-    processor_ms: float
 
 
 def cost_of(act: Callable[[], object], pictures: int = 1, turns: int = TURNS) -> Cost:

@@ -1,6 +1,5 @@
 """Second stage: from pixels to labels, in batches as large as the moment offers."""
 
-import io
 import logging
 import time
 import warnings
@@ -8,17 +7,17 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 
 from maskdrop.config import Settings
-from maskdrop.cost import Cost, cost_of, known_portrait
+from maskdrop.cost import cost_of
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import deserves_second_look, find_faces
+from maskdrop.model.check import known_picture
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.memory import free_memory, is_want_of_memory
 from maskdrop.model.parser import Certainty, FaceParser, Pixels, load_parser
 from maskdrop.sidecar import judged
-from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Judged, Ready, Report, Started, Stop, Unfit
+from maskdrop.ticket import MESSAGE_LIMIT, Cost, Infer, Inferred, Judged, Ready, Report, Started, Stop, Unfit
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 
@@ -61,8 +60,7 @@ def measure(parser: FaceParser, workplace: Workplace) -> Cost | None:
     little memory to find out."""
     side = workplace.settings.model.input_size
     count = workplace.threads if workplace.device == "cpu" else int(workplace.settings.workers.max_batch)
-    with Image.open(io.BytesIO(known_portrait(side))) as image:
-        batch = np.repeat(np.asarray(image.convert("RGB"))[None], count, axis=0)
+    batch = np.repeat(known_picture(side)[np.newaxis], count, axis=0)
     try:
         return cost_of(lambda: parser.parse(batch), pictures=count, turns=MEASURED_BATCHES)
     except (RuntimeError, MemoryError) as error:

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from maskdrop.beneath import open_file, open_folder, split
 from maskdrop.colours import lies_on_its_side, to_rgb, upright
 from maskdrop.config import DecodeSettings, Settings
-from maskdrop.cost import Cost, cost_of, known_portrait
+from maskdrop.cost import cost_of, known_portrait
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import Face, find_faces, regions_of
 from maskdrop.quiet import quiet_libraries
@@ -24,6 +24,7 @@ from maskdrop.result_names import EarlierResults
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
+    Cost,
     DoneBefore,
     Facts,
     Fault,

@@ -9,7 +9,7 @@ from PIL import Image
 from maskdrop.beneath import identity_below
 from maskdrop.claim import OriginalChanged, OriginalStuck, is_claimed
 from maskdrop.config import DecodeSettings
-from maskdrop.cost import Cost, cost_of, known_portrait
+from maskdrop.cost import cost_of, known_portrait
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble, try_writing
 from maskdrop.outbox import Outbox
@@ -20,6 +20,7 @@ from maskdrop.result_names import tails_of
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,
+    Cost,
     Facts,
     Fault,
     Identity,

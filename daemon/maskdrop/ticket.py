@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from maskdrop.cost import Cost
-
 
 class Stage(Enum):
     """The three kinds of worker, in a picture's order."""
@@ -81,6 +79,19 @@ class Judged:
     model: str
     confidence: float
     by_class: tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a picture costs a stage.
+
+    Attributes:
+        milliseconds: from begin to end, waiting for a disk or a device included.
+        processor_ms: of all threads together, computing.
+    """
+
+    milliseconds: float
+    processor_ms: float
 
 
 @dataclass(frozen=True)

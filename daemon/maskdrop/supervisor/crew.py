@@ -3,11 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from maskdrop.cost import Cost
 from maskdrop.health import WorkerHealth
 from maskdrop.supervisor.child import Child, ChildState, Death
 from maskdrop.supervisor.premises import Premises
-from maskdrop.ticket import Ready, Stage, Stop
+from maskdrop.ticket import Cost, Ready, Stage, Stop
 from maskdrop.topology.worker import Workplace
 
 FIRST_WAIT_S = 0.5

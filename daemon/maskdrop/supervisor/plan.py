@@ -10,9 +10,8 @@ from pathlib import Path
 
 from maskdrop.config import Settings
 from maskdrop.config_file import fault
-from maskdrop.cost import Cost
 from maskdrop.health import PlanHealth
-from maskdrop.ticket import Stage
+from maskdrop.ticket import Cost, Stage
 
 CPU_BATCH = 4
 """Pictures a batch on a CPU, or one for each thread where there are more: others gain nothing there,
