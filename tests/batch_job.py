@@ -14,8 +14,8 @@ from running import QUICK
 
 
 @dataclass
-class Job:
-    """A folder of pictures, and a batch on it."""
+class Pictures:
+    """A folder of pictures, and a place for their results."""
 
     base: Path
     weights: Path
@@ -28,14 +28,19 @@ class Job:
     def out(self) -> Path:
         return self.base / "out"
 
-    @property
-    def lost(self) -> Path:
-        return self.base / "lost"
-
     def put(self, name: str | bytes, content: bytes) -> None:
         path = self.source / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+@dataclass
+class Job(Pictures):
+    """A batch on a folder of pictures."""
+
+    @property
+    def lost(self) -> Path:
+        return self.base / "lost"
 
     def begin(self, *arguments: str, settings: str = "", **options: Any) -> "subprocess.Popen[str]":
         config = self.base / "maskdrop.toml"

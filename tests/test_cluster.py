@@ -21,6 +21,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from batch_job import Pictures
 from broken_files import broken_files
 from drawing import encode, face_bytes
 
@@ -49,24 +50,8 @@ EMBEDDED = Path(__file__).parent.parent / "daemon/maskdrop/weights/faces.safeten
 
 
 @dataclass
-class Job:
-    """A folder of pictures, and batches on it by either engine."""
-
-    base: Path
-    weights: Path
-
-    @property
-    def source(self) -> Path:
-        return self.base / "in"
-
-    @property
-    def out(self) -> Path:
-        return self.base / "out"
-
-    def put(self, name: str, content: bytes) -> None:
-        path = self.source / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+class Job(Pictures):
+    """Batches on a folder of pictures by either engine."""
 
     def begin(self, *arguments: str, engine: str = "ray", settings: str = QUICK, **options: Any) -> Any:
         config = self.base / f"maskdrop-{engine}.toml"
@@ -254,8 +239,21 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
     first = job.outcomes()
     assert set(job.results()) == set(first)  # what had set out is finished, and has its row
     assert 5 <= len(first) < len(names)
+    report = job.base / "report.json"
+    at_once = QUICK + "[drain]\ndrain_timeout_s = 0\n"
+    process = job.begin("--report", str(report), settings=at_once)
+    more = len(first) + 5
+    wait_for(lambda: len(list(job.out.glob("*.jpg"))) >= more or process.poll() is not None, "5 more")
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=PATIENCE_S)[0]
+    assert process.returncode == 128 + signal.SIGTERM, told
+    given_up = json.loads(report.read_text())["given_up"]
+    assert given_up > 0
+    assert f"gave up {given_up} that were in flight" in told
+    second = job.outcomes()
+    assert len(first) <= len(second) <= len(names) - given_up
     told = job.run(code=0)
-    assert f"{len(names) - len(first)} saved, {len(first)} done before" in told
+    assert f"{len(names) - len(second)} saved, {len(second)} done before" in told
     assert job.outcomes() == dict.fromkeys(names, "saved")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -19,6 +20,15 @@ _FORMS = (".json", ".csv")
 """Endings of a report's name."""
 
 _REMOTE = "s3://"
+
+
+@dataclass(frozen=True)
+class _Places:
+    """As given: folders, or with --engine ray other places."""
+
+    source: str
+    outbox: str
+    quarantine: str | None
 
 
 def batch(
@@ -80,7 +90,7 @@ def batch(
     """
     _check_report(report, source)
     overrides: dict[str, dict[str, Any]] = {"model": {"weights": weights, "device": device}}
-    places = {"IN": source, "OUT": outbox, "--quarantine": quarantine}
+    places = _Places(source, outbox, quarantine)
     try:
         if engine == "ray":
             one = _on_cluster(places, address, endpoint, config, overrides, again)
@@ -93,7 +103,7 @@ def batch(
 
 
 def _here(
-    places: dict[str, str | None],
+    places: _Places,
     config: Path | None,
     overrides: dict[str, dict[str, Any]],
     again: bool,
@@ -103,10 +113,9 @@ def _here(
     from maskdrop.batch.settings import settings_for
     from maskdrop.inbox.lock import InboxHeld
 
-    source, outbox, quarantine = (None if place is None else Path(place) for place in places.values())
-    assert source is not None
-    assert outbox is not None
-    settings = settings_for(config, source, outbox, quarantine, overrides, verbose)
+    quarantine = None if places.quarantine is None else Path(places.quarantine)
+    folders = (Path(places.source), Path(places.outbox), quarantine)
+    settings = settings_for(config, *folders, overrides, verbose)
     try:
         with progress() as show:
             one = Batch(
@@ -121,7 +130,7 @@ def _here(
 
 
 def _on_cluster(
-    places: dict[str, str | None],
+    places: _Places,
     address: str | None,
     endpoint: str | None,
     config: Path | None,
@@ -135,10 +144,8 @@ def _on_cluster(
         _no_ray(error)
     from maskdrop.inbox.lock import InboxHeld
 
-    source, outbox, quarantine = places.values()
-    assert source is not None
-    assert outbox is not None
-    words = Words(source, outbox, quarantine, address, endpoint, config, overrides, again)
+    folders = (places.source, places.outbox, places.quarantine)
+    words = Words(*folders, address, endpoint, config, overrides, again)
     try:
         with progress() as show:
             one = ClusterBatch(order_of(words), progress=lambda: show(one.done, one.total, _found(one)))
@@ -156,8 +163,9 @@ def _no_ray(error: ImportError) -> NoReturn:
     end_with(f"--engine ray needs what isn't installed ({error}); pip install 'maskdrop[ray]'", EX_CONFIG)
 
 
-def _check_local(places: dict[str, str | None], options: dict[str, str | None]) -> None:
-    for name, place in places.items():
+def _check_local(places: _Places, options: dict[str, str | None]) -> None:
+    named = {"IN": places.source, "OUT": places.outbox, "--quarantine": places.quarantine}
+    for name, place in named.items():
         if place is not None and place.startswith(_REMOTE):
             end_with(f"{name} {place}: object storage needs --engine ray", EX_CONFIG)
     for name, value in options.items():
@@ -170,7 +178,7 @@ def _tell(one: "Batch", report: Path | None, verbose: bool) -> None:
     from maskdrop.batch.report import summary, write_report
 
     with contextlib.suppress(OSError):  # the terminal may be gone
-        told = [*(getattr(one, "statistics", ()) if verbose else ()), *summary(one)]
+        told = [*(one.statistics if verbose else ()), *summary(one)]
         sys.stderr.write("\n".join(told) + "\n")
     if report is not None:
         try:

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -27,6 +27,8 @@ class Batch(Protocol):
     Attributes:
         total: files that are there; None until they are counted.
         end_signal: number of the signal that ended it before its time; 0: none.
+        given_up: pictures that were in flight when its drain was cut short: the next run does them.
+        statistics: what its engine says of itself, if it does.
     """
 
     ledger: Ledger
@@ -44,6 +46,9 @@ class Batch(Protocol):
 
     @property
     def given_up(self) -> int: ...
+
+    @property
+    def statistics(self) -> Sequence[str]: ...
 
     @property
     def passed(self) -> Passed | None: ...

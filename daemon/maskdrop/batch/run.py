@@ -124,6 +124,11 @@ class Batch:
         return self.listing.total if self.listing is not None else None
 
     @property
+    def statistics(self) -> tuple[str, ...]:
+        """The daemon's workers say nothing beyond the report."""
+        return ()
+
+    @property
     def passed(self) -> Listing | None:
         """How far its folder is gone through."""
         return self.listing

@@ -77,6 +77,7 @@ class ClusterBatch:
         total: files that are there; None until they are counted.
         seconds: how long it took, once it is over.
         end_signal: number of the signal that ended it before its time; 0: none.
+        given_up: pictures that had set out when the drain was cut short: the next run does them.
         statistics: Ray's own, of each execution.
     """
 
@@ -86,6 +87,7 @@ class ClusterBatch:
         self.total: int | None = None
         self.seconds = 0.0
         self.end_signal = 0
+        self.given_up = 0
         self.statistics: list[str] = []
         self._arrivals: SimpleQueue[pa.Table | Exception | _Stop | None] = SimpleQueue()
         self._known: dict[str, Row] = {}
@@ -152,11 +154,6 @@ class ClusterBatch:
         return self.ledger.counts.total()
 
     @property
-    def given_up(self) -> int:
-        """None are: a signal lets finish what has set out, and a second one ends this process."""
-        return 0
-
-    @property
     def is_complete(self) -> bool:
         """Whether every picture that is there has its results."""
         counts = self.ledger.counts
@@ -193,11 +190,13 @@ class ClusterBatch:
         begun = len(left)
         cluster.register.start()
         self._send_out(left, cluster)
-        set_out, deadline = math.inf, math.inf
-        while begun - len(left) < set_out:
+        set_out: int | None = None
+        deadline = math.inf
+        while set_out is None or begun - len(left) < set_out:
             try:
                 arrived = self._arrivals.get(timeout=_left_until(deadline))
             except Empty:
+                self.given_up = (set_out or 0) - (begun - len(left))
                 return
             if isinstance(arrived, _Stop):
                 set_out = cluster.register.stop()
