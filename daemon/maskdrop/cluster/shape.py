@@ -6,7 +6,7 @@ from math import ceil
 
 from maskdrop.config import Settings
 from maskdrop.config_file import fault
-from maskdrop.supervisor.plan import CPU_BATCH, GPU_BATCH
+from maskdrop.supervisor.plan import GPU_BATCH, batch_for
 
 MOST_THREADS = 8
 """Threads of an actor on a CPU: a node of more processors gets more actors."""
@@ -76,9 +76,6 @@ def shape_for(nodes: Sequence[Mapping[str, float]], settings: Settings, pictures
         if wanted.inference_threads != "auto":
             threads = wanted.inference_threads
     actors = gpus or sum(max(1, count // threads) for count in cores if count)
-    batch = GPU_BATCH if gpus else max(CPU_BATCH, threads)
-    if wanted.max_batch != "auto":
-        batch = wanted.max_batch
     block = _block(settings.model.input_size, GPU_BATCH if gpus else CPU_BLOCK, ceil(pictures / actors))
     second = _SECOND_LOOK if settings.views and gpus else 0.0
     return Shape(
@@ -90,7 +87,7 @@ def shape_for(nodes: Sequence[Mapping[str, float]], settings: Settings, pictures
         second_gpus=second,
         tasks=None if gpus else sum(max(1, count // 8) for count in cores if count),
         task_cpus=1.0 if gpus else _TASK_SHARE,
-        max_batch=batch,
+        max_batch=batch_for(wanted, bool(gpus), threads),
         block=block,
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskdrop.config import Settings
+from maskdrop.config import Settings, WorkerSettings
 from maskdrop.config_file import fault
 from maskdrop.health import PlanHealth
 from maskdrop.ticket import Cost, Stage
@@ -86,8 +86,7 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
         preprocess = min(most_preprocess, max(preprocess, workers_for(rate, costs[Stage.PREPROCESS])))
         save = min(most_save, max(save, workers_for(rate, costs[Stage.SAVE])))
     threads = (1 if on_gpu else cores) if wanted.inference_threads == "auto" else wanted.inference_threads
-    most = GPU_BATCH if on_gpu else max(CPU_BATCH, threads)
-    batch = most if wanted.max_batch == "auto" else wanted.max_batch
+    batch = batch_for(wanted, on_gpu, threads)
     # Two batches a device, and for each worker its own slot and the next one; for each that may come
     # to be, its own. What was measured has no say: other slots would take other workers.
     hands = sum(max(2, cores) if n == "auto" else 2 * n for n in (wanted.preprocess, wanted.save))
@@ -95,6 +94,13 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
     return Plan(
         preprocess, save, devices, threads, batch, slots, most_preprocess, most_save, dict(costs or {})
     )
+
+
+def batch_for(wanted: WorkerSettings, on_gpu: bool, threads: int) -> int:
+    """Pictures that are inferred together at most."""
+    if wanted.max_batch != "auto":
+        return wanted.max_batch
+    return GPU_BATCH if on_gpu else max(CPU_BATCH, threads)
 
 
 def rate_of(costs: Mapping[Stage, Cost], cores: int, devices: int) -> float:
