@@ -299,7 +299,10 @@ def test_from_and_to_object_storage_with_a_second_look(job: Job) -> None:
         after = bucket.below("out")
         kept = {name: content for name, content in results.items() if name not in parts}
         assert kept.items() <= after.items()
-        assert len(after) == len(results) + len(["taken.jpg", "face", "labels", "model", "part"])
+        more = {name for name in after if not name.startswith("manifest.parquet/")} - kept.keys()
+        assert len(more) == len(
+            ["taken.jpg", "face", "labels", "model"]
+        )  # how many parts there are is a matter of time
 
         for source, out, wanted in (
             ("s3://pictures/in", "s3://nowhere/out", "no such bucket"),
