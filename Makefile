@@ -1,4 +1,4 @@
-.PHONY: demo test bench chaos fuzz lint man reference docs install deb image clean
+.PHONY: demo test bench chaos fuzz documented lint man reference docs install deb image clean
 
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
@@ -23,6 +23,10 @@ chaos: $(VENV)/installed-dev
 # Damaged pictures through the daemon; MASKDROP_FUZZ sets how many, MASKDROP_SEED which.
 fuzz: $(VENV)/installed-dev
 	MASKDROP_FUZZ=$${MASKDROP_FUZZ:-20000} $(PYTHON) -m pytest tests/test_fuzz.py -s --numprocesses=0
+
+# The documented commands that the suite doesn't run, because they take long: each with less to do.
+documented: $(VENV)/installed-dev
+	$(PYTHON) -m pytest tests/test_commands_in_short.py -m "long or not long" -n 0
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

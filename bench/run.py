@@ -97,8 +97,8 @@ def size(base: Path, options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, dict[str, list[Figures]]] = {}
     for side, count in (
         (512, options.pictures),
-        (2048, options.pictures // 4),
-        (6000, options.pictures // 8),
+        (2048, options.pictures // 2),
+        (6000, options.pictures // 4),
     ):
         folder = pictures.fill(base / f"{side}", max(4, count), side)
         everyone = [contests.PLAIN, contests.ARTICLE_ONE, contests.MASKDROP, contests.DEFAULTS, many]

@@ -30,7 +30,10 @@ def _on_ray(name: str) -> Elsewhere:
     )
 
 
-_LONG = "takes from minutes to days, and photographs that are not in the repository"
+_LONG = Elsewhere(
+    "takes from minutes to days, and photographs that are not in the repository; `make documented` does less",
+    "tests/test_commands_in_short.py::test_what_takes_long_does_what_it_says",
+)
 _SERVICE = _booted("test_a_service_is_installed_fed_and_looked_after_as_documented")
 _JOURNAL = Elsewhere(
     "needs systemd's journal",
@@ -82,8 +85,8 @@ ELSEWHERE: dict[str, Elsewhere] = {
         ("sudo apt-get install ",),
     ),
     "sudo make test": Elsewhere("these tests"),
-    "python bench/batch.py": Elsewhere(_LONG),
-    "python bench/cluster.py": Elsewhere(_LONG),
+    "python bench/batch.py": _LONG,
+    "python bench/cluster.py": _LONG,
     "podman build --format docker -t maskdrop .": Elsewhere(
         _CONTAINER, "tests/test_deb.py::test_the_container_recipe_is_sound", ("Containerfile",)
     ),
@@ -95,12 +98,15 @@ ELSEWHERE: dict[str, Elsewhere] = {
         "tests/test_monitoring.py::test_promtool_likes_the_alerts_and_they_fire_when_they_should",
         ("test", "rules", "alerts-test.yml"),
     ),
-    "python bench/backlog.py": Elsewhere(_LONG),
-    "python bench/locate.py --pictures 30 --repeats 3": Elsewhere(_LONG),
-    "python bench/check.py ../shared/faces/images --many 100000": Elsewhere(_LONG),
-    "python bench/tries.py": Elsewhere(_LONG),
-    "python bench/tries_beside.py": Elsewhere(_LONG),
-    "pip install 'maskdrop[ray]'": Elsewhere("installs packages; tests have them"),
+    "python bench/backlog.py": _LONG,
+    "python bench/locate.py --pictures 30 --repeats 3": _LONG,
+    "python bench/check.py ../shared/faces/images --many 100000": _LONG,
+    "python bench/tries.py": _LONG,
+    "python bench/tries_beside.py": _LONG,
+    "pip install 'maskdrop[ray]'": Elsewhere(
+        "installs packages; tests have them, so pip has nothing to do",
+        "tests/test_commands_in_short.py::test_extras_are_there_to_be_installed",
+    ),
     "maskdrop batch photographs results --engine ray": _on_ray(
         "a_signal_drains_and_the_next_run_does_the_rest"
     ),
@@ -117,7 +123,7 @@ ELSEWHERE: dict[str, Elsewhere] = {
         "tests/test_cluster_units.py::test_a_glob_and_a_list_mean_what_they_say",
         ("list",),
     ),
-    "python bench/stage_costs.py PICTURES > own.json": Elsewhere(_LONG),
+    "python bench/stage_costs.py PICTURES > own.json": _LONG,
     "python tools/sizing.py own.json": _SIZING,
     "python tools/sizing.py --write docs/scale.md": _SIZING,
     "kubectl apply --dry-run=server -f etc/kuberay.yaml": _KUBERNETES,
@@ -126,9 +132,9 @@ ELSEWHERE: dict[str, Elsewhere] = {
     " --most 64": _DISPATCH,
     "python3 dispatch.py /srv/faces/host-b/inbox /srv/faces/host-a/inbox --once": _DISPATCH,
     "python tools/train.py FACES --out run2 --start-from first.safetensors"
-    " --stages 256x33 384x18 512x5 --rate 1.2e-3": Elsewhere(_LONG),
+    " --stages 256x33 384x18 512x5 --rate 1.2e-3": _LONG,
     "python tools/train.py FACES --out run3 --start-from second.safetensors"
-    " --stages 384x12 448x3 --rate 1.2e-3 --hard 0.35 --seed 3": Elsewhere(_LONG),
+    " --stages 384x12 448x3 --rate 1.2e-3 --hard 0.35 --seed 3": _LONG,
 }
 
 

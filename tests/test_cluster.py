@@ -34,6 +34,7 @@ from object_storage import object_storage
 from ray_nodes import ray_nodes
 from running import QUICK
 from waiting import PATIENCE_S, wait_for
+from weights_for_tests import EMBEDDED
 
 parquet: Any = pytest.importorskip("pyarrow.parquet")
 
@@ -45,8 +46,6 @@ EXACT = QUICK.replace("[workers]", "[workers]\nmax_batch = 1") + (
 """Settings with which every picture is computed by itself, so that results are the same to the last bit."""
 
 LOCATING = EXACT.replace('"off"', '"auto"').replace('"labels"]', '"labels", "model"]')
-
-EMBEDDED = Path(__file__).parent.parent / "daemon/maskdrop/weights/faces.safetensors"
 
 
 @dataclass

@@ -8,13 +8,14 @@ from maskdrop.events import Event
 from maskdrop.log import tell
 from maskdrop.supervisor.busy import BusyTime
 from maskdrop.supervisor.crew import Crew
+from maskdrop.supervisor.pipeline import Pipeline, Step
 from maskdrop.supervisor.plan import Plan, plan_for
 from maskdrop.supervisor.renewal import Renewal
 from maskdrop.ticket import Stage
 
 logger = logging.getLogger("maskdrop")
 
-LOOK_S = 1.0
+LOOK_S = 0.25
 """Seconds after which it is looked again whether a stage holds up the others."""
 
 FULL = 0.95
@@ -35,10 +36,10 @@ class Staffing:
         self._was_told = False
         self._look(0.0)
 
-    def review(self, now: float) -> None:
+    def review(self, now: float, pipeline: Pipeline) -> None:
         """Start more workers if there should be more. Called when all there are are ready."""
         plan = self._renewal.premises.plan
-        wanted = self._as_measured(plan) or self._as_needed(plan, now)
+        wanted = self._as_measured(plan) or self._as_needed(plan, now, pipeline)
         if wanted is not None:
             self._look(now)
             self._renewal.replan(wanted)
@@ -58,8 +59,10 @@ class Staffing:
         preprocess, save = max(plan.preprocess, measured.preprocess), max(plan.save, measured.save)
         return replace(measured, preprocess=preprocess, save=save)
 
-    def _as_needed(self, plan: Plan, now: float) -> Plan | None:
-        """A plan with half as many more workers where a stage is full while inference waits."""
+    def _as_needed(self, plan: Plan, now: float, pipeline: Pipeline) -> Plan | None:
+        """A plan with half as many more workers where pictures wait for a full stage, and inference
+        for pictures. Without any that wait, more workers would have nothing to do: one large picture
+        fills a stage too."""
         if now - self._looked_at < LOOK_S:
             return None
         counts = {Stage.PREPROCESS: plan.preprocess, Stage.SAVE: plan.save, Stage.INFER: len(plan.devices)}
@@ -74,7 +77,8 @@ class Staffing:
         changes = {}
         for stage, most in ((Stage.PREPROCESS, plan.most_preprocess), (Stage.SAVE, plan.most_save)):
             count = counts[stage]
-            if shares[stage] >= FULL and count < most:
+            waiting = sum(pipeline.waiting(step) for step in Step if step.stage is stage)
+            if shares[stage] >= FULL and waiting and count < most:
                 more = min(most, count + max(1, count // 2))
                 logger.info("%s holds up the others: %d workers instead of %d", stage.value, more, count)
                 changes[stage.value] = more

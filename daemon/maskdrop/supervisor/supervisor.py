@@ -220,7 +220,7 @@ class Supervisor:
             return
         if self._renewal.pending is None:
             if self._crew.is_complete:
-                self._staffing.review(now)
+                self._staffing.review(now, self._pipeline)
             return
         if any(self._pipeline.held_by(child.name) for child in self._crew.children):
             return
