@@ -1,6 +1,6 @@
 """A batch by the local engine, by Ray on one node and by Ray on two, on the same pictures and cores, in turn.
 
-    python bench/cluster.py [--pictures 400] [--repeats 3] [--cores 0,1] [--no-write]
+    python bench/cluster.py [--pictures 400] [--side 512 2048] [--repeats 3] [--cores 0,1] [--no-write]
 
 Each turn runs `maskdrop batch` with the embedded weights and all defaults. Two cores for everybody: one
 node of two processors, or two nodes of one. Rates are of the last 90 % of the pictures, so that loading Ray
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -142,8 +143,37 @@ def same(out: Path, others: Path) -> tuple[int, int]:
     return sum((out / name).read_bytes() == (others / name).read_bytes() for name in names), len(names)
 
 
-def text(runs: dict[str, list[Figures]], alike: dict[str, tuple[int, int]], count: int, repeats: int) -> str:
+@dataclass(frozen=True)
+class Race:
+    """Runs on pictures of one size.
+
+    Attributes:
+        alike: results that are the local engine's to the last bit, and all of an engine's results.
+    """
+
+    side: int
+    count: int
+    runs: dict[str, list[Figures]]
+    alike: dict[str, tuple[int, int]]
+
+
+def text(races: list[Race], repeats: int) -> str:
     """The section in Markdown."""
+    return "\n\n".join(
+        [
+            "## One machine and a cluster",
+            "```sh\npython bench/cluster.py\n```",
+            "Photographs of faces by `maskdrop batch` with the embedded weights and all defaults; "
+            f"medians of {repeats} turns in which all take part, 2 cores for everybody. "
+            f"{machine()}, {_ray()}.",
+            *(part for race in races for part in told(race)),
+        ]
+    )
+
+
+def told(race: Race) -> list[str]:
+    """What is told of pictures of one size."""
+    runs, alike = race.runs, race.alike
     local, rows = runs["local"], []
     for engine, figures in runs.items():
         pairs = list(zip(figures, local, strict=True))
@@ -165,18 +195,12 @@ def text(runs: dict[str, list[Figures]], alike: dict[str, tuple[int, int]], coun
         )
     head = ["", "pictures a second", "/ local", "engine's overhead a picture", "processor time a picture"]
     head += ["first tenth after", "spills", "bit-equal to local"]
-    return "\n\n".join(
-        [
-            "## One machine and a cluster",
-            "```sh\npython bench/cluster.py\n```",
-            f"{count} photographs of faces, 512 x 512, by `maskdrop batch` with the embedded weights and "
-            f"all defaults; medians of {repeats} turns in which all take part, 2 cores for everybody. "
-            f"{machine()}, {_ray()}.",
-            table(head, rows),
-            "Share of the work in each operator, by Ray's own statistics (remote wall time):",
-            table(["", *OPERATORS], [[e, *_shares(f)] for e, f in runs.items() if e != "local"]),
-        ]
-    )
+    return [
+        f"{race.count} pictures, {race.side} x {race.side}:",
+        table(head, rows),
+        "Share of the work in each operator, by Ray's own statistics (remote wall time):",
+        table(["", *OPERATORS], [[e, *_shares(f)] for e, f in runs.items() if e != "local"]),
+    ]
 
 
 OPERATORS = ("decode_block", "Labeller", "finish_block")
@@ -205,9 +229,32 @@ def write(section: str) -> None:
     PAGE.write_text(page)
 
 
+def race(side: int, count: int, repeats: int) -> Race:
+    """All engines in turn, so many times, on the same pictures."""
+    base = Path(tempfile.mkdtemp(prefix="maskdrop-cluster-"))
+    runs: dict[str, list[Figures]] = {engine: [] for engine in ENGINES}
+    alike: dict[str, tuple[int, int]] = {}
+    try:
+        folder = pictures.fill(base / "pictures", count, side)
+        for number in range(repeats):
+            for engine in ENGINES:
+                out = base / engine.replace(" ", "-") / "out"
+                shutil.rmtree(out, ignore_errors=True)
+                out.mkdir(parents=True)
+                figures = turn(engine, folder, out)
+                runs[engine].append(figures)
+                alike[engine] = same(out, base / "local" / "out")
+                rate = f"{figures['per_second']:.2f} a second, cpu {figures['cpu_ms']} ms"
+                print(f"  {side} px {number + 1}/{repeats} {engine}: {rate}", file=sys.stderr, flush=True)
+    finally:
+        shutil.rmtree(base)
+    return Race(side, count, runs, alike)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=400, help="512 x 512 pictures in each run")
+    parser.add_argument("--pictures", type=int, default=400, help="in each run; a third of the larger ones")
+    parser.add_argument("--side", type=int, nargs="+", default=[512, 2048], help="pixels a side")
     parser.add_argument("--repeats", type=int, default=3, help="turns; medians are of them")
     parser.add_argument("--cores", default="0,1", help="the two cores, as 0,1")
     parser.add_argument("--no-write", action="store_true", help="print, and change no file")
@@ -218,24 +265,11 @@ def main() -> None:
     if options.turn:
         print(json.dumps(run_turn(options.turn, Path(options.folder), Path(options.out))))
         return
-    base = Path(tempfile.mkdtemp(prefix="maskdrop-cluster-"))
-    runs: dict[str, list[Figures]] = {engine: [] for engine in ENGINES}
-    alike: dict[str, tuple[int, int]] = {}
-    try:
-        folder = pictures.fill(base / "pictures", options.pictures)
-        for number in range(options.repeats):
-            for engine in ENGINES:
-                out = base / engine.replace(" ", "-") / "out"
-                shutil.rmtree(out, ignore_errors=True)
-                out.mkdir(parents=True)
-                figures = turn(engine, folder, out)
-                runs[engine].append(figures)
-                alike[engine] = same(out, base / "local" / "out")
-                rate = f"{figures['per_second']:.2f} a second, cpu {figures['cpu_ms']} ms"
-                print(f"  {number + 1}/{options.repeats} {engine}: {rate}", file=sys.stderr, flush=True)
-    finally:
-        shutil.rmtree(base)
-    section = text(runs, alike, options.pictures, options.repeats)
+    races = []
+    for side in options.side:
+        count = options.pictures if side <= pictures.NATIVE else max(1, options.pictures // 3)
+        races.append(race(side, count, options.repeats))
+    section = text(races, options.repeats)
     print(section)
     if not options.no_write:
         write(section)

@@ -36,9 +36,10 @@ MASKDROP = Contestant("maskdrop", ("maskdrop_daemon.py", "PICTURES", "RESULTS"))
 DEFAULTS = Contestant(
     "maskdrop, own outputs", ("maskdrop_daemon.py", "PICTURES", "RESULTS", "--default-outputs")
 )
+FP32 = Contestant("maskdrop, fp32", (*MASKDROP.arguments, "--set", 'model.precision="fp32"'))
 LIMITS = Contestant("limits", ("limits.py", "PICTURES"))
 
-ALL = (PLAIN, ARTICLE, ARTICLE_ONE, MASKDROP, DEFAULTS, LIMITS)
+ALL = (PLAIN, ARTICLE, ARTICLE_ONE, MASKDROP, FP32, DEFAULTS, LIMITS)
 
 
 def configured(**changes: object) -> Contestant:

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from batch_job import Job
 from running import Daemon, Rooms
+from schedule import Schedule, check_together, early_first
 from weights_for_tests import write_tiny_weights
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # where a test itself imports ONNX Runtime
@@ -17,6 +19,18 @@ settings.register_profile(
     "maskdrop", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("maskdrop")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    check_together(items)
+    yield
+    early_first(items)  # after pytest-randomly has shuffled
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Schedule:
+    return Schedule(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ LESS = {
     "bench/backlog.py": "--counts 100 --results 4",
     "bench/batch.py": "--pictures 6 --repeats 1 --entries 40 --no-write",
     "bench/check.py": "--repeats 1 --many 100",
-    "bench/cluster.py": "--pictures 32 --repeats 1 --no-write",
+    "bench/cluster.py": "--pictures 32 --side 512 --repeats 1 --no-write",
     "bench/locate.py": "--pictures 2 --repeats 1",
     "bench/stage_costs.py": "--sides 512 --turns 1 --count 4",
     "bench/tries.py": "decode",
