@@ -20,6 +20,9 @@ _FOLDER = "RAY_TMPDIR"
 STORE = 150 * 2**20
 """Bytes of object store for each of a node's processors: so few that carelessness would spill."""
 
+_SPARE = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+"""Servers of Ray's that nobody here asks anything: each is a Python process to start."""
+
 
 class Nodes:
     """One node or two; the second one may be killed."""
@@ -27,9 +30,9 @@ class Nodes:
     def __init__(self, folder: Path, cpus: tuple[int, ...]) -> None:
         self._folder = folder
         first, *more = ({"num_cpus": count, "object_store_memory": STORE * count} for count in cpus)
-        head = {**first, "include_dashboard": False, "temp_dir": str(folder)}
+        head = {**first, **_SPARE, "temp_dir": str(folder)}
         self._cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
-        self._others = [self._cluster.add_node(**node) for node in more]
+        self._others = [self._cluster.add_node(**node, include_log_monitor=False) for node in more]
 
     @property
     def address(self) -> str:

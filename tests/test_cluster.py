@@ -7,11 +7,8 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -21,8 +18,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from batch_job import Pictures
 from broken_files import broken_files
+from cluster_job import Job
 from drawing import encode, face_bytes
 
 pytest.importorskip("ray", reason="needs pip install 'maskdrop[ray]'")
@@ -46,47 +43,6 @@ EXACT = QUICK.replace("[workers]", "[workers]\nmax_batch = 1") + (
 """Settings with which every picture is computed by itself, so that results are the same to the last bit."""
 
 LOCATING = EXACT.replace('"off"', '"auto"').replace('"labels"]', '"labels", "model"]')
-
-
-@dataclass
-class Job(Pictures):
-    """Batches on a folder of pictures by either engine."""
-
-    def begin(self, *arguments: str, engine: str = "ray", settings: str = QUICK, **options: Any) -> Any:
-        config = self.base / f"maskdrop-{engine}.toml"
-        config.write_text(settings)
-        named = (options.pop("source", self.source), options.pop("out", self.out))
-        command = [sys.executable, "-m", "maskdrop", "batch", *map(str, named), *arguments]
-        command += ["--engine", engine]
-        command += ["--config", str(config)]
-        if "--weights" not in arguments:
-            command += ["--weights", str(self.weights)]
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
-        return subprocess.Popen(command, text=True, **options)
-
-    def run(self, *arguments: str, code: int, **options: Any) -> str:
-        """All that the batch says."""
-        process = self.begin(*arguments, **options)
-        told: str = process.communicate(timeout=280)[0]
-        assert "Traceback" not in told, told
-        assert process.returncode == code, told
-        return told
-
-    def rows(self, out: Path | None = None) -> list[dict[str, Any]]:
-        """The whole manifest, read as one."""
-        rows: list[dict[str, Any]] = parquet.read_table((out or self.out) / "manifest.parquet").to_pylist()
-        return rows
-
-    def outcomes(self) -> dict[str, str]:
-        """Of each picture, which has exactly one row."""
-        rows = [(os.fsdecode(bytes.fromhex(r["hex"])) if r["hex"] else r["input"], r) for r in self.rows()]
-        assert max(Counter(path for path, _ in rows).values()) == 1
-        return {path: row["outcome"] for path, row in rows}
-
-    def results(self, out: Path | None = None) -> dict[str, bytes]:
-        top = out or self.out
-        paths = [path for path in top.rglob("*") if path.is_file() and path.suffix != ".parquet"]
-        return {str(p.relative_to(top)): p.read_bytes() for p in paths if not p.name.startswith(".")}
 
 
 @pytest.fixture
@@ -157,7 +113,7 @@ def check_rows(rows: list[dict[str, Any]], good: dict[str, bytes], lost: Path) -
 
 def test_an_actor_and_then_a_node_die_and_cost_only_their_own_blocks(job: Job) -> None:
     """The real processes are killed in mid-work; every picture has its result and exactly one row."""
-    names = {f"{number}.jpg" for number in range(240)}
+    names = {f"{number}.jpg" for number in range(160)}
     contents = [face_bytes(number) for number in range(20)]
     for number, name in enumerate(sorted(names)):
         job.put(name, contents[number % len(contents)])
@@ -221,7 +177,7 @@ def test_a_picture_that_kills_its_process_is_a_row_and_nothing_of_ray_stays(job:
 
 
 def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
-    names = {f"{number}.jpg" for number in range(500)}
+    names = {f"{number}.jpg" for number in range(300)}
     contents = [face_bytes(number) for number in range(20)]
     for number, name in enumerate(sorted(names)):
         job.put(name, contents[number % len(contents)])
@@ -328,6 +284,11 @@ def big_picture() -> bytes:
     return encode(Image.fromarray(noise), "JPEG", quality=95)
 
 
+def check_refusal(told: str, wanted: str) -> None:
+    assert told.count("\n") == 1, told
+    assert wanted in told
+
+
 def test_what_cannot_be_done_as_asked_is_told_in_one_line(job: Job) -> None:
     job.put("a.jpg", face_bytes(1))
     mixed = job.base / "list.txt"
@@ -345,14 +306,13 @@ def test_what_cannot_be_done_as_asked_is_told_in_one_line(job: Job) -> None:
             (["--address", "ray://somewhere:10001"], {}, "is no cluster's address"),
             (["--address", dead], {"engine": "local"}, "goes with --engine ray"),
             ([], {"engine": "local", "source": "s3://pictures/in"}, "needs --engine ray"),
-            ([], {"env": {**os.environ, "PYTHONPATH": path}}, "pip install 'maskdrop[ray]'"),
             ([], {"source": job.base / "nothing"}, "name a folder, a list file, a glob"),
             ([], {"source": mixed}, "write all of them one way"),
             ([], {"out": job.source / "out"}, "lies inside the inbox"),
             (["--weights", "/nowhere.safetensors"], {}, "name a readable weights file"),
         ]
         for arguments, options, wanted in cases:
-            told = job.run(*arguments, code=78, **options)
-            assert told.count("\n") == 1, told
-            assert wanted in told
+            check_refusal(job.refused(*arguments, **options), wanted)
+    without = {**os.environ, "PYTHONPATH": path}
+    check_refusal(job.run(env=without, code=78), "pip install 'maskdrop[ray]'")
     assert sorted(path.name for path in job.source.iterdir()) == ["a.jpg"]

@@ -44,9 +44,9 @@ class Staffing:
             self._look(now)
             self._renewal.replan(wanted)
             self._crew.move_to(self._renewal.premises, now)
-        if not self._was_told:
+        if not self._was_told and self._crew.is_complete:  # and not before those that were added are
             self._was_told = True
-            self._tell(wanted or plan)
+            self._tell(self._renewal.premises.plan)
 
     def _as_measured(self, plan: Plan) -> Plan | None:
         """The plan that follows from what workers measured, if that is news."""
