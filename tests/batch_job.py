@@ -6,11 +6,13 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from running import QUICK
+from running import QUICK, maskdrop
+from waiting import PATIENCE_S
 
 
 @dataclass
@@ -42,21 +44,36 @@ class Job(Pictures):
     def lost(self) -> Path:
         return self.base / "lost"
 
-    def begin(self, *arguments: str, settings: str = "", **options: Any) -> "subprocess.Popen[str]":
+    def words(self, arguments: Sequence[str], settings: str = "") -> list[str]:
+        """What is typed behind `maskdrop`."""
         config = self.base / "maskdrop.toml"
         config.write_text(QUICK + settings)
-        command = [sys.executable, "-m", "maskdrop", "batch", str(self.source), str(self.out)]
-        command += ["--config", str(config), "--weights", str(self.weights), *arguments]
+        words = ["batch", str(self.source), str(self.out), "--config", str(config)]
+        return [*words, "--weights", str(self.weights), *arguments]
+
+    def begin(self, *arguments: str, settings: str = "", **options: Any) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "maskdrop", *self.words(arguments, settings)]
         command = [*options.pop("prefix", []), *command]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.Popen(command, text=True, **options)
 
-    def run(self, *arguments: str, code: int, **options: Any) -> str:
+    def run(
+        self,
+        *arguments: str,
+        code: int,
+        settings: str = "",
+        prefix: Sequence[str] = (),
+        env: dict[str, str] | None = None,
+    ) -> str:
         """What the batch says on standard error."""
-        process = self.begin(*arguments, **options)
-        _, told = process.communicate(timeout=200)
+        if prefix:
+            process = self.begin(*arguments, settings=settings, prefix=prefix, env=env)
+            told, ended = process.communicate(timeout=PATIENCE_S)[1], process.returncode
+        else:
+            done = maskdrop(self.words(arguments, settings), env)
+            told, ended = done.stderr, done.returncode
         assert "Traceback" not in told, told
-        assert process.returncode == code, told
+        assert ended == code, told
         return told
 
     def reported(self, *arguments: str, code: int, **options: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A process that has PyTorch imported, and forks the daemons that tests start.
+"""A process that has PyTorch imported, and forks the daemons and batches that tests start.
 
 Importing PyTorch takes a second of a processor, which the suite would pay for each of some hundred
 daemons. What is forked from here has nothing of maskdrop loaded yet: it gets arguments,
@@ -84,9 +84,9 @@ class Nursery:
         self._born: list[int] = []
         self.ended: dict[int, int] = {}
 
-    def start(self, order: Order, output: int) -> Born:
-        """Start a process whose standard output and error go to a descriptor."""
-        files = array.array("i", [output])
+    def start(self, order: Order, output: int, errors: int | None = None) -> Born:
+        """Start a process whose standard output and error go to descriptors, or both to one."""
+        files = array.array("i", [output, output if errors is None else errors])
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)]
         self._ours.sendmsg([json.dumps(asdict(order)).encode()], rights)
         while not self._born:
@@ -139,7 +139,7 @@ def tell_ended(link: socket.socket) -> None:
 
 def take_order(link: socket.socket, pipe: tuple[int, int]) -> bool:
     """Fork what the next order says; whether there was one."""
-    room = socket.CMSG_SPACE(array.array("i").itemsize)
+    room = socket.CMSG_SPACE(2 * array.array("i").itemsize)
     message, rights, _, _ = link.recvmsg(ORDER_SIZE, room)
     if not message:
         return False
@@ -147,16 +147,18 @@ def take_order(link: socket.socket, pipe: tuple[int, int]) -> bool:
     files.frombytes(rights[0][2])
     pid = os.fork()
     if pid == 0:
-        os.dup2(files[0], 1)
-        os.dup2(files[0], 2)
+        for number, file in enumerate(files, 1):
+            os.dup2(file, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.close(files[0])
+        for file in files:
+            os.close(file)
         signal.set_wakeup_fd(-1)
         for end in pipe:
             os.close(end)
         link.close()
         become(Order(**json.loads(message)))
-    os.close(files[0])
+    for file in files:
+        os.close(file)
     link.send(json.dumps({"pid": pid}).encode())
     return True
 

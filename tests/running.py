@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -44,6 +45,24 @@ def nursery() -> Nursery:
     started = Nursery()
     atexit.register(started.close)
     return started
+
+
+def maskdrop(
+    words: Sequence[str], environment: dict[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """What ``maskdrop`` with these words says, when it has ended."""
+    order = order_of(list(words), {"env": environment})
+    if order is None:
+        command = [sys.executable, "-m", "maskdrop", *words]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as told:
+        process = nursery().start(order, said.fileno(), told.fileno())
+        code = process.wait(PATIENCE_S)
+        for file in (said, told):
+            file.seek(0)
+        return subprocess.CompletedProcess(words, code, said.read(), told.read())
 
 
 @dataclass(frozen=True)
