@@ -35,6 +35,8 @@ from weights_for_tests import EMBEDDED
 
 parquet: Any = pytest.importorskip("pyarrow.parquet")
 
+pytestmark = pytest.mark.timeout(600)  # a batch on a cluster begins slowly on a busy machine
+
 ODD = os.fsdecode(b"sub/two\nlines-\xff.jpg")
 
 EXACT = QUICK.replace("[workers]", "[workers]\nmax_batch = 1") + (

@@ -25,6 +25,9 @@ PROGRAMS = (
 )
 SECONDS = 240.0
 
+UNKNOWN_REGISTERS = "set fp regs failed"
+"""What the kernel says on processors with AMX, whose registers are more than its buffer for them holds."""
+
 
 def run_in_machine(scenario: str, out: Path, memory: str = "256M") -> dict[str, Any]:
     """Run a file of this folder as the only program of a machine of its own.
@@ -58,8 +61,11 @@ def run_in_machine(scenario: str, out: Path, memory: str = "256M") -> dict[str, 
     )
     console = done.stdout.decode("utf-8", "replace")
     said = (out / "said").read_text() if (out / "said").exists() else ""
-    if not (out / "code").exists() and "Kernel panic" in console and "hostfs" in console:
-        pytest.skip(f"a user-mode kernel doesn't start here: {console[-300:]}")
+    if not (out / "code").exists() and "Kernel panic" in console:
+        if UNKNOWN_REGISTERS in console:
+            pytest.skip("a user-mode kernel doesn't know this processor's registers: take one without AMX")
+        if "hostfs" in console:
+            pytest.skip(f"a user-mode kernel doesn't start here: {console[-300:]}")
     assert (out / "code").exists(), f"the machine didn't come up:\n{console[-3000:]}"
     assert (out / "code").read_text().strip() == "0", f"{said[-6000:]}\n{console[-2000:]}"
     facts: dict[str, Any] = json.loads((out / "facts.json").read_text())
