@@ -18,7 +18,15 @@ TOGETHER = (
 )
 """Tests that share what is made once for them, a machine or a daemon: they go to one process."""
 
-EARLY = ("booted/", "test_cluster.py", "chaos/", "nfs/", "test_resources.py", "test_documentation.py")
+EARLY = (
+    "booted/",
+    "test_cluster.py",
+    "chaos/",
+    "nfs/",
+    "container/",
+    "test_resources.py",
+    "test_documentation.py",
+)
 """Tests that take minutes: one of them at the very end would be waited for by all others."""
 
 

@@ -10,6 +10,7 @@ import pytest
 import test_man
 from booted import machine
 from command_line import commands, program
+from container import podman
 from documented import CTRL_C, ROOT, Command, blocks, commands_of, pages, shows, spoken
 from documented_elsewhere import ELSEWHERE
 from documented_pages import PREPARATIONS
@@ -107,7 +108,8 @@ def test_settings_that_are_shown_can_be_used(page: str, toml: str, tmp_path: Pat
 
 def test_the_readme_names_what_tests_are_skipped_without() -> None:
     """Each Debian package that a test asks for when it is skipped."""
-    asked = set(machine.PROGRAMS.values()) | set(test_man.PACKAGES.values()) - {"util-linux"}
+    asked = {*machine.PROGRAMS.values(), *podman.PROGRAMS.values(), *test_man.PACKAGES.values()}
+    asked -= {"util-linux"}
     sources = [*(ROOT / "tests").rglob("*.py"), ROOT / "tools" / "browser.py"]
     for source in sources:
         for packages in re.findall(r"[:`] ?\"?apt-get install ([a-z0-9 -]+)", source.read_text()):

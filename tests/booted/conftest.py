@@ -13,7 +13,7 @@ from booted.cgroup import CannotBoot
 from booted.isolated import why_not_isolated
 from booted.machine import PROGRAMS, Machine, booted
 from booted.service import WEIGHTS, Service
-from booted.tree import TreeMissing, debian_tree
+from booted.tree import BOOTABLE, TreeMissing, debian_tree
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,8 @@ def machine() -> Iterator[Machine]:
     if reason is not None:
         pytest.skip(reason)
     try:
-        with booted(debian_tree(*interpreter.debian_packages()), interpreter.bindings()) as machine:
+        tree = debian_tree(*BOOTABLE, *interpreter.debian_packages())
+        with booted(tree, interpreter.bindings()) as machine:
             yield machine
     except (CannotBoot, TreeMissing) as error:
         pytest.skip(str(error))

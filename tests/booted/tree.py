@@ -1,4 +1,4 @@
-"""A Debian or Ubuntu tree with systemd in it, made by debootstrap once and kept for the next time.
+"""A Debian or Ubuntu tree, made by debootstrap once and kept for the next time.
 
 It is of this machine's own release, so that this machine's Python and its packages run in it.
 """
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from booted.isolated import ISOLATED, finish
 
-PACKAGES = ("systemd", "systemd-sysv", "dbus")
-"""Beside what every tree has: an init, and what ``systemctl`` talks to it through."""
+BOOTABLE = ("systemd", "systemd-sysv", "dbus")
+"""What a tree must have to be booted: an init, and what ``systemctl`` talks to it through."""
 
 MIRRORS = {"debian": "http://deb.debian.org/debian", "ubuntu": "http://archive.ubuntu.com/ubuntu"}
 """Where packages come from if apt doesn't say."""
@@ -37,8 +37,9 @@ def cache_folder() -> Path:
     return Path(base) / "maskdrop" / "trees"
 
 
-def debian_tree(*more: str) -> Path:
-    """The tree with these packages too; it must not be changed, only laid under something.
+def debian_tree(*packages: str) -> Path:
+    """The tree with these packages beside the least there is; it must not be changed, only laid under
+    something or copied.
 
     The first call makes it, which takes about a minute; calls beside it wait for that.
 
@@ -46,14 +47,13 @@ def debian_tree(*more: str) -> Path:
         TreeMissing: it is not there and can't be made.
     """
     suite, mirror = _release()
-    packages = sorted({*PACKAGES, *more})
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    tree = folder / "+".join([suite, *packages])
+    tree = folder / "+".join([suite, *sorted(set(packages))])
     with _locked(folder / ".lock"):
         if not tree.is_dir():
             _check_network(mirror, suite)
-            _make(tree, suite, mirror, packages)
+            _make(tree, suite, mirror, sorted(set(packages)))
     return tree
 
 

@@ -1,0 +1,1 @@
+"""The container, built and run by podman for an ordinary user."""
