@@ -191,12 +191,16 @@ def plot(result: Result) -> None:
     axes[0][0].bar_label(bars, fmt="%.1f", padding=2)
     axes[0][0].invert_yaxis()
     axes[0][0].set_xlabel("pictures a second")
-    axes[0][0].margins(x=0.15)
+    axes[0][0].margins(x=0.2)
     for axis, name in zip(axes[0][1:], grown, strict=True):
         points = {k: middle(f, "per_second") for k, f in result[name]["runs"].items()}
+        top = 1.2 * max(points.values())
+        if (chosen := points.pop("auto", None)) is not None:
+            axis.axhline(chosen, color="#999", linestyle="--", label="auto")
+            axis.legend(loc="lower right", frameon=False)
         axis.plot(list(points), list(points.values()), "o-", color="#2a7")
         axis.set_xlabel(GROWTH[name])
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, top)
     figure.tight_layout()
     PLOT.parent.mkdir(exist_ok=True)
     figure.savefig(PLOT, dpi=110)
