@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from maskdrop.model.lanes import Lanes, Pixels
 from maskdrop.model.normalise import normalise
 from maskdrop.model.parser import load_parser
 from maskdrop.model.winners import labels_of
+from waiting import PATIENCE_S
 from weights_for_tests import tiny_network
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -81,7 +83,7 @@ def test_a_class_that_wins_at_no_corner_may_win_between_them() -> None:
     assert labels_of(scores[None], 9)[0, 4].tolist() == [1, 1, 1, 2, 2, 2, 0, 0, 0]
 
 
-@pytest.mark.parametrize(("count", "threads"), [(1, 2), (3, 2), (2, 5)])
+@pytest.mark.parametrize(("count", "threads"), [(1, 2), (3, 2), (2, 5), (9, 4)])
 def test_lanes_give_each_picture_its_own_labels(tiny_weights: Path, count: int, threads: int) -> None:
     pictures = np.random.default_rng(count).integers(0, 256, (count, 512, 512, 3), dtype=np.uint8)
     wanted = ModelSettings(weights=tiny_weights, precision="fp32")
@@ -89,6 +91,22 @@ def test_lanes_give_each_picture_its_own_labels(tiny_weights: Path, count: int, 
     labels = load_parser(wanted, "cpu", threads).parse(pictures)
     for index in range(count):
         np.testing.assert_array_equal(labels[index], one_by_one.parse(pictures[index : index + 1])[0])
+
+
+def test_a_lane_that_is_done_takes_the_next_picture() -> None:
+    done: list[int] = []
+    all_others = Event()
+
+    def label(pictures: Pixels) -> Pixels:
+        if pictures[0] == 0:
+            assert all_others.wait(PATIENCE_S)  # the other lane does all the rest meanwhile
+        done.append(int(pictures[0]))
+        if len(done) == 7:
+            all_others.set()
+        return pictures
+
+    assert Lanes(2).run(label, np.arange(8, dtype=np.uint8)).tolist() == list(range(8))
+    assert done[-1] == 0
 
 
 def test_a_lane_that_fails_is_told_when_all_have_ended() -> None:

@@ -29,6 +29,9 @@ class Lanes:
     def run(self, label: Callable[[Pixels], Pixels], pictures: Pixels) -> Pixels:
         """Label pictures, uint8 (batch, …), in as many lanes as there are pictures or threads.
 
+        A lane that is done with a picture takes the next one: at the end of a batch, lanes wait for
+        the slowest for less than a picture's time, however unevenly others have used their cores.
+
         Returns:
             What ``label`` gave for all parts of the batch, in the pictures' order.
 
@@ -44,6 +47,7 @@ class Lanes:
             torch.set_num_threads(each)  # of this thread alone
             return label(part)
 
-        futures = [self._pool.submit(in_lane, part) for part in np.array_split(pictures, lanes)]
+        singles = (pictures[index : index + 1] for index in range(len(pictures)))
+        futures = [self._pool.submit(in_lane, picture) for picture in singles]
         wait(futures)
         return np.concatenate([future.result() for future in futures])

@@ -14,8 +14,11 @@ from maskdrop.health import PlanHealth
 from maskdrop.ticket import Cost, Stage
 
 CPU_BATCH = 4
-"""Pictures a batch on a CPU, or one for each thread where there are more: others gain nothing there,
-and make each wait for the others."""
+"""Pictures a batch on one thread: more gain nothing there, and make each wait for the others."""
+
+LANE_BATCH, MOST_LANES_BATCH = 8, 32
+"""Pictures a batch for each of several threads, and at most, or one for each thread where there are
+more. Threads wait for each other at the end of a batch: the longer it is, the less of the time."""
 
 GPU_BATCH = 32
 """Pictures a batch on a GPU: about where throughput stops growing."""
@@ -100,7 +103,9 @@ def batch_for(wanted: WorkerSettings, on_gpu: bool, threads: int) -> int:
     """Pictures that are inferred together at most."""
     if wanted.max_batch != "auto":
         return wanted.max_batch
-    return GPU_BATCH if on_gpu else max(CPU_BATCH, threads)
+    if on_gpu:
+        return GPU_BATCH
+    return CPU_BATCH if threads == 1 else max(threads, min(LANE_BATCH * threads, MOST_LANES_BATCH))
 
 
 def rate_of(costs: Mapping[Stage, Cost], cores: int, devices: int) -> float:
