@@ -46,9 +46,8 @@ _SIZING = Elsewhere(
     ("sizing.py",),
 )
 _KUBERNETES = Elsewhere(
-    "needs a Kubernetes cluster with KubeRay",
-    "tests/test_kuberay.py::test_the_job_is_a_batch_that_maskdrop_knows",
-    ("kuberay.yaml",),
+    "needs a Kubernetes cluster with KubeRay; a test has kubectl and a server that checks what it is sent",
+    "tests/test_kubectl.py::test_kubectl_tries_and_applies_the_manifest_as_documented",
 )
 _DISPATCH = Elsewhere(
     "needs two daemons, or two hosts",
@@ -83,7 +82,7 @@ ELSEWHERE: dict[str, Elsewhere] = {
     "sudo systemctl enable --now maskdrop@passports": _INSTANCE,
     "sudo apt-get install debootstrap systemd-container btrfs-progs e2fsprogs chromium prometheus jq man-db"
     " groff mandoc faketime user-mode-linux nfs-kernel-server nfs-common iproute2 kmod podman uidmap"
-    " runc": Elsewhere(
+    " runc kubernetes-client": Elsewhere(
         "installs packages; the names are compared with what tests say they need",
         "tests/test_documentation.py::test_the_readme_names_what_tests_are_skipped_without",
         ("sudo apt-get install ",),

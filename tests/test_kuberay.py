@@ -1,6 +1,5 @@
 """etc/kuberay.yaml: fields that KubeRay and Kubernetes know, a job that maskdrop knows."""
 
-import json
 import re
 import shlex
 import subprocess
@@ -11,33 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
+from rayjob import SCHEMA, check, groups
 
 ROOT = Path(__file__).parent.parent
-SCHEMA = json.loads((Path(__file__).parent / "schemas" / "rayjob.json").read_text())
-KUBERNETES = "1.31"
-"""The version whose pods are checked; older than most clusters, so nothing new is asked for."""
 
 
 @pytest.fixture(scope="module")
 def job() -> dict[str, Any]:
     loaded: dict[str, Any] = yaml.safe_load((ROOT / "etc" / "kuberay.yaml").read_text())
     return loaded
-
-
-def groups(job: dict[str, Any]) -> list[dict[str, Any]]:
-    cluster = job["spec"]["rayClusterSpec"]
-    return [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-
-
-def check(job: dict[str, Any]) -> None:
-    """Raises jsonschema.ValidationError, of which kubernetes_validate's is a kind."""
-    jsonschema.Draft202012Validator(SCHEMA).validate(job)
-    for group in groups(job):
-        pods = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {}, "template": group["template"]}
-        kubernetes_validate.validate(pods, KUBERNETES, strict=True)
 
 
 def test_the_schema_is_one_and_the_manifest_fits_it(job: dict[str, Any]) -> None:
