@@ -1,6 +1,7 @@
 """An HTTP server that answers kubectl as a Kubernetes API server with KubeRay's RayJob would.
 
-It speaks only what `kubectl apply` asks for, and keeps what it takes, so it is no cluster: nothing is ever started.
+It speaks only what `kubectl apply` asks for, and starts nothing of what it takes. It refuses more than a
+real one: also what KubeRay's operator finds wrong only afterwards.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import jsonschema
+
 from rayjob import check
 
 JOBS = "/apis/ray.io/v1/namespaces/default/rayjobs"
@@ -90,7 +92,7 @@ def _message(number: int, content: bytes) -> bytes:
 def _openapi() -> bytes:
     """The least OpenAPI document from which kubectl sees that the server can be asked for a dry run.
 
-    kubectl reads it as protobuf only, and looks at how a Namespace is patched to know it for all custom resources.
+    kubectl reads it as protobuf only. How a Namespace is patched tells it how all custom resources are.
     """
     kind = _message(1, b"x-kubernetes-group-version-kind") + _message(
         2, _message(2, b'{group: "", version: v1, kind: Namespace}\n')

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from documented_elsewhere import commands_for
 from rayjob_server import Stored, serving
 

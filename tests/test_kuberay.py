@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+
 from rayjob import SCHEMA, check, groups
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +33,18 @@ MISTAKES: dict[str, Callable[[dict[str, Any]], object]] = {
     "entryPoint": lambda job: job["spec"].update(entryPoint=job["spec"].pop("entrypoint")),
     "ttlSecondsAfterFinish": lambda job: job["spec"].update(ttlSecondsAfterFinish=60),
     "num-cpus": lambda job: groups(job)[0]["rayStartParams"].update({"num-cpus": 0}),
-    "minReplicas": lambda job: groups(job)[1].pop("minReplicas"),
+    "groupName": lambda job: groups(job)[1].pop("groupName"),
+    "name": lambda job: job["metadata"].update(name="1maskdrop"),
+    "backoffLimit": lambda job: job["spec"].update(backoffLimit=-1),
+    "no cluster": lambda job: job["spec"].update(clusterSelector={"app": "maskdrop"}),
+    "kept, then deleted": lambda job: job["spec"].update(shutdownAfterJobFinishes=False),
+    "two submitters": lambda job: job["spec"].update(submissionMode="SidecarMode", submitterConfig={}),
+    "retries by hand": lambda job: job["spec"].update(submissionMode="InteractiveMode"),
+    "no condition": lambda job: job["spec"].update(
+        deletionStrategy={"deletionRules": [{"policy": "DeleteSelf"}]}
+    ),
+    "cores twice": lambda job: groups(job)[0].update(resources={"CPU": "4"}),
+    "no container": lambda job: groups(job)[1]["template"]["spec"].update(containers=[]),
     "replicas": lambda job: groups(job)[2].update(replicas="1"),
     "toleration": lambda job: groups(job)[2]["template"]["spec"]["tolerations"][0].update(keys="x"),
     "resource": lambda job: groups(job)[1]["template"]["spec"]["containers"][0].update(resource={}),
