@@ -1,6 +1,7 @@
 """The documented kubectl commands, by real kubectl, against a server that checks what it is sent."""
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -53,9 +54,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         }
         file = tmp_path / "kubeconfig"
         file.write_text(json.dumps(settings))
-        yield Cluster(
-            stored, {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path), "KUBECONFIG": str(file)}
-        )
+        yield Cluster(stored, {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "KUBECONFIG": str(file)})
 
 
 def test_kubectl_tries_and_applies_the_manifest_as_documented(cluster: Cluster) -> None:
