@@ -13,9 +13,14 @@ import jsonschema
 import pytest
 import yaml
 
-from rayjob import SCHEMA, check, groups
+from rayjob import SCHEMA, check, groups, templates
 
 ROOT = Path(__file__).parent.parent
+
+
+def cluster(job: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = job["spec"]["rayClusterSpec"]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +41,14 @@ MISTAKES: dict[str, Callable[[dict[str, Any]], object]] = {
     "groupName": lambda job: groups(job)[1].pop("groupName"),
     "name": lambda job: job["metadata"].update(name="1maskdrop"),
     "backoffLimit": lambda job: job["spec"].update(backoffLimit=-1),
-    "no cluster": lambda job: job["spec"].update(clusterSelector={"app": "maskdrop"}),
+    "no cluster": lambda job: job["spec"].update(clusterSelector={"app": "maskdrop"}, backoffLimit=0),
     "kept, then deleted": lambda job: job["spec"].update(shutdownAfterJobFinishes=False),
-    "two submitters": lambda job: job["spec"].update(submissionMode="SidecarMode", submitterConfig={}),
+    "two submitters": lambda job: job["spec"].update(submissionMode="SidecarMode"),
     "retries by hand": lambda job: job["spec"].update(submissionMode="InteractiveMode"),
     "no condition": lambda job: job["spec"].update(
-        deletionStrategy={"deletionRules": [{"policy": "DeleteSelf"}]}
+        shutdownAfterJobFinishes=False,
+        ttlSecondsAfterFinished=0,
+        deletionStrategy={"deletionRules": [{"policy": "DeleteSelf"}]},
     ),
     "cores twice": lambda job: groups(job)[0].update(resources={"CPU": "4"}),
     "no container": lambda job: groups(job)[1]["template"]["spec"].update(containers=[]),
@@ -49,6 +56,50 @@ MISTAKES: dict[str, Callable[[dict[str, Any]], object]] = {
     "toleration": lambda job: groups(job)[2]["template"]["spec"]["tolerations"][0].update(keys="x"),
     "resource": lambda job: groups(job)[1]["template"]["spec"]["containers"][0].update(resource={}),
     "runAsUser": lambda job: groups(job)[0]["template"]["spec"]["securityContext"].update(runAsUser="me"),
+    "submitter": lambda job: templates(job)[-1]["spec"]["containers"][0].update(resource={}),
+    "fewer than none": lambda job: groups(job)[1].update(minReplicas=-1),
+    "least above most": lambda job: groups(job)[1].update(minReplicas=2, maxReplicas=1),
+    "a group stopped, and scaled": lambda job: (
+        cluster(job).update(enableInTreeAutoscaling=True),
+        groups(job)[1].update(suspend=True),
+    ),
+    "updated by itself": lambda job: cluster(job).update(upgradeStrategy={"type": "Recreate"}),
+    "Kubernetes' tokens": lambda job: cluster(job).update(
+        authOptions={"mode": "token", "enableK8sTokenAuth": True}
+    ),
+    "retries elsewhere": lambda job: job["spec"].update(clusterSelector={"ray.io/cluster": "there"}),
+    "submitter starts again": lambda job: (
+        job["spec"].update(submissionMode="SidecarMode"),
+        job["spec"].pop("submitterPodTemplate"),
+        groups(job)[0]["template"]["spec"].update(restartPolicy="Always"),
+    ),
+    "deleted, and nothing is": lambda job: job["spec"].update(
+        deletionStrategy={"onSuccess": {"policy": "DeleteNone"}, "onFailure": {"policy": "DeleteCluster"}}
+    ),
+}
+
+VARIANTS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "a cluster that is there": lambda job: (
+        job["spec"].update(clusterSelector={"ray.io/cluster": "there"}, backoffLimit=0),
+        job["spec"].pop("rayClusterSpec"),
+    ),
+    "no workers but the head": lambda job: cluster(job).pop("workerGroupSpecs"),
+    "submitted by the head": lambda job: (
+        job["spec"].update(submissionMode="SidecarMode"),
+        job["spec"].pop("submitterPodTemplate"),
+    ),
+    "scaled": lambda job: cluster(job).update(
+        enableInTreeAutoscaling=True, autoscalerOptions={"version": "v2"}
+    ),
+    "deleted by rules": lambda job: job["spec"].update(
+        shutdownAfterJobFinishes=False,
+        ttlSecondsAfterFinished=0,
+        deletionStrategy={
+            "deletionRules": [
+                {"policy": "DeleteWorkers", "condition": {"jobStatus": "FAILED", "ttlSeconds": 60}}
+            ]
+        },
+    ),
 }
 
 
@@ -60,16 +111,28 @@ def test_a_mistake_is_found(job: dict[str, Any], mistake: str) -> None:
         check(wrong)
 
 
-def test_all_pods_are_of_one_image_unprivileged_and_have_the_keys(job: dict[str, Any]) -> None:
-    pods = [group["template"]["spec"] for group in groups(job)]
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_what_a_reader_may_make_of_it_fits_too(job: dict[str, Any], variant: str) -> None:
+    other = deepcopy(job)
+    VARIANTS[variant](other)
+    check(other)
+
+
+def test_all_pods_are_of_one_image_and_unprivileged_and_those_that_work_have_the_keys(
+    job: dict[str, Any],
+) -> None:
+    pods = [template["spec"] for template in templates(job)]
     containers = [container for pod in pods for container in pod["containers"]]
-    assert len(containers) == len(pods) == 3
+    assert len(containers) == len(pods) == 4
     assert len({container["image"] for container in containers}) == 1
     for pod, container in zip(pods, containers, strict=True):
         assert pod["securityContext"]["runAsNonRoot"]
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        assert container["envFrom"] == [{"secretRef": {"name": "maskdrop-s3"}}]
+        assert not container["securityContext"]["allowPrivilegeEscalation"]
         assert container["resources"]["requests"] == container["resources"]["limits"]
+    *working, submitter = containers
+    assert all(container["envFrom"] == [{"secretRef": {"name": "maskdrop-s3"}}] for container in working)
+    assert "envFrom" not in submitter
     assert "10001" in re.findall(r"^USER (\d+)", (ROOT / "Containerfile").read_text(), re.MULTILINE)
 
 
@@ -79,6 +142,7 @@ def test_the_image_can_be_built_as_the_manifest_says(job: dict[str, Any]) -> Non
     for argument in re.findall(r"--build-arg (\w+)=", told):
         assert f"ARG {argument}=" in recipe, argument
     assert re.search(r"^ENV PATH=/opt/maskdrop/bin:", recipe, re.MULTILINE), "KubeRay starts `ray` by name"
+    assert "/etc/profile.d/" in recipe, "before 1.4 it does so in a login shell, which sets PATH anew"
 
 
 def test_the_job_is_a_batch_that_maskdrop_knows(job: dict[str, Any]) -> None:

@@ -61,6 +61,9 @@ def test_it_is_built_takes_pictures_and_drains_as_documented(
     program = "import maskdrop; print(maskdrop.__file__)"
     where = person.run(f"podman exec maskdrop /opt/maskdrop/bin/python -c '{program}'")
     assert where.startswith("/opt/maskdrop/")  # not the checkout's
+    # Debian has no program of this name, and a login shell sets PATH anew.
+    found = person.run("podman exec maskdrop bash -lc 'command -v python'")
+    assert found.strip() == "/opt/maskdrop/bin/python"
     assert "Read-only file system" in person.attempt("podman exec maskdrop touch /opt/a").stdout
 
     content = drop(person, "first.jpg", 0)
