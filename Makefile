@@ -26,7 +26,7 @@ fuzz: $(VENV)/installed-dev
 
 # The documented commands that the suite doesn't run, because they take long: each with less to do.
 documented: $(VENV)/installed-dev
-	$(PYTHON) -m pytest tests/test_commands_in_short.py tests/test_cluster.py -m "long or not long" -n 0
+	$(PYTHON) -m pytest tests/test_commands_in_short.py -m "long or not long" -n 0
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

@@ -178,8 +178,6 @@ def test_a_picture_that_kills_its_process_is_a_row_and_nothing_of_ray_stays(job:
     assert not Path(folder).exists()
 
 
-# Once, beside much other work, the first run ended with 1 and said nothing: not yet understood.
-@pytest.mark.long
 def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
     names = {f"{number}.jpg" for number in range(300)}
     contents = [face_bytes(number) for number in range(20)]
