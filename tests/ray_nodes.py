@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ.update(RAY_idle_worker_killing_time_threshold_ms="60000")  # docs/ray.md, for small nodes
+os.environ.update(RAY_idle_worker_killing_time_threshold_ms="60000", RAY_worker_niceness="0")  # docs/ray.md
 cluster_utils: Any = pytest.importorskip("ray.cluster_utils", reason="needs pip install 'maskdrop[ray]'")
 
 _FOLDER = "RAY_TMPDIR"

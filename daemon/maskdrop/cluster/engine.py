@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,14 @@ os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 # Of a cluster of this machine: Ray would end task processes that are idle for a second, and start new ones.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 
+# A cluster of this machine has the priority of the command that starts it: Ray would give its tasks less.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from maskdrop.cluster.attempts import Begun, CannotLabel, Register
@@ -112,8 +117,17 @@ class Cluster:
             with contextlib.suppress(Exception):
                 self.statistics.append(dataset.stats())
 
+    def end_executions(self) -> None:
+        """End what still runs: whoever iterates over it comes to its end soon."""
+        for thread in threading.enumerate():
+            if isinstance(thread, StreamingExecutor):  # Ray Data hands it out only with its first block
+                thread.shutdown(force=True)
+
     def close(self) -> None:
-        """Disconnect; what this batch still has there ends."""
+        """Disconnect; what this batch still has there ends.
+
+        Executions must be over: Ray ends a process in which a thread asks it for something afterwards.
+        """
         ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

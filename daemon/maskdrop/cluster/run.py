@@ -39,6 +39,9 @@ PORTION = 1_000_000
 _FRUITLESS = 3
 """Executions in a row that may end in trouble without a single row."""
 
+_END_S = 60.0
+"""Longest wait for an execution that was ended, in seconds."""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -189,27 +192,54 @@ class ClusterBatch:
         """One execution. Once a signal has come, what has set out is waited for, and nothing else."""
         begun = len(left)
         cluster.register.start()
-        self._send_out(left, cluster)
+        carrier = self._send_out(left, cluster)
+        try:
+            set_out = self._receive(left, cluster)
+        finally:
+            cluster.end_executions()
+            carrier.join(_END_S)
+        if set_out is not None:
+            self._receive_late(left)
+            self.given_up = set_out - (begun - len(left))
+
+    def _receive(self, left: dict[str, Work], cluster: Cluster) -> int | None:
+        """Take what comes back until everything has, or after a signal, what had set out.
+
+        Returns:
+            How many had set out when a signal came; None: none came.
+        """
+        begun = len(left)
         set_out: int | None = None
         deadline = math.inf
         while set_out is None or begun - len(left) < set_out:
             try:
                 arrived = self._arrivals.get(timeout=_left_until(deadline))
             except Empty:
-                self.given_up = (set_out or 0) - (begun - len(left))
-                return
+                break
             if isinstance(arrived, _Stop):
                 set_out = cluster.register.stop()
                 deadline = time.monotonic() + self._order.settings.drain.drain_timeout_s
             elif isinstance(arrived, pa.Table):
                 self._take(arrived, left)
             elif arrived is None:
-                return
+                break
             else:
                 raise arrived
+        return set_out
 
-    def _send_out(self, left: dict[str, Work], cluster: Cluster) -> None:
-        """Have the cluster work; what comes back arrives in the queue, None or an error at last."""
+    def _receive_late(self, left: dict[str, Work]) -> None:
+        """Take what came back while the execution was ended."""
+        while not self._arrivals.empty():
+            arrived = self._arrivals.get()
+            if isinstance(arrived, pa.Table):
+                self._take(arrived, left)
+
+    def _send_out(self, left: dict[str, Work], cluster: Cluster) -> Thread:
+        """Have the cluster work; what comes back arrives in the queue, None or an error at last.
+
+        Returns:
+            What carries it there, until the execution is over.
+        """
         order, arrivals = self._order, self._arrivals
         shape = shape_for(cluster.nodes(), order.settings, len(left))
         job = Job(order.settings, order.inputs.store, order.target, order.quarantine, cluster.register)
@@ -224,7 +254,9 @@ class ClusterBatch:
                 end = error
             arrivals.put(end)
 
-        Thread(target=carry, name="arrivals", daemon=True).start()
+        carrier = Thread(target=carry, name="arrivals", daemon=True)
+        carrier.start()
+        return carrier
 
     def _take(self, table: pa.Table, left: dict[str, Work]) -> None:
         """Note the pictures of a table; each once, and none that was not begun."""
