@@ -79,3 +79,19 @@ def test_extras_are_there_to_be_installed(text: str) -> None:
     assert "does not provide the extra" not in done.stderr
     assert "Requirement already satisfied: ray" in done.stdout
     assert "Would install" not in done.stdout
+
+
+@pytest.mark.parametrize("text", commands_for("test_debian_has_what_is_to_be_installed"))
+def test_debian_has_what_is_to_be_installed(text: str, tmp_path: Path) -> None:
+    """As documented, but that apt only says what it would do, and needs no rights for that."""
+    if shutil.which("apt-get") is None or not list(Path("/var/lib/apt/lists").glob("*_Packages*")):
+        pytest.skip("no lists of packages here: apt-get update")
+    only_say = tmp_path / "apt.conf"
+    only_say.write_text('APT::Get::Simulate "true";\n')
+    environment = {**os.environ, "APT_CONFIG": str(only_say), "LC_ALL": "C"}
+    command = text.removeprefix("sudo ")
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    wanted = command.removeprefix("apt-get install ").split()
+    for name in wanted:
+        assert f"{name} is already the newest version" in done.stdout or f"Inst {name} " in done.stdout, name
