@@ -1,6 +1,6 @@
 """How fast `maskdrop batch` is, beside the article's pipeline and the daemon, and how much memory it takes.
 
-    python bench/batch.py [--pictures 200] [--repeats 5] [--entries 1000 10000] [--cores 0,1] [--no-write]
+    python bench/batch.py [--pictures 100] [--repeats 3] [--entries 1000 10000] [--cores 0,1] [--no-write]
 
 Speed: the same photographs of faces for everybody, in turn; medians, and medians of ratios. Memory: one batch
 each on so many small pictures, by a network that reads 64 x 64 pixels, since the number of entries is what
@@ -97,8 +97,8 @@ def text(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=200, help="photographs in each run")
-    parser.add_argument("--repeats", type=int, default=5, help="turns; medians are of them")
+    parser.add_argument("--pictures", type=int, default=100, help="photographs in each run")
+    parser.add_argument("--repeats", type=int, default=3, help="turns; medians are of them")
     parser.add_argument("--entries", type=int, nargs="+", default=[1_000, 10_000], help="pictures for memory")
     parser.add_argument("--cores", help="cores for everybody, as 0,1,2; default: all that may be used")
     parser.add_argument("--no-write", action="store_true", help="print, and change no file")
