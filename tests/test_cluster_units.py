@@ -63,7 +63,7 @@ def test_a_glob_and_a_list_mean_what_they_say(tmp_path: Path) -> None:
 
 def test_the_shape_follows_the_cluster() -> None:
     one = shape_for([{"CPU": 2.0}], settings(), 10_000)
-    assert (one.actors, one.threads, one.tasks, one.block, one.on_gpu) == (1, 2, 1, 16, False)
+    assert (one.actors, one.threads, one.tasks, one.block, one.on_gpu) == (1, 2, 2, 16, False)
     two = shape_for([{"CPU": 1.0}, {"CPU": 1.0}], settings(), 10_000)
     assert (two.actors, two.threads, two.tasks) == (2, 1, 2)
     for shape, cores in ((one, 2), (two, 1)):  # both actors and the tasks find room where one node is left

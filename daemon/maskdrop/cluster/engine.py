@@ -44,8 +44,10 @@ _CONNECT_S = 5.0
 _STORE_SHARE = 0.4
 """Share of the object stores that blocks may fill: they spill from 0.8 on (object_spilling_threshold)."""
 
-_BLOCKS_IN_FLIGHT = 8
-"""Blocks for each actor that may be in the object stores."""
+_BLOCKS_IN_FLIGHT = 64
+"""Blocks for each actor that may be in the object stores at most. Ray Data counts much more than there will
+be for each task (twice ``target_max_block_size``) and deals it out by operator: with 8, one block was on its
+way at a time, from the first operator to the last."""
 
 _WAITING_EACH = 2
 """Blocks that an actor has in hand: one to work at, the next one on its way to its machine."""

@@ -145,7 +145,9 @@ class _Finisher:
         return content
 
     def _classes(self, labels: Pixels) -> tuple[str, ...]:
-        return tuple(self._job.settings.model.classes[number] for number in np.unique(labels))
+        seen = np.zeros(256, dtype=bool)
+        seen[labels] = True
+        return tuple(self._job.settings.model.classes[number] for number in np.flatnonzero(seen))
 
     def _patiently(self, write: Callable[[], T]) -> T:
         """Try until it is done, or the block's patience is at its end.

@@ -85,11 +85,17 @@ def shape_for(nodes: Sequence[Mapping[str, float]], settings: Settings, pictures
         actor_cpus=1.0 if gpus else _ACTOR_SHARE * min(threads, max(cores)),
         actor_gpus=1.0 - second if gpus else 0.0,
         second_gpus=second,
-        tasks=None if gpus else sum(max(1, count // 8) for count in cores if count),
+        tasks=None if gpus else sum(_tasks_on(count) for count in cores),
         task_cpus=1.0 if gpus else _TASK_SHARE,
         max_batch=batch_for(wanted, bool(gpus), threads),
         block=block,
     )
+
+
+def _tasks_on(cores: int) -> int:
+    """Decoding tasks at a time on a node without a GPU, and as many saving tasks: what a core infers keeps an
+    eighth of one busy where pictures are small; two where there can be, since large ones take longer."""
+    return max(min(cores, 2), cores // 8)
 
 
 def _block(side: int, most: int, each: int) -> int:
