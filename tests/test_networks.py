@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import zipfile
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
@@ -363,11 +364,13 @@ def test_plain_expressions(text: object, plain: bool) -> None:
 
 
 @given(st.text(alphabet="s0123456789+-*/()[]{}.,_' aSymbolMaxeval:=", max_size=40))
+@example("0_0")
 def test_a_plain_expression_has_no_names_but_sizes_and_functions(text: str) -> None:
     if is_plain_expression(text):
         names = {"Max": max, "Min": min, "Mod": divmod, **{f"{c}{n}": 1 for c in "su" for n in range(10)}}
         words = "".join(c if c.isalnum() or c == "_" else " " for c in text).split()
-        assert all(w.isdigit() or w in names or w[0] in "su" or w == "Symbol" for w in words)
+        numbers = {w for w in words if re.fullmatch(r"[0-9]+(_[0-9]+)*", w)}
+        assert all(w in numbers or w in names or w[0] in "su" or w == "Symbol" for w in words)
 
 
 # From the command line.
