@@ -70,7 +70,7 @@ class Register:
         self._alone: dict[str, int | None] = {}
         self._deaths: dict[str, Counter[int]] = {}
         self._reasons: dict[str, str] = {}
-        self._set_out = 0
+        self._set_out: dict[str, int] = {}
         self._is_stopped = False
 
     def stop(self) -> int:
@@ -80,14 +80,15 @@ class Register:
             Pictures that have set out.
         """
         self._is_stopped = True
-        return self._set_out
+        return sum(self._set_out.values())
 
     def begin(self, block: str, pictures: int) -> Begun:
         if pictures and self._is_stopped:
             return Begun(is_stopped=True)
         if block not in self._alone:
             self._alone[block] = None
-            self._set_out += pictures
+            if pictures:  # counted once, though it is decoded anew where a lost node had it
+                self._set_out[block] = pictures
             return Begun()
         deaths = self._deaths.setdefault(block, Counter())
         position = self._alone[block]
