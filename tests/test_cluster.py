@@ -44,6 +44,9 @@ EXACT = QUICK.replace("[workers]", "[workers]\nmax_batch = 1") + (
 )
 """Settings with which every picture is computed by itself, so that results are the same to the last bit."""
 
+SMALL_STORE = 100 * 2**20
+"""Bytes of an object store; Ray's least is 75 MiB."""
+
 LOCATING = EXACT.replace('"off"', '"auto"').replace('"labels"]', '"labels", "model"]')
 
 
@@ -185,7 +188,10 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
         job.put(name, contents[number % len(contents)])
     elsewhere = job.base / "elsewhere"
     elsewhere.mkdir()
-    process = job.begin(env={**os.environ, "RAY_TMPDIR": str(elsewhere)})
+    # With a store this small, few blocks are on their way at a time, however long the network takes to start.
+    store = {"RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(SMALL_STORE)}
+    environment = {**os.environ, **store, "RAY_TMPDIR": str(elsewhere)}
+    process = job.begin(env=environment)
     wait_for(lambda: len(list(job.out.glob("*.jpg"))) >= 5 or process.poll() is not None, "5 results")
     process.send_signal(signal.SIGTERM)
     told = process.communicate(timeout=PATIENCE_S)[0]
@@ -198,7 +204,7 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
     assert 5 <= len(first) < len(names)
     report = job.base / "report.json"
     at_once = QUICK + "[drain]\ndrain_timeout_s = 0\n"
-    process = job.begin("--report", str(report), settings=at_once)
+    process = job.begin("--report", str(report), settings=at_once, env=environment)
     more = len(first) + 5
     wait_for(lambda: len(list(job.out.glob("*.jpg"))) >= more or process.poll() is not None, "5 more")
     process.send_signal(signal.SIGTERM)

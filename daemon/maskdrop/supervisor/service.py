@@ -14,6 +14,9 @@ FEEDS_A_PERIOD = 3
 DRAIN_STEP_S = 10.0
 """How much more time is asked for at each step of a drain."""
 
+END_S = 5.0
+"""Of it, what is left when the drain is over or cut short: to end workers and itself on a busy machine."""
+
 _UP = frozenset({State.RUNNING, State.DEGRADED})
 
 
@@ -60,12 +63,14 @@ class Service:
         self._manager.reloading()
         self._told_ready = False
 
-    def stopping(self) -> None:
+    def stopping(self, seconds_left: float) -> None:
+        """The end has begun, with a drain that may take so long."""
         self._manager.stopping()
+        self.still_draining(seconds_left)
 
     def still_draining(self, seconds_left: float) -> None:
-        """Ask for time to finish what is in flight, never for more than the drain may take."""
-        self._manager.extend_timeout(min(DRAIN_STEP_S, max(1.0, seconds_left)))
+        """Ask for time to finish what is in flight, never for more than the drain and the end may take."""
+        self._manager.extend_timeout(min(DRAIN_STEP_S, max(0.0, seconds_left) + END_S))
 
 
 def status_line(health: Health) -> str:

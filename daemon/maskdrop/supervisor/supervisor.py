@@ -185,9 +185,10 @@ class Supervisor:
 
     def handle_term(self, now: float) -> None:
         """Begin to drain: take nothing more, finish what holds a slot."""
-        self._course.drain(now + self._renewal.premises.settings.drain.drain_timeout_s)
+        longest = self._renewal.premises.settings.drain.drain_timeout_s
+        self._course.drain(now + longest)
+        self._service.stopping(longest)
         self._intake.stop()
-        self._service.stopping()
         message = f"draining: {len(self._pipeline)} in flight, {self._intake.backlog} stay in the inbox"
         tell(logging.INFO, Event.DRAINING, message)
 
