@@ -1,8 +1,9 @@
 """What travels between a cluster's stages: pictures' records and pixels, many in one Arrow table."""
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise, repeat
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.ticket import Facts, Fault, Judged, Region
 
 Pixels = NDArray[np.uint8]
+
+_NOTHING = repeat(None)
+"""The values of a column that isn't there."""
 
 
 @dataclass(frozen=True)
@@ -89,36 +93,50 @@ def packed(pieces: Iterable[Piece]) -> pa.Table:
     """A table with a row for each."""
     rows = list(pieces)
     columns: dict[str, Any] = {"work": pa.array([pickle.dumps(piece.work) for piece in rows], pa.binary())}
-    for name in ("pixels", "labels", "content"):
+    for name in ("pixels", "labels"):
         values = [getattr(piece, name) for piece in rows]
         if any(value is not None for value in values):
-            columns[name] = pa.array([_flat(value) for value in values], pa.large_binary())
-            columns[f"{name}_shape"] = pa.array([_shape(value) for value in values], pa.list_(pa.int32()))
+            columns[name] = _column(values)
+            shapes = [None if value is None else list(value.shape) for value in values]
+            columns[f"{name}_shape"] = pa.array(shapes, pa.list_(pa.int32()))
+    contents = [piece.content for piece in rows]
+    if any(content is not None for content in contents):
+        columns["content"] = pa.array(contents, pa.large_binary())
     return pa.table(columns)
 
 
 def unpacked(table: pa.Table) -> list[Piece]:
     """The rows of a table; pixels stay where they are, and can't be written to."""
-    pieces = []
-    for row in range(table.num_rows):
-        given = {name: _array(table, name, row) for name in ("pixels", "labels")}
-        content = table["content"][row].as_py() if "content" in table.column_names else None
-        pieces.append(Piece(pickle.loads(table["work"][row].as_py()), **given, content=content))
-    return pieces
+    columns = [_arrays(table, name) for name in ("pixels", "labels")]
+    columns.append(table["content"].to_pylist() if "content" in table.column_names else _NOTHING)
+    works = table["work"].to_pylist()
+    return [Piece(pickle.loads(work), *given) for work, *given in zip(works, *columns, strict=False)]
 
 
-def _flat(value: Pixels | bytes | None) -> bytes | memoryview | None:
-    if value is None or isinstance(value, bytes):
-        return value
-    return np.ascontiguousarray(value).data.cast("B")
+def _column(values: Sequence[Pixels | None]) -> pa.Array:
+    """Bytes of arrays, copied once to where they stay, in a quarter of the time of pyarrow's own way."""
+    ends = np.cumsum([0, *(0 if value is None else value.size for value in values)], dtype=np.int64)
+    data: Pixels = np.empty(ends[-1], np.uint8)
+    for value, (begin, end) in zip(values, pairwise(ends), strict=True):
+        if value is not None:
+            data[begin:end].reshape(value.shape)[...] = value
+    valid = pa.array([value is not None for value in values]).buffers()[1]  # bits, as validity is told in
+    buffers = [valid, pa.py_buffer(ends), pa.py_buffer(data)]
+    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
 
 
-def _shape(value: Pixels | bytes | None) -> list[int] | None:
-    return list(value.shape) if isinstance(value, np.ndarray) else None
-
-
-def _array(table: pa.Table, name: str, row: int) -> Pixels | None:
-    if name not in table.column_names or not table[name][row].is_valid:
-        return None
-    flat: Pixels = np.frombuffer(table[name][row].as_buffer(), dtype=np.uint8)
-    return flat.reshape(table[f"{name}_shape"][row].as_py())
+def _arrays(table: pa.Table, name: str) -> Iterable[Pixels | None]:
+    """A column's values, by its buffers: a value taken by itself would be copied."""
+    if name not in table.column_names:
+        return _NOTHING
+    column = table[name].combine_chunks()
+    if not len(column):
+        return []
+    shapes = table[f"{name}_shape"].to_pylist()
+    _, offsets, data = column.buffers()
+    ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    flat: Pixels = np.frombuffer(b"" if data is None else data, np.uint8)
+    return [
+        None if shape is None else flat[begin:end].reshape(shape)
+        for shape, (begin, end) in zip(shapes, pairwise(ends), strict=True)
+    ]

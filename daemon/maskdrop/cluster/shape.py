@@ -12,10 +12,14 @@ MOST_THREADS = 8
 """Threads of an actor on a CPU: a node of more processors gets more actors."""
 
 CPU_BLOCK = 16
-"""Pictures of a block on a CPU: about a second's work, beside which Ray's own work for a block is small."""
+"""Pictures of a block on a CPU where the object stores are small: about a second's work."""
 
 BLOCK_BYTES = 24 * 2**20
-"""Pixels of a block at most: several of them in every stage fit into the smallest object store."""
+"""Pixels of a block at most there: several of them in every stage fit into the smallest object store."""
+
+MOST_BLOCK, STORE_BLOCKS = 64, 32
+"""Pictures of a block at most where the object stores are larger, and blocks that the smallest of them has
+room for then. A block costs Ray a fifth of a second of processor time, however many pictures are in it."""
 
 _BLOCKS_EACH = 4
 """Blocks that each actor gets at least, so that all end at about the same time."""
@@ -76,7 +80,9 @@ def shape_for(nodes: Sequence[Mapping[str, float]], settings: Settings, pictures
         if wanted.inference_threads != "auto":
             threads = wanted.inference_threads
     actors = gpus or sum(max(1, count // threads) for count in cores if count)
-    block = _block(settings.model.input_size, GPU_BATCH if gpus else CPU_BLOCK, ceil(pictures / actors))
+    store = min(int(node.get("object_store_memory", 0)) for node in nodes)
+    most = _most_in_block(settings.model.input_size, GPU_BATCH if gpus else CPU_BLOCK, store)
+    block = min(most, max(_LEAST_BLOCK, ceil(pictures / actors / _BLOCKS_EACH)))
     second = _SECOND_LOOK if settings.views and gpus else 0.0
     return Shape(
         actors=max(1, min(actors, ceil(pictures / block))),
@@ -98,7 +104,7 @@ def _tasks_on(cores: int) -> int:
     return max(min(cores, 2), cores // 8)
 
 
-def _block(side: int, most: int, each: int) -> int:
-    """Pictures of a block, where each actor has so many to do."""
-    fits = max(1, BLOCK_BYTES // (side * side * 3))
-    return max(1, min(fits, most, max(_LEAST_BLOCK, ceil(each / _BLOCKS_EACH))))
+def _most_in_block(side: int, usual: int, store: int) -> int:
+    """Pictures of a block at most, where the smallest object store has so many bytes."""
+    each = side * side * 3
+    return max(1, min(usual, BLOCK_BYTES // each), min(MOST_BLOCK, store // STORE_BLOCKS // each))
