@@ -76,7 +76,7 @@ def test_the_shape_follows_the_cluster() -> None:
     gpus = shape_for([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 64.0}], settings(), 10_000)
     assert (gpus.actors, gpus.on_gpu, gpus.tasks, gpus.block, gpus.max_batch) == (2, True, None, 32, 32)
     assert gpus.actor_gpus + gpus.second_gpus == 1
-    assert shape_for([{"CPU": 2.0}], settings(), 20).block == 5  # so that all end at about the same time
+    assert shape_for([{"CPU": 2.0}], settings(), 100).block == 7  # so that all end at about the same time
     assert shape_for([{"CPU": 64.0}], settings(), 10).actors == 3  # nobody starts for nothing
     for store, block in ((2**27, 16), (2**30, 42), (2**33, 64)):  # Ray's work for a block is shared by more
         node = {"CPU": 2.0, "object_store_memory": float(store)}

@@ -21,7 +21,7 @@ MOST_BLOCK, STORE_BLOCKS = 64, 32
 """Pictures of a block at most where the object stores are larger, and blocks that the smallest of them has
 room for then. A block costs Ray a fifth of a second of processor time, however many pictures are in it."""
 
-_BLOCKS_EACH = 4
+_BLOCKS_EACH = 16
 """Blocks that each actor gets at least, so that all end at about the same time."""
 
 _LEAST_BLOCK = 4
