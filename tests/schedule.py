@@ -26,8 +26,11 @@ EARLY = (
     "container/",
     "test_resources.py",
     "test_documentation.py",
+    "test_crash_points.py",
+    "test_networks.py",
+    "test_poison.py",
 )
-"""Tests that take minutes: one of them at the very end would be waited for by all others."""
+"""Tests that take minutes, or do together: one of them at the very end would be waited for by all others."""
 
 
 class Schedule(LoadScopeScheduling):  # type: ignore[misc]
