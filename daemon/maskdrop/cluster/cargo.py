@@ -3,7 +3,7 @@
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, repeat
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,6 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.ticket import Facts, Fault, Judged, Region
 
 Pixels = NDArray[np.uint8]
-
-_NOTHING = repeat(None)
-"""The values of a column that isn't there."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +104,14 @@ def packed(pieces: Iterable[Piece]) -> pa.Table:
 
 def unpacked(table: pa.Table) -> list[Piece]:
     """The rows of a table; pixels stay where they are, and can't be written to."""
-    columns = [_arrays(table, name) for name in ("pixels", "labels")]
-    columns.append(table["content"].to_pylist() if "content" in table.column_names else _NOTHING)
-    works = table["work"].to_pylist()
-    return [Piece(pickle.loads(work), *given) for work, *given in zip(works, *columns, strict=False)]
+    works = [pickle.loads(work) for work in table["work"].to_pylist()]
+    has_content = "content" in table.column_names
+    contents = table["content"].to_pylist() if has_content else [None] * table.num_rows
+    return list(map(Piece, works, _arrays(table, "pixels"), _arrays(table, "labels"), contents))
 
 
 def _column(values: Sequence[Pixels | None]) -> pa.Array:
-    """Bytes of arrays, copied once to where they stay, in a quarter of the time of pyarrow's own way."""
+    """Bytes of arrays, copied once to where they stay: pyarrow's builder copies anew whenever it grows."""
     ends = np.cumsum([0, *(0 if value is None else value.size for value in values)], dtype=np.int64)
     data: Pixels = np.empty(ends[-1], np.uint8)
     for value, (begin, end) in zip(values, pairwise(ends), strict=True):
@@ -125,13 +122,11 @@ def _column(values: Sequence[Pixels | None]) -> pa.Array:
     return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
 
 
-def _arrays(table: pa.Table, name: str) -> Iterable[Pixels | None]:
+def _arrays(table: pa.Table, name: str) -> list[Pixels | None]:
     """A column's values, by its buffers: a value taken by itself would be copied."""
-    if name not in table.column_names:
-        return _NOTHING
+    if not table.num_rows or name not in table.column_names:
+        return [None] * table.num_rows
     column = table[name].combine_chunks()
-    if not len(column):
-        return []
     shapes = table[f"{name}_shape"].to_pylist()
     _, offsets, data = column.buffers()
     ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
