@@ -42,15 +42,15 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("count", [1, 4])
-def test_a_batch_goes_through_each_convolution_once_and_nothing_else_of_weight(
+def test_a_picture_goes_through_each_convolution_once_and_through_nothing_else_of_weight(
     tiny_weights: Path, count: int
 ) -> None:
     parser = load_parser(ModelSettings(weights=tiny_weights), "cpu")
     pictures = np.full((count, 512, 512, 3), 90, dtype=np.uint8)
     with Operators() as operators:
         parser.parse(pictures)
-    assert operators.counts["conv2d"] == 32
-    assert operators.counts["max_pool2d"] == 1
+    assert operators.counts["conv2d"] == 32 * count
+    assert operators.counts["max_pool2d"] == count
     assert not [name for name in operators.counts if "norm" in name or "upsample_bilinear" in name]
 
 

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 from threading import Event
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -83,14 +84,18 @@ def test_a_class_that_wins_at_no_corner_may_win_between_them() -> None:
     assert labels_of(scores[None], 9)[0, 4].tolist() == [1, 1, 1, 2, 2, 2, 0, 0, 0]
 
 
-@pytest.mark.parametrize(("count", "threads"), [(1, 2), (3, 2), (2, 5), (9, 4)])
-def test_lanes_give_each_picture_its_own_labels(tiny_weights: Path, count: int, threads: int) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("count", "threads"), [(1, 2), (3, 2), (2, 5), (9, 4), (6, 1)])
+def test_a_pictures_labels_are_the_same_in_whatever_batch_and_lane(
+    tiny_weights: Path, count: int, threads: int, precision: Literal["fp32", "bf16"]
+) -> None:
     pictures = np.random.default_rng(count).integers(0, 256, (count, 512, 512, 3), dtype=np.uint8)
-    wanted = ModelSettings(weights=tiny_weights, precision="fp32")
-    one_by_one = load_parser(wanted, "cpu")
-    labels = load_parser(wanted, "cpu", threads).parse(pictures)
+    wanted = ModelSettings(weights=tiny_weights, precision=precision)
+    one_by_one, together = load_parser(wanted, "cpu"), load_parser(wanted, "cpu", threads)
+    labels, (judged, _) = together.parse(pictures), together.parse_with_certainty(pictures)
     for index in range(count):
         np.testing.assert_array_equal(labels[index], one_by_one.parse(pictures[index : index + 1])[0])
+    np.testing.assert_array_equal(judged, labels)
 
 
 def test_a_lane_that_is_done_takes_the_next_picture() -> None:
@@ -105,7 +110,7 @@ def test_a_lane_that_is_done_takes_the_next_picture() -> None:
             all_others.set()
         return pictures
 
-    assert Lanes(2).run(label, np.arange(8, dtype=np.uint8)).tolist() == list(range(8))
+    assert np.concatenate(Lanes(2).run(label, np.arange(8, dtype=np.uint8))).tolist() == list(range(8))
     assert done[-1] == 0
 
 

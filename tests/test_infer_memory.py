@@ -41,8 +41,20 @@ def check_halved(told: dict[str, Any]) -> None:
     assert min(told["alike"]) > 0.99
 
 
-def test_where_memory_ends_a_batch_is_done_in_halves(tiny_weights: Path) -> None:
-    check_halved(run_batch(tiny_weights, "cpu", mib=120))
+@pytest.fixture
+def foreign_weights(tmp_path: Path) -> Path:
+    """A network of which maskdrop knows nothing: it gets whole batches on a CPU, too."""
+    path = tmp_path / "foreign.pt2"
+    free = {0: torch.export.Dim("batch", min=1, max=64)}
+    network = torch.nn.Conv2d(3, 19, 1).eval()
+    torch.export.save(
+        torch.export.export(network, (torch.zeros(2, 3, 512, 512),), dynamic_shapes=(free,)), path
+    )
+    return path
+
+
+def test_where_memory_ends_a_batch_is_done_in_halves(foreign_weights: Path) -> None:
+    check_halved(run_batch(foreign_weights, "cpu", mib=120))
 
 
 def test_where_one_picture_is_too_much_it_is_the_only_one_at_work(tiny_weights: Path) -> None:

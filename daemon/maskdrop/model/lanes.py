@@ -7,12 +7,14 @@ lane of its own waits for nobody.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
+Labels = TypeVar("Labels")
 
 
 class Lanes:
@@ -26,28 +28,29 @@ class Lanes:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lane") if threads > 1 else None
 
-    def run(self, label: Callable[[Pixels], Pixels], pictures: Pixels) -> Pixels:
+    def run(self, label: Callable[[Pixels], Labels], pictures: Pixels) -> list[Labels]:
         """Label pictures, uint8 (batch, …), in as many lanes as there are pictures or threads.
 
-        A lane that is done with a picture takes the next one: at the end of a batch, lanes wait for
-        the slowest for less than a picture's time, however unevenly others have used their cores.
+        Each picture is computed by itself, whatever the batch and the threads: so its labels are the
+        same, bit for bit. A lane that is done with one takes the next: at the end of a batch, lanes wait
+        for the slowest for less than a picture's time, however unevenly others have used their cores.
 
         Returns:
-            What ``label`` gave for all parts of the batch, in the pictures' order.
+            What ``label`` gave for each, in the pictures' order.
 
         Raises:
             Exception: the first of those that ``label`` raised, once no lane is at work any more.
         """
+        singles = (pictures[index : index + 1] for index in range(len(pictures)))
         lanes = min(self._threads, len(pictures))
         if self._pool is None or lanes < 2:
-            return label(pictures)
+            return [label(picture) for picture in singles]
         each = self._threads // lanes
 
-        def in_lane(part: Pixels) -> Pixels:
+        def in_lane(picture: Pixels) -> Labels:
             torch.set_num_threads(each)  # of this thread alone
-            return label(part)
+            return label(picture)
 
-        singles = (pictures[index : index + 1] for index in range(len(pictures)))
         futures = [self._pool.submit(in_lane, picture) for picture in singles]
         wait(futures)
-        return np.concatenate([future.result() for future in futures])
+        return [future.result() for future in futures]

@@ -1,6 +1,6 @@
 """Running the network: from 8-bit pixels to 8-bit labels, in batches, on one device."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from maskdrop.config import ModelSettings
 from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
-from maskdrop.model.lanes import Lanes
+from maskdrop.model.lanes import Labels, Lanes
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.precision import choose_precision
@@ -23,6 +23,10 @@ from maskdrop.model.winners import labels_of
 
 Pixels = NDArray[np.uint8]
 Certainty = NDArray[np.float64]
+
+_CACHED_ROWS = 16
+"""Rows of scores that are judged at once on a CPU: what is computed of them on the way (600 KiB each for 19
+classes and 512 pixels a row) stays in a core's cache. Measured in docs/performance.md."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class FaceParser:
         self._format = torch.channels_last if settings.channels_last else torch.contiguous_format
         self._lanes = Lanes(threads)
         self._folded: FoldedBiSeNet | None = None
+        self._on_cpu = self._device.type == "cpu"
         self._network = loaded.network
         if isinstance(loaded.network, BiSeNet):
             folded = FoldedBiSeNet(loaded.network, settings.mean, settings.deviation)
@@ -67,12 +72,9 @@ class FaceParser:
             uint8 (batch, side, side): the class of highest score. Only these bytes come
             back from the device.
         """
-        if self._folded is not None and self._device.type == "cpu":
-            return self._lanes.run(self._labels_on_cpu, pictures)
-        parts = [self._labels(pictures[part]) for part in self._shape.parts_of(len(pictures))]
+        parts = self._in_parts(self._labels, pictures)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    @torch.inference_mode()
     def parse_with_certainty(self, pictures: Pixels) -> tuple[Pixels, Certainty]:
         """Label every pixel, and tell how sure the network is.
 
@@ -83,7 +85,7 @@ class FaceParser:
             What `parse` does, and float64 (batch, classes, 2): the sum of the probabilities (softmax) of
             the labels over each class's pixels, and the number of these. All is summed on the device.
         """
-        parts = [self._judge(pictures[part]) for part in self._shape.parts_of(len(pictures))]
+        parts = self._in_parts(self._judge, pictures)
         return np.concatenate([labels for labels, _ in parts]), np.concatenate([sums for _, sums in parts])
 
     def probe(self) -> None:
@@ -128,24 +130,29 @@ class FaceParser:
             batch = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, missing))
         return first_tensor(self._network(batch))[: len(pictures)]
 
+    def _in_parts(self, label: Callable[[Pixels], Labels], pictures: Pixels) -> list[Labels]:
+        """Label as many pictures at once as the network takes; on a CPU, where nothing is gained by that,
+        each by itself."""
+        if self._folded is not None and self._on_cpu:
+            return self._lanes.run(label, pictures)
+        return [label(pictures[part]) for part in self._shape.parts_of(len(pictures))]
+
     @torch.inference_mode()
     def _labels(self, pictures: Pixels) -> Pixels:
+        if self._folded is not None and self._on_cpu:
+            coarse = self._folded(torch.from_numpy(pictures), self._format)
+            on_cpu: Pixels = labels_of(coarse, self._settings.input_size).numpy()
+            return on_cpu
         # max gives the same index as argmax, in a fraction of its time on a CPU.
         labels: Pixels = self._scores(pictures).max(dim=1).indices.to(torch.uint8).cpu().numpy()
         return labels
 
     @torch.inference_mode()
-    def _labels_on_cpu(self, pictures: Pixels) -> Pixels:
-        assert self._folded is not None
-        scores = self._folded(torch.from_numpy(pictures), self._format)
-        labels: Pixels = labels_of(scores, self._settings.input_size).numpy()
-        return labels
-
     def _judge(self, pictures: Pixels) -> tuple[Pixels, Certainty]:
-        if self._folded is not None and self._device.type == "cpu":
+        if self._folded is not None and self._on_cpu:
             coarse = self._folded(torch.from_numpy(pictures), self._format)
             labels = labels_of(coarse, self._settings.input_size).long()  # just as without a sidecar
-            scores = scale_up(coarse, self._settings.input_size)
+            scores = scale_up(coarse.float().contiguous(), self._settings.input_size)
         else:
             scores = self._scores(pictures)
             labels = scores.max(dim=1).indices
@@ -156,10 +163,16 @@ class FaceParser:
 
 def _certainty(scores: Tensor, labels: Tensor) -> Tensor:
     """Of scores (classes, side, side) and labels (side, side): float64 (classes, 2), on their device."""
-    scores, flat, count = scores.float(), labels.flatten(), len(scores)
-    probability = (scores.amax(dim=0) - scores.logsumexp(dim=0)).exp().double().flatten()
-    sums = torch.bincount(flat, probability, minlength=count)
+    flat, count = labels.flatten(), len(scores)
+    rows = _CACHED_ROWS if scores.device.type == "cpu" else scores.shape[1]
+    strips = [_of_best(strip.float()) for strip in torch.split(scores, rows, dim=1)]
+    sums = torch.bincount(flat, torch.cat(strips).double().flatten(), minlength=count)
     return torch.stack([sums, torch.bincount(flat, minlength=count).double()], dim=1)
+
+
+def _of_best(scores: Tensor) -> Tensor:
+    """Probability (softmax) of the class of highest score, of scores (classes, rows, side)."""
+    return (scores.amax(dim=0) - scores.logsumexp(dim=0)).exp()
 
 
 def first_tensor(answer: Any) -> Tensor:
