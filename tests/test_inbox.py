@@ -11,7 +11,7 @@ from pathlib import Path
 from watchdog.utils.delayed_queue import DelayedQueue
 
 from drawing import draw_face, encode, face_bytes
-from maskdrop.inbox.watch import _PAIRING_S, Watch
+from maskdrop.inbox.watch import _PAIRING_S, Change, Watch
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -227,6 +227,24 @@ def test_a_restart_right_after_a_kill_gets_the_inbox(start: Start, rooms: Rooms)
     first.process.wait()
     second = start().wait_ready()
     assert second.stop() == 0
+
+
+def test_the_loop_is_woken_for_what_arrives_and_not_for_what_leaves(tmp_path: Path) -> None:
+    inbox, away, hidden = tmp_path / "inbox", tmp_path / "away", tmp_path / "inbox" / ".claims"
+    hidden.mkdir(parents=True)
+    (inbox / "done.jpg").write_bytes(b"x")
+    woken = threading.Event()
+    watch = Watch(inbox, polling=False, recursive=True, interval=1.0, wake=woken.set)
+    watch.start()
+    try:
+        (inbox / "done.jpg").rename(hidden / "done.jpg")  # as a picture that is saved leaves
+        (hidden / "done.jpg").rename(away)
+        (inbox / "new.jpg").write_bytes(b"x")  # events come in order: those before would be here, too
+        wait_for(lambda: Change.CLOSED in [event.change for event in watch._events], "the file is closed")
+        assert {event.path for event in watch.take()[0]} == {"new.jpg"}
+        assert woken.is_set()
+    finally:
+        watch.stop()
 
 
 def test_what_holds_back_moves_in_watchdog_is_found_and_hastened(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from maskdrop.claim import put_all_back
 from maskdrop.config import WatchSettings
 from maskdrop.inbox.lock import InboxHeld, InboxLock
 from maskdrop.inbox.oldest import Oldest
-from maskdrop.inbox.scan import Oddity, Seen, is_candidate, look, scan
+from maskdrop.inbox.scan import Oddity, Seen, look, scan
 from maskdrop.inbox.settle import SettleTracker, Watched
 from maskdrop.inbox.supply import Candidate
 from maskdrop.inbox.watch import Change, Watch
@@ -98,8 +98,6 @@ class Intake:
         """Take in events, go on with a scan, move settled files to the ready ones."""
         events, overflowed = self._watch.take()
         for event in events:
-            if not is_candidate(event.path, self._settings.recursive):
-                continue
             if not event.is_folder:
                 self._see(look(self._inbox, event.path), now, _writing(event.change))
             elif self._settings.recursive:

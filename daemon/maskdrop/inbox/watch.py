@@ -27,6 +27,8 @@ from watchdog.observers.api import BaseObserver
 from watchdog.observers.inotify import InotifyObserver
 from watchdog.observers.polling import PollingObserver
 
+from maskdrop.inbox.scan import is_candidate
+
 # watchdog calls its own end an error, at every stop.
 logging.getLogger("watchdog.observers.inotify").addFilter(
     lambda record: "when the thread is inactive" not in record.getMessage()
@@ -90,6 +92,7 @@ class Watch(FileSystemEventHandler):
     ) -> None:
         """Prepare; ``wake`` is called, from the watching thread, when there is something to take."""
         self._inbox = os.fspath(inbox)
+        self._prefix = self._inbox.rstrip("/") + "/"
         self._polling, self._recursive, self._interval = polling, recursive, interval
         self._wake = wake
         self._events: deque[Event] = deque()
@@ -167,15 +170,17 @@ class Watch(FileSystemEventHandler):
         return False
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Called by watchdog."""
+        """Called by watchdog. The loop is not woken for what is none of its business: files that
+        leave, among them each picture that is done, and what happens in hidden folders."""
+        is_departure = isinstance(event, FileMovedEvent) and not event.dest_path
         path, change = os.fsdecode(event.dest_path or event.src_path), Change.ARRIVED
+        relative = path.removeprefix(self._prefix)
+        if is_departure or relative == path or not is_candidate(relative, self._recursive):
+            return
         if isinstance(event, FileClosedEvent):
             change = Change.CLOSED
         elif isinstance(event, FileCreatedEvent | FileModifiedEvent) and not self._polling:
             change = Change.WRITING
-        relative = os.path.relpath(path, self._inbox)
-        if relative.startswith(".."):
-            return
         if len(self._events) >= MOST_EVENTS:
             self._overflowed = True
         else:
