@@ -175,6 +175,9 @@ def test_want_of_memory_is_an_attempt_before_it_is_the_pictures_fault(start: Sta
     daemon.wait_count("saved", 1)
     assert f"(pid {pid}) died of want of memory (exit code 71); it held once.png" in daemon.log
     assert rooms.pictures("quarantine") == []
+    (pid,) = daemon.workers("preprocess")
+    os.kill(pid, signal.SIGKILL)  # it keeps the memory it had; its successor has none
+    daemon.wait_health(lambda h: all(w["ready"] and w["pid"] != pid for w in h["workers"]), "another worker")
     with little_memory(daemon, limit):
         (pid,) = daemon.workers("preprocess")
         psutil.Process(pid).rlimit(resource.RLIMIT_AS, (limit, limit))

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
-from drawing import face_bytes
+from drawing import draw_face, encode, face_bytes
 from running import Daemon, Rooms
+from waiting import wait_for
 
 Start = Callable[..., Daemon]
 
@@ -34,6 +36,40 @@ def test_an_idle_daemon_uses_next_to_no_processor_time(start: Start, rooms: Room
     before = processor_seconds(processes)
     time.sleep(IDLE_S)  # not hope: this is the time that is measured
     assert processor_seconds(processes) - before < 0.1
+
+
+def page_faults(pid: int) -> int:
+    """Pages that the kernel had to give a process, reading nothing (minflt, proc_pid_stat(5))."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+def test_memory_of_large_pictures_is_kept_while_they_come_and_given_back_after_a_rest(
+    start: Start, rooms: Rooms
+) -> None:
+    """A picture of 3,000 x 3,000 is 27 MB of pixels in each of several steps."""
+    large, pages = encode(draw_face(1, 3000, 3000)), 3000 * 3000 * 3 // 4096
+    daemon = start(settings="[workers]\npreprocess = 1\nsave = 1\n").wait_ready()
+    workers = daemon.workers("preprocess") + daemon.workers("save")
+    idle = {pid: resident_bytes([psutil.Process(pid)]) for pid in workers}
+
+    def drop_and_wait(first: int, end: int) -> None:
+        for index in range(first, end):
+            rooms.drop(f"{index}.jpg", large)
+        daemon.wait_count("saved", end)
+
+    drop_and_wait(0, 2)
+    before = [page_faults(pid) for pid in workers]
+    drop_and_wait(2, 6)
+    resident = [resident_bytes([psutil.Process(pid)]) for pid in workers]
+    for pid, at_first, later in zip(workers, before, resident, strict=True):
+        assert page_faults(pid) - at_first < pages  # of all four pictures together
+        assert later > idle[pid] + 27_000_000
+
+    def is_given_back() -> bool:
+        return all(resident_bytes([psutil.Process(pid)]) < idle[pid] + 10_000_000 for pid in workers)
+
+    wait_for(is_given_back, "workers to give memory back")
+    assert daemon.stop() == 0
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(start: Start, rooms: Rooms) -> None:

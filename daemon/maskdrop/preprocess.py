@@ -18,6 +18,7 @@ from maskdrop.colours import lies_on_its_side, to_rgb, upright
 from maskdrop.config import DecodeSettings, Settings
 from maskdrop.cost import cost_of, known_portrait
 from maskdrop.crash_points import CrashPoint, crash_point
+from maskdrop.heap import keep_memory
 from maskdrop.locate import Face, find_faces, regions_of
 from maskdrop.quiet import quiet_libraries
 from maskdrop.result_names import EarlierResults
@@ -67,11 +68,12 @@ class LeaveAlone(Exception):
 
 def serve(workplace: Workplace, link: Link) -> None:
     """Decode pictures until told to stop."""
+    keep_memory()
     set_up_decoding()
     settings, folders = workplace.settings, workplace.folders
     earlier = EarlierResults(folders, settings) if folders.skips_done else None
     link.report(Ready(cost=measure(settings.decode, workplace.slots.side) if workplace.measures else None))
-    while (task := link.receive()) is not None and not isinstance(task, Stop):
+    while (task := link.receive_after_rest()) is not None and not isinstance(task, Stop):
         assert isinstance(task, Prepare | Locate), task
         link.report(do(task, settings, workplace.slots, earlier))
 

@@ -12,6 +12,7 @@ from maskdrop.config import DecodeSettings
 from maskdrop.cost import cost_of, known_portrait
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble, try_writing
+from maskdrop.heap import keep_memory
 from maskdrop.outbox import Outbox
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original
 from maskdrop.quarantine import quarantine, quarantine_copy
@@ -46,9 +47,10 @@ def serve(workplace: Workplace, link: Link) -> None:
     Image.MAX_IMAGE_PIXELS = None  # preprocess has checked the size of every picture that comes here
     warnings.simplefilter("ignore")  # preprocess has judged the picture
     Image.init()
+    keep_memory()
     saver = Saver(workplace)
     link.report(Ready(cost=measure(workplace) if workplace.measures else None))
-    while (task := link.receive()) is not None and not isinstance(task, Stop):
+    while (task := link.receive_after_rest()) is not None and not isinstance(task, Stop):
         assert isinstance(task, Save | Quarantine), task
         report = saver.save(task) if isinstance(task, Save) else saver.quarantine(task)
         crash_point(CrashPoint.REPORT_DUE)

@@ -13,6 +13,7 @@ from typing import Any
 from maskdrop.config import DecodeSettings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.exit_codes import EX_OUT_OF_MEMORY
+from maskdrop.heap import keep_memory
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original, set_up_decoding
 from maskdrop.ticket import MESSAGE_LIMIT, Ticket
 
@@ -49,6 +50,7 @@ def serve(
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     logging.disable()  # libraries' remarks; what is wrong with a picture stands in its answer
+    keep_memory()
     set_up_decoding()
     try:
         answers.send(READY)

@@ -12,6 +12,7 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import attempted, ended_after
 from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
 from maskdrop.cluster.job import Job
+from maskdrop.heap import keep_memory
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, prepare_content, set_up_decoding
 from maskdrop.render import Renderer
 from maskdrop.ticket import MESSAGE_LIMIT, Facts, Fault, Stage
@@ -23,6 +24,7 @@ _CARRIED, _CARRIED_BY_BLOCK = 8 * 2**20, 16 * 2**20
 
 def decode_block(table: pa.Table, job: Job) -> pa.Table:
     """Read and decode a block's pictures. One that is broken, gone, or done before is a row too."""
+    keep_memory()
     set_up_decoding()
     with closing(Slots(1, job.settings.model.input_size)) as slots:
         decoder = _Decoder(job, slots)

@@ -20,6 +20,7 @@ from maskdrop.cluster.job import Job
 from maskdrop.cluster.stores import NOWHERE
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble
+from maskdrop.heap import keep_memory
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, locate_in, prepare_content, set_up_decoding
 from maskdrop.render import Renderer
 from maskdrop.ticket import MESSAGE_LIMIT, Absence, Fault, Save, Stage, Ticket
@@ -39,6 +40,7 @@ def finish_block(table: pa.Table, job: Job, looks_closer: bool) -> pa.Table:
     Args:
         looks_closer: pictures whose faces are small get views of them instead, to be labelled once more.
     """
+    keep_memory()
     set_up_decoding()
     warnings.simplefilter("ignore")
     settings = job.settings

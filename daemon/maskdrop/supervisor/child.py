@@ -20,10 +20,6 @@ _SPINS = 1_000
 its default is 300 times as long. Measured in docs/performance.md: with none, a single picture takes
 longer on an idle machine; with many, on one where a decoder has a core."""
 
-_KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
-"""Memory that decoders and encoders free is kept for the next picture, up to so many bytes
-(mallopt(3)). Fetching it from the kernel anew takes longer than decoding a picture of 512 x 512."""
-
 
 PROVEN_S = 10.0
 """An idle worker that lives for so long after it was ready died of something new, not of its start."""
@@ -167,12 +163,9 @@ class Child:
 
 @contextlib.contextmanager
 def _environment(workplace: Workplace) -> Any:
-    """What must stand in the environment before the worker's libraries load: thread counts, and how
-    the C library handles memory."""
+    """What must stand in the environment before the worker's libraries load: thread counts."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     wanted = {**dict.fromkeys(names, str(workplace.threads)), "GOMP_SPINCOUNT": str(_SPINS)}
-    if workplace.stage is not Stage.INFER:
-        wanted |= _KEPT_MEMORY
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -14,6 +14,7 @@ from typing import Any
 from maskdrop.config import Settings
 from maskdrop.exit_codes import EX_OUT_OF_MEMORY
 from maskdrop.folders import Folders
+from maskdrop.heap import REST_S, give_memory_back
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.log import WorkerFormatter
 from maskdrop.ticket import Report, Stage, Task
@@ -78,6 +79,12 @@ class Link:
         except EOFError:
             return None
         return task
+
+    def receive_after_rest(self) -> Task | None:
+        """The same for one who keeps memory: where nothing comes for a while, it is given back."""
+        if not self.waiting(REST_S):
+            give_memory_back()
+        return self.receive()
 
     def waiting(self, seconds: float) -> bool:
         """Whether a task comes within so many seconds."""
