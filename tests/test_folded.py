@@ -114,6 +114,16 @@ def test_a_lane_that_is_done_takes_the_next_picture() -> None:
     assert done[-1] == 0
 
 
+@pytest.mark.parametrize(
+    ("count", "company", "each"), [(1, 2, 2), (1, 9, 1), (2, 2, 2), (2, 3, 1), (4, 1, 1)]
+)
+def test_threads_are_shared_with_the_pictures_of_other_stages(count: int, company: int, each: int) -> None:
+    def label(pictures: Pixels) -> int:
+        return torch.get_num_threads()
+
+    assert Lanes(4).run(label, np.zeros(count, dtype=np.uint8), company) == [each] * count
+
+
 def test_a_lane_that_fails_is_told_when_all_have_ended() -> None:
     ended = []
 

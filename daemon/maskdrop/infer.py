@@ -158,7 +158,10 @@ def label(batch: list[Infer], parser: FaceParser, slots: Slots, judge: bool = Fa
     pictures = slots.pictures[whole]
     if where:
         pictures = np.concatenate([pictures, slots.view_pictures[where]])
-    labels, certainty = parser.parse_with_certainty(pictures) if judge else (parser.parse(pictures), None)
+    company = max(task.company for task in batch)
+    labels, certainty = (
+        parser.parse_with_certainty(pictures, company) if judge else (parser.parse(pictures, company), None)
+    )
     slots.labels[whole] = labels[: len(whole)]
     if where:
         slots.view_labels[where] = labels[len(whole) :]

@@ -116,11 +116,16 @@ class Prepare:
 
 @dataclass(frozen=True)
 class Infer:
-    """Label the picture in the slot, or, on a second look, so many views of its faces."""
+    """Label the picture in the slot, or, on a second look, so many views of its faces.
+
+    Attributes:
+        company: pictures that are in flight in all stages, this one among them.
+    """
 
     number: int
     slot: int
     views: int = 0
+    company: int = 1
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,16 @@ class Lanes:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lane") if threads > 1 else None
 
-    def run(self, label: Callable[[Pixels], Labels], pictures: Pixels) -> list[Labels]:
+    def run(self, label: Callable[[Pixels], Labels], pictures: Pixels, company: int = 1) -> list[Labels]:
         """Label pictures, uint8 (batch, …), in as many lanes as there are pictures or threads.
 
         Each picture is computed by itself, whatever the batch and the threads: so its labels are the
         same, bit for bit. A lane that is done with one takes the next: at the end of a batch, lanes wait
         for the slowest for less than a picture's time, however unevenly others have used their cores.
+
+        Args:
+            company: pictures that are worked on altogether, with those of other stages. Each has use for
+                a core: threads that share a picture would wait for each other there.
 
         Returns:
             What ``label`` gave for each, in the pictures' order.
@@ -43,9 +47,9 @@ class Lanes:
         """
         singles = (pictures[index : index + 1] for index in range(len(pictures)))
         lanes = min(self._threads, len(pictures))
-        if self._pool is None or lanes < 2:
+        each = max(1, self._threads // max(lanes, company))
+        if self._pool is None or each == self._threads:
             return [label(picture) for picture in singles]
-        each = self._threads // lanes
 
         def in_lane(picture: Pixels) -> Labels:
             torch.set_num_threads(each)  # of this thread alone

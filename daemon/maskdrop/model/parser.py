@@ -62,30 +62,32 @@ class FaceParser:
         elif loaded.form is not Form.ONNX:
             self._network = loaded.network.to(self._device, self._dtype)
 
-    def parse(self, pictures: Pixels) -> Pixels:
+    def parse(self, pictures: Pixels, company: int = 1) -> Pixels:
         """Label every pixel.
 
         Args:
             pictures: uint8 (batch, side, side, 3), RGB.
+            company: see `Lanes.run`.
 
         Returns:
             uint8 (batch, side, side): the class of highest score. Only these bytes come
             back from the device.
         """
-        parts = self._in_parts(self._labels, pictures)
+        parts = self._in_parts(self._labels, pictures, company)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def parse_with_certainty(self, pictures: Pixels) -> tuple[Pixels, Certainty]:
+    def parse_with_certainty(self, pictures: Pixels, company: int = 1) -> tuple[Pixels, Certainty]:
         """Label every pixel, and tell how sure the network is.
 
         Args:
             pictures: uint8 (batch, side, side, 3), RGB.
+            company: see `Lanes.run`.
 
         Returns:
             What `parse` does, and float64 (batch, classes, 2): the sum of the probabilities (softmax) of
             the labels over each class's pixels, and the number of these. All is summed on the device.
         """
-        parts = self._in_parts(self._judge, pictures)
+        parts = self._in_parts(self._judge, pictures, company)
         return np.concatenate([labels for labels, _ in parts]), np.concatenate([sums for _, sums in parts])
 
     def probe(self) -> None:
@@ -130,11 +132,11 @@ class FaceParser:
             batch = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, missing))
         return first_tensor(self._network(batch))[: len(pictures)]
 
-    def _in_parts(self, label: Callable[[Pixels], Labels], pictures: Pixels) -> list[Labels]:
+    def _in_parts(self, label: Callable[[Pixels], Labels], pictures: Pixels, company: int) -> list[Labels]:
         """Label as many pictures at once as the network takes; on a CPU, where nothing is gained by that,
         each by itself."""
         if self._folded is not None and self._on_cpu:
-            return self._lanes.run(label, pictures)
+            return self._lanes.run(label, pictures, company)
         return [label(pictures[part]) for part in self._shape.parts_of(len(pictures))]
 
     @torch.inference_mode()

@@ -50,4 +50,4 @@ class Dispatch:
     def _hand(self, step: Step, child: Child, now: float) -> None:
         if not self._pipeline.held_by(child.name):
             child.heard_at = now  # the wait for it begins with its first ticket
-        child.send(self._pipeline.assign(step, child.name).task())
+        child.send(self._pipeline.assign(step, child.name).task(len(self._pipeline)))

@@ -71,13 +71,13 @@ class Flight:
     def number(self) -> int:
         return self.ticket.number
 
-    def task(self) -> Task:
-        """The message that has a worker do the next step."""
+    def task(self, company: int = 1) -> Task:
+        """The message that has a worker do the next step; ``company``: flights there are."""
         match self.step:
             case Step.PREPARE:
                 return Prepare(self.ticket, self.slot)
             case Step.INFER:
-                return Infer(self.number, self.slot, len(self.regions))
+                return Infer(self.number, self.slot, len(self.regions), company)
             case Step.LOCATE:
                 return Locate(self.ticket, self.slot)
             case Step.SAVE:
