@@ -155,7 +155,7 @@ def label(batch: list[Infer], parser: FaceParser, slots: Slots, judge: bool = Fa
     whole = [task.slot for task in batch if not task.views]
     views = [(task.slot, view) for task in batch for view in range(task.views)]
     where = tuple(np.array(views).T) if views else None
-    pictures = slots.pictures[whole]
+    pictures = _in_slots(slots, whole)
     if where:
         pictures = np.concatenate([pictures, slots.view_pictures[where]])
     company = max(task.company for task in batch)
@@ -166,6 +166,14 @@ def label(batch: list[Infer], parser: FaceParser, slots: Slots, judge: bool = Fa
     if where:
         slots.view_labels[where] = labels[len(whole) :]
     return () if certainty is None else _judgements(batch, parser.info.sha256, certainty)
+
+
+def _in_slots(slots: Slots, numbers: list[int]) -> Pixels:
+    """The pictures there; no copy is made where one slot follows the other."""
+    first, count = numbers[0] if numbers else 0, len(numbers)
+    if numbers == list(range(first, first + count)):
+        return slots.pictures[first : first + count]
+    return slots.pictures[numbers]
 
 
 def _judgements(batch: list[Infer], model: str, certainty: Certainty) -> tuple[Judged, ...]:
