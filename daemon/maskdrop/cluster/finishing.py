@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import attempted, ended_after
@@ -147,9 +148,9 @@ class _Finisher:
         return content
 
     def _classes(self, labels: Pixels) -> tuple[str, ...]:
-        seen = np.zeros(256, dtype=bool)  # in half of the time of np.unique
-        seen[labels] = True
-        return tuple(self._job.settings.model.classes[number] for number in np.flatnonzero(seen))
+        rows = labels.reshape(-1, labels.shape[-1])  # of all views below each other, where there are some
+        counts = Image.fromarray(rows).histogram()  # in a fifth of the time of np.unique
+        return tuple(self._job.settings.model.classes[number] for number in np.flatnonzero(counts))
 
     def _patiently(self, write: Callable[[], T]) -> T:
         """Try until it is done, or the block's patience is at its end.
