@@ -20,7 +20,7 @@ import psutil
 
 import pictures
 from maskdrop_daemon import configuration
-from measured import PATIENCE_S, running
+from measured import PATIENCE_S, Daemon, running
 
 SETTLE_MS = 100
 PAUSE_S = 0.3
@@ -41,6 +41,18 @@ def one_by_one(base: Path, count: int) -> list[float]:
             time.sleep(0.0005)
         spent.append((time.monotonic() - began) * 1000 - SETTLE_MS)
     return spent
+
+
+def wait_for_rest(daemon: Daemon) -> None:
+    """Until it says that nothing was done in the last ten seconds, and tells nothing new any more."""
+    give_up = time.monotonic() + PATIENCE_S
+    while True:
+        health = daemon.health()
+        if not health["throughput_per_s"] and not any(s["busy"] for s in health["stages"].values()):
+            return
+        if time.monotonic() > give_up:
+            sys.exit(f"no rest came: {health}")
+        time.sleep(0.2)
 
 
 def processor_seconds(processes: list[psutil.Process]) -> float:
@@ -70,6 +82,7 @@ def run(base: Path, count: int, seconds: float) -> dict[str, Any]:
         parent = psutil.Process(daemon.process.pid)
         processes = [parent, *parent.children(recursive=True)]
         held = memory(processes, daemon.health()["workers"])
+        wait_for_rest(daemon)
         before = processor_seconds(processes)
         time.sleep(seconds)
         used = processor_seconds(processes) - before

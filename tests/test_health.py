@@ -6,13 +6,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broken_files import broken_files
 from drawing import face_bytes
+from maskdrop.config_file import load_settings
 from maskdrop.health import (
     Counts,
     Health,
@@ -21,8 +26,14 @@ from maskdrop.health import (
     StageHealth,
     State,
     WorkerHealth,
+    at_another_time,
+    content_of,
+    read_health,
+    timestamp,
     write_health,
 )
+from maskdrop.supervisor.pulse import Pulse
+from maskdrop.totals import Totals
 from running import PAIRS, QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -121,9 +132,17 @@ def test_status_of_a_running_and_of_a_stopped_daemon(start: Start, rooms: Rooms)
 )
 def test_status_exits_0_only_where_all_is_well(rooms: Rooms, state: str, age: int, code: int) -> None:
     updated = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
-    health = Health(
-        state=State(state),
-        reason="a reason",
+    write_health(rooms.health, a_health(State(state), "a reason", updated))
+    shown = status(rooms.health)
+    assert shown.returncode == code
+    assert "a reason" in shown.stdout
+    assert ("STALE" in shown.stdout) == (age > 0)
+
+
+def a_health(state: State, reason: str, updated: str) -> Health:
+    return Health(
+        state=state,
+        reason=reason,
         pid=4711,
         version="1.0",
         started_at=updated,
@@ -132,7 +151,7 @@ def test_status_exits_0_only_where_all_is_well(rooms: Rooms, state: str, age: in
         counts=Counts(accepted=3, saved=2, quarantined=1, retried=0, left=0),
         in_flight=0,
         backlog=0,
-        queues={"infer": 0},
+        queues={"infer": 0, "free_slots": 12},
         stages={"infer": StageHealth(workers=1, ready=1, busy=0.5, waiting=0, ms={"p50": 1.0, "p99": None})},
         plan=PlanHealth(1, 1, 1, threads=2, max_batch=4, slots=12, measured_ms={"infer": None}),
         workers=[WorkerHealth("infer", 4712, alive=True, ready=True, restarts=0)],
@@ -143,11 +162,91 @@ def test_status_exits_0_only_where_all_is_well(rooms: Rooms, state: str, age: in
         model="m",
         latest=Latest([], []),
     )
-    write_health(rooms.health, health)
-    shown = status(rooms.health)
-    assert shown.returncode == code
-    assert "a reason" in shown.stdout
-    assert ("STALE" in shown.stdout) == (age > 0)
+
+
+@given(st.text(), st.sampled_from(["", '"updated_at": "', '\\"updated_at": "', "updated_at"]))
+def test_a_health_of_another_time_differs_in_the_time_alone(text: str, trap: str) -> None:
+    health = a_health(State.RUNNING, text + trap + text, timestamp())
+    later = "2031-02-03T04:05:06.789+00:00"
+    assert at_another_time(content_of(health), later) == content_of(replace(health, updated_at=later))
+
+
+def inbox_of(rooms: Rooms) -> dict[str, dict[str, str]]:
+    return {"folders": {"inbox": str(rooms.inbox), "outbox": str(rooms.outbox)}}
+
+
+def at_rest(**changes: Any) -> Health:
+    stages = {"infer": StageHealth(1, 1, busy=0.0, waiting=0, ms={"p50": 1.0, "p99": None})}
+    health = a_health(State.RUNNING, "", timestamp())
+    return replace(health, **{"throughput_per_s": 0.0, "stages": stages, **changes})
+
+
+def test_what_was_said_last_is_said_anew_while_nothing_happens(rooms: Rooms) -> None:
+    metrics = rooms.base / "maskdrop.prom"
+    pulse = Pulse(load_settings(None, {**inbox_of(rooms), "metrics": {"file": str(metrics)}}))
+    health = at_rest(updated_at="2031-02-03T04:05:06.789+00:00")
+    assert pulse.is_due(100.0, State.RUNNING, "")
+    pulse.write(health, Totals({}, {}, {}, {}, {}, {}))
+    before, metrics_before = read_health(rooms.health), metrics.read_text()
+    assert pulse.renew(100.5), "not due"
+    assert read_health(rooms.health) == before
+    assert pulse.renew(101.0)
+    after = read_health(rooms.health)
+    assert after["updated_at"] != before["updated_at"]
+    assert after == before | {"updated_at": after["updated_at"]}
+    lines = zip(metrics_before.splitlines(), metrics.read_text().splitlines(), strict=True)
+    changed = [line for old, line in lines if old != line]
+    assert [line.partition("{")[0] for line in changed] == ["maskdrop_last_update_timestamp_seconds"]
+    updated = datetime.fromisoformat(after["updated_at"]).timestamp()
+    assert float(changed[0].rpartition(" ")[2]) == updated
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"in_flight": 1},
+        {"throughput_per_s": 0.1},
+        {"state": State.DEGRADED},
+        {"state": State.STARTING},
+        {"reason": "taking up a new configuration"},
+        {"stages": {"infer": StageHealth(1, 1, busy=0.001, waiting=0, ms={})}},
+    ],
+    ids=lambda changes: str(*changes),
+)
+def test_what_may_change_by_itself_is_not_said_anew(rooms: Rooms, changes: dict[str, Any]) -> None:
+    pulse = Pulse(load_settings(None, inbox_of(rooms)))
+    pulse.write(at_rest(**changes), Totals({}, {}, {}, {}, {}, {}))
+    content = rooms.health.read_bytes()
+    assert not pulse.renew(1e9)
+    assert rooms.health.read_bytes() == content
+
+
+def test_nothing_is_said_anew_after_a_round_of_the_loop(rooms: Rooms) -> None:
+    pulse = Pulse(load_settings(None, inbox_of(rooms)))
+    assert pulse.is_due(0.0, State.RUNNING, "")
+    pulse.write(at_rest(), Totals({}, {}, {}, {}, {}, {}))
+    assert not pulse.is_due(0.5, State.RUNNING, "")
+    assert not pulse.renew(1e9)
+
+
+def test_an_idle_daemon_says_so_and_a_picture_or_a_death_is_told_at_once(start: Start, rooms: Rooms) -> None:
+    daemon = start().wait_ready()
+
+    def is_idle() -> bool:
+        before = daemon.health()
+        wait_for(lambda: daemon.health()["updated_at"] != before["updated_at"], "another health file")
+        after = daemon.health()
+        return bool(after == before | {"updated_at": after["updated_at"]})
+
+    wait_for(is_idle, "rest")
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    daemon.wait_health(lambda h: not h["throughput_per_s"], "ten seconds without a picture")
+    wait_for(is_idle, "rest")
+    (pid,) = daemon.workers("save")
+    os.kill(pid, signal.SIGKILL)
+    daemon.wait_health(lambda h: any(w["restarts"] for w in h["workers"]), "the restart")
+    assert daemon.stop() == 0
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[1]", b'{"state": "running"}', b"\xff\xfe"])

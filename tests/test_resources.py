@@ -34,11 +34,14 @@ def wake_ups(processes: list[psutil.Process]) -> int:
 
 
 def test_an_idle_daemon_neither_polls_nor_spins(start: Start, rooms: Rooms) -> None:
-    """With metrics, which come on top of the health file."""
+    """With metrics, which come on top of the health file. It is idle once it says that nothing was done in
+    the last ten seconds; until then what it says changes each second."""
     metrics = f"[metrics]\nfile = '{rooms.base}/maskdrop.prom'\n"
     daemon = start(settings=DEFAULTS + metrics).wait_ready()
     rooms.drop("a.jpg", face_bytes(1))
     daemon.wait_count("saved", 1)
+    daemon.wait_health(lambda h: not h["throughput_per_s"], "ten seconds without a picture")
+    daemon.wait_health(lambda h: not any(s["busy"] for s in h["stages"].values()), "rest")
     processes = daemon.processes()
     assert len(processes) >= 4
     before, woken = processor_seconds(processes), wake_ups(processes)

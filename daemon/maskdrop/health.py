@@ -222,7 +222,19 @@ def write_health(path: Path, health: Health) -> None:
     Raises:
         OSError: it can't be written; the old one stays.
     """
-    replace_file(path, json.dumps(asdict(health), indent=2).encode() + b"\n")
+    replace_file(path, content_of(health))
+
+
+def content_of(health: Health) -> bytes:
+    """The health file's content: JSON in UTF-8, a field a line."""
+    return json.dumps(asdict(health), indent=2).encode() + b"\n"
+
+
+def at_another_time(content: bytes, updated_at: str) -> bytes:
+    """The same content with a new ``updated_at``. A text in JSON has its quotes escaped, so that what is
+    looked for is the key."""
+    head, key, tail = content.partition(b'"updated_at": "')
+    return head + key + updated_at.encode() + tail[tail.index(b'"') :]
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import socketserver
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from threading import Thread
@@ -18,6 +19,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from maskdrop.config import Settings
 from maskdrop.config_file import fault
@@ -33,6 +35,8 @@ PATIENCE_S = 5.0
 
 _NEVER_S = 3600.0
 
+_UPDATED = "maskdrop_last_update_timestamp_seconds"
+
 
 class Metrics(Collector):
     """Takes what is published, and gives it to those who ask."""
@@ -46,6 +50,7 @@ class Metrics(Collector):
         self._file = settings.metrics.file
         self._inbox = printable(settings.folders.inbox)
         self._latest: tuple[Health, Totals] | None = None
+        self._content = b""
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         self._server: _Server | None = None
@@ -72,7 +77,20 @@ class Metrics(Collector):
         """
         self._latest = (health, totals)
         if self._file is not None:
-            replace_file(self._file, generate_latest(self._registry))
+            self._content = generate_latest(self._registry)
+            replace_file(self._file, self._content)
+
+    def renew(self, updated_at: str) -> None:
+        """All metrics are as published last, at this time (ISO 8601).
+
+        Raises:
+            OSError: the file can't be written; the old one stays.
+        """
+        if self._latest is not None:
+            health, totals = self._latest
+            self._latest = (replace(health, updated_at=updated_at), totals)
+        if self._file is not None:
+            replace_file(self._file, at_another_time(self._content, updated_at))
 
     def collect(self) -> Iterator[Metric]:
         """All metrics as published last; none before the first time.
@@ -123,11 +141,9 @@ def _gauges(health: Health) -> Iterator[Metric]:
     yield _gauges_by(
         "stage_busy_ratio", "Busy share of a stage's workers in the last ten seconds.", "stage", busy
     )
-    started, updated = (
-        datetime.fromisoformat(at).timestamp() for at in (health.started_at, health.updated_at)
-    )
+    started, updated = _unix_time(health.started_at), _unix_time(health.updated_at)
     yield _gauge("start_time_seconds", "When the daemon started, in Unix time.", started)
-    yield _gauge("last_update_timestamp_seconds", "When these metrics were made, in Unix time.", updated)
+    yield GaugeMetricFamily(_UPDATED, "When these metrics were made, in Unix time.", updated)
     told = "Metrics are made anew so often, and at each change of state."
     yield _gauge("update_interval_seconds", told, health.interval_s)
     about = {
@@ -152,6 +168,19 @@ def _durations(totals: Totals) -> Iterator[Metric]:
     whole = totals.durations.get("total", Histogram())
     told = "Time from a picture's acceptance until its results were on disk."
     yield HistogramMetricFamily("maskdrop_picture_duration_seconds", told, _buckets(whole), whole.sum_s)
+
+
+def at_another_time(content: bytes, updated_at: str) -> bytes:
+    """The same metrics, in Prometheus's text format, as of a new time (ISO 8601)."""
+    head, name, tail = content.partition(f"\n{_UPDATED}".encode())
+    sample, end, rest = tail.partition(b"\n")
+    labels, space, _ = sample.rpartition(b" ")
+    value: str = floatToGoString(_unix_time(updated_at))  # type: ignore[no-untyped-call]
+    return head + name + labels + space + value.encode() + end + rest
+
+
+def _unix_time(at: str) -> float:
+    return datetime.fromisoformat(at).timestamp()
 
 
 def _buckets(histogram: Histogram) -> list[tuple[str, float]]:

@@ -31,13 +31,16 @@ class BusyTime:
             self.seconds[stage] += workers * (now - self._noted_at)
         self._at_work, self._noted_at = at_work, now
 
+    def note_rest(self, now: float) -> None:
+        """Nobody was at a picture since the last call of `shares` or of this. As much of a sample as that."""
+        if self._samples:
+            self._add_sample(now, self._samples[-1][1])
+
     def shares(self, now: float, workers: Mapping[Stage, int]) -> dict[Stage, float]:
         """0 to 1 for each stage: how much of its workers' time since about `WINDOW_S` ago was spent at
         pictures. Each call is also a sample for later ones."""
         self.note(now, self._at_work)
-        self._samples.append((now, dict(self.seconds)))
-        while len(self._samples) > 2 and now - self._samples[1][0] >= WINDOW_S:
-            self._samples.popleft()
+        self._add_sample(now, dict(self.seconds))
         since, then = self._samples[0]
         shares = {}
         for stage, count in workers.items():
@@ -45,3 +48,8 @@ class BusyTime:
             spent = self.seconds[stage] - then[stage]
             shares[stage] = min(1.0, spent / available) if available > 0 else 0.0
         return shares
+
+    def _add_sample(self, now: float, seconds: Mapping[Stage, float]) -> None:
+        self._samples.append((now, seconds))
+        while len(self._samples) > 2 and now - self._samples[1][0] >= WINDOW_S:
+            self._samples.popleft()

@@ -10,7 +10,16 @@ from typing import Protocol
 
 from maskdrop import __version__
 from maskdrop.config import Settings
-from maskdrop.health import Counts, Health, StageHealth, State, timestamp, write_health
+from maskdrop.health import (
+    Counts,
+    Health,
+    StageHealth,
+    State,
+    at_another_time,
+    content_of,
+    replace_file,
+    timestamp,
+)
 from maskdrop.inbox.supply import Supply
 from maskdrop.names import printable
 from maskdrop.supervisor.busy import BusyTime
@@ -30,6 +39,8 @@ class Publisher(Protocol):
 
     def publish(self, health: Health, totals: Totals) -> None: ...
 
+    def renew(self, updated_at: str) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -46,6 +57,8 @@ class Pulse:
         self._path, self._interval = settings.health_file, settings.health.interval_s
         self._started_at = timestamp()
         self._last: tuple[State, str] | None = None
+        self._content = b""
+        self._is_settled = False
         self._failing: set[Path] = set()
         self.busy = BusyTime()
         self._settings = settings
@@ -83,6 +96,7 @@ class Pulse:
 
     def is_due(self, now: float, state: State, reason: str) -> bool:
         """Whether they must be written now; if so, the next time is one interval on."""
+        self._is_settled = False
         if now < self.next_at and self._last == (state, reason):
             return False
         self.next_at = now + self._interval
@@ -143,11 +157,28 @@ class Pulse:
 
     def write(self, health: Health, totals: Totals) -> None:
         """Replace the files. A failure is logged once: the daemon's work matters more."""
-        self._attempt(lambda: write_health(self._path, health), "health", self._path)
+        self._content, self._is_settled = content_of(health), _is_settled(health)
+        self._replace(lambda metrics: metrics.publish(health, totals))
+
+    def renew(self, now: float) -> bool:
+        """Say anew, if it is due, what was said last, where nothing has happened since and nothing in it
+        goes by the time: an idle daemon does no more than this.
+
+        Returns:
+            False: a snapshot may tell something else.
+        """
+        if self._is_settled and now >= self.next_at:
+            self.next_at = now + self._interval
+            self.busy.note_rest(now)
+            updated_at = timestamp()
+            self._content = at_another_time(self._content, updated_at)
+            self._replace(lambda metrics: metrics.renew(updated_at))
+        return self._is_settled
+
+    def _replace(self, publish: Callable[[Publisher], None]) -> None:
+        self._attempt(lambda: replace_file(self._path, self._content), "health", self._path)
         if (metrics := self._metrics) is not None:
-            self._attempt(
-                lambda: metrics.publish(health, totals), "metrics", self._settings.metrics.file or Path()
-            )
+            self._attempt(lambda: publish(metrics), "metrics", self._settings.metrics.file or Path())
 
     def _attempt(self, write: Callable[[], None], kind: str, path: Path) -> None:
         try:
@@ -173,3 +204,10 @@ class Pulse:
             )
             for stage in Stage
         }
+
+
+def _is_settled(health: Health) -> bool:
+    """Whether nothing in it changes by itself, as time goes by."""
+    at_rest = not health.in_flight and not health.throughput_per_s
+    at_rest = at_rest and not any(stage.busy for stage in health.stages.values())
+    return at_rest and health.state is State.RUNNING and not health.reason

@@ -16,6 +16,7 @@ the worker's sentinel, and the flights it held go round again.
 """
 
 import logging
+import math
 import selectors
 import time
 from functools import partial
@@ -114,18 +115,21 @@ class Supervisor:
         self._renewal.leave()
 
     def _take_in(self) -> None:
-        """Wait for whatever comes first and handle all that came, then end the workers that are late."""
-        began = time.monotonic()
-        wanted = self._wait(began)
-        events = self._selector.select(wanted)
-        now = time.monotonic()
+        """Wait for whatever comes first and handle all that came, then end the workers that are late.
+        What is nothing but a rest is told here, and costs no round of the loop."""
+        due = self._next_due(time.monotonic())
+        while True:
+            began = time.monotonic()
+            wanted = max(0.0, min(due, self._pulse.next_at) - began)
+            events = self._selector.select(wanted)
+            now = time.monotonic()
+            if overslept(wanted, now - began):
+                self._forgive(now)
+            if events or now >= due or not self._pulse.renew(now):
+                break
         for key, _ in events:
             if self._selector.get_map().get(key.fd) is key:  # not unregistered by one before it
                 key.data()
-        if overslept(wanted, now - began):
-            self._vigil.note_all(now)
-            for child in self._crew.children:
-                child.heard_at = now
         self._end_late_workers(now)
 
     # What is next in time.
@@ -133,17 +137,17 @@ class Supervisor:
     def _is_over(self) -> bool:
         return self._course.stopping and not self._crew.children
 
-    def _wait(self, now: float) -> float:
-        deadlines: list[float | None] = [self._pulse.next_at, self._service.next_feed]
+    def _next_due(self, now: float) -> float:
+        """When there is something to do, whatever comes; the pulse aside."""
+        deadlines: list[float | None] = [self._service.next_feed]
         deadlines += [self._deadline_of(child) for child in self._crew.children]
         if not self._course.stopping:
             deadlines += [self._crew.next_start(), self._stall.next_try]
         if self._course.exit_code == EX_OK:
             deadlines.append(self._course.drain_deadline)
-        waits = [deadline - now for deadline in deadlines if deadline is not None]
         if not self._course.draining:
-            waits.append(self._intake.wait(now))
-        return max(0.0, min(waits))
+            deadlines.append(now + self._intake.wait(now))
+        return min((deadline for deadline in deadlines if deadline is not None), default=math.inf)
 
     def _beat(self, now: float) -> None:
         """Write the health file if it is due or the state changed; tell the service manager."""
@@ -256,6 +260,12 @@ class Supervisor:
             bool(self._pipeline.held_by(child.name)) or self._course.stopping or child in self._crew.retired
         )
         return self._patience.deadline(child.state, busy, child.heard_at)
+
+    def _forgive(self, now: float) -> None:
+        """The supervisor itself was stopped: silence so far says nothing."""
+        self._vigil.note_all(now)
+        for child in self._crew.children:
+            child.heard_at = now
 
     def _end_late_workers(self, now: float) -> None:
         for child in self._crew.children:
