@@ -62,12 +62,14 @@ def pictures_made(act: Callable[[], object]) -> int:
     return int(core.get_stats()["new_count"]) - before
 
 
-@pytest.mark.parametrize(("side", "decoding", "saving"), [(512, 1, 1), (640, 3, 5)])
+@pytest.mark.parametrize(("side", "decoding", "saving"), [(512, 1, 5), (640, 3, 9)])
 def test_pixels_are_copied_no_more_than_they_must(
     rooms: Rooms, side: int, decoding: int, saving: int
 ) -> None:
-    """At the slot's own size: one picture decoded, one masked. Else it is scaled in two passes, and
-    decoded again to be masked at its own size, by labels that are scaled (three for Pillow)."""
+    """At the slot's own size: one picture decoded, one masked, by a mask that is four for Pillow: the
+    labels where they lie are two, of no memory of their own, and what is made of them two. Else it is
+    scaled in two passes, and decoded again to be masked at its own size, by labels that are scaled (three
+    for Pillow)."""
     path = rooms.drop("p.jpg", encode(draw_face(1, side, side)))
     ticket = Ticket(1, "p.jpg", Identity.of(path.stat()))
     folders = {name: getattr(rooms, name) for name in ("inbox", "outbox", "quarantine", "archive")}

@@ -27,7 +27,8 @@ def pictures_with_labels(draw: st.DrawFn) -> tuple[Pixels, Pixels]:
 def test_kept_parts_over_black_and_cut_out(pair: tuple[Pixels, Pixels], parts: set[Part]) -> None:
     picture, labels = pair
     keep = kept(labels, parts)
-    face, transparent = over_black(picture, keep), cut_out(picture, keep)
+    face = np.asarray(over_black(picture, labels, parts))
+    transparent = np.asarray(cut_out(picture, labels, parts))
     assert face.dtype == transparent.dtype == np.uint8
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):

@@ -1,6 +1,6 @@
-"""Mask maths: from pixels and a label map to each kind of result. Pure, on arrays."""
+"""Mask maths: from pixels and a label map to each kind of result. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +9,6 @@ from PIL import Image
 from maskdrop.parts import PALETTE, Colour, Part
 
 Pixels = NDArray[np.uint8]
-
-_PIXEL = np.dtype("V3")
 
 OVERLAY_SHARE = 0.5
 """How much of an overlay's colour is the label's, the rest being the picture's."""
@@ -31,30 +29,37 @@ def kept(labels: Pixels, wanted: Iterable[int]) -> NDArray[np.bool_]:
     return table.take(labels)
 
 
-def over_black(picture: Pixels, keep: NDArray[np.bool_]) -> Pixels:
-    """The picture where it is kept, black elsewhere.
+def over_black(picture: Pixels, labels: Pixels, wanted: Iterable[int]) -> Image.Image:
+    """The picture where its label is one of the wanted ones, black elsewhere.
 
     Args:
         picture: uint8 (height, width, 3).
-        keep: bool (height, width).
+        labels: uint8 (height, width).
+        wanted: label numbers to keep.
 
     Returns:
-        uint8 (height, width, 3).
+        RGB, of the picture's size.
     """
-    # As items of three bytes, which are copied or not: ten times as quick as a product of each channel.
-    whole = np.ascontiguousarray(picture).view(_PIXEL)[:, :, 0]
-    masked = np.zeros_like(whole)
-    np.copyto(masked, whole, where=keep)
-    return masked.view(np.uint8).reshape(picture.shape)
+    # Pillow blackens what is not wanted in half the time in which numpy copies what is.
+    image = Image.fromarray(picture)
+    image.paste(0, (0, 0, *image.size), _where(labels, set(range(256)) - {int(label) for label in wanted}))
+    return image
 
 
-def cut_out(picture: Pixels, keep: NDArray[np.bool_]) -> Pixels:
-    """The picture with an alpha channel, opaque where it is kept: uint8 (height, width, 4).
+def cut_out(picture: Pixels, labels: Pixels, wanted: Iterable[int]) -> Image.Image:
+    """The same with an alpha channel, opaque where it is kept: RGBA.
 
     Colours under full transparency are black, so that nothing masked away is in the file.
     """
-    alpha = keep.astype(np.uint8) * np.uint8(255)
-    return np.dstack([over_black(picture, keep), alpha])
+    numbers = {int(label) for label in wanted}
+    image = over_black(picture, labels, numbers)
+    image.putalpha(_where(labels, numbers).convert("L"))
+    return image
+
+
+def _where(labels: Pixels, numbers: Collection[int]) -> Image.Image:
+    """1 where the label is one of these, 0 elsewhere: of one bit."""
+    return Image.fromarray(labels).point([255 * (number in numbers) for number in range(256)], "1")
 
 
 def overlay(picture: Pixels, labels: Pixels, palette: Sequence[Colour] = PALETTE) -> Pixels:

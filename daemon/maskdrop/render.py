@@ -10,7 +10,7 @@ from PIL import Image
 
 from maskdrop.config import ImageOutput, Output, Settings
 from maskdrop.locate import at_scale, joined
-from maskdrop.mask import cut_out, kept, over_black, overlay, scale_labels
+from maskdrop.mask import cut_out, over_black, overlay, scale_labels
 from maskdrop.metadata import Carried, exif_for, profile_for, read_metadata
 from maskdrop.outbox import Result
 from maskdrop.parts import Colour
@@ -137,11 +137,11 @@ def compose(output: ImageOutput, picture: Pixels, labels: Pixels, settings: Sett
         picture: uint8 (height, width, 3), RGB.
         labels: uint8 (height, width).
     """
-    keep, palette = kept(labels, settings.kept_labels), settings.model.colours
+    wanted, palette = settings.kept_labels, settings.model.colours
     makers: dict[ImageOutput, Callable[[], Image.Image]] = {
-        "face": lambda: Image.fromarray(over_black(picture, keep)),
-        "model": lambda: Image.fromarray(over_black(picture, keep)),
-        "cutout": lambda: Image.fromarray(cut_out(picture, keep)),
+        "face": lambda: over_black(picture, labels, wanted),
+        "model": lambda: over_black(picture, labels, wanted),
+        "cutout": lambda: cut_out(picture, labels, wanted),
         "labels": lambda: _with_palette(labels, palette),
         "overlay": lambda: Image.fromarray(overlay(picture, labels, palette)),
     }
