@@ -18,7 +18,7 @@ from maskdrop.model.memory import free_memory, is_want_of_memory
 from maskdrop.model.parser import Certainty, FaceParser, Pixels, load_parser
 from maskdrop.sidecar import judged
 from maskdrop.ticket import MESSAGE_LIMIT, Cost, Infer, Inferred, Judged, Ready, Report, Started, Stop, Unfit
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import Places
 from maskdrop.topology.worker import Link, Workplace
 
 logger = logging.getLogger("maskdrop")
@@ -109,7 +109,7 @@ class FirstLook:
 def compute(
     batch: list[Infer],
     parser: FaceParser,
-    slots: Slots,
+    slots: Places,
     link: Listener,
     look: FirstLook | None = None,
     judge: bool = False,
@@ -146,7 +146,7 @@ def compute(
         compute(half, parser, slots, link, look, judge)
 
 
-def label(batch: list[Infer], parser: FaceParser, slots: Slots, judge: bool = False) -> tuple[Judged, ...]:
+def label(batch: list[Infer], parser: FaceParser, slots: Places, judge: bool = False) -> tuple[Judged, ...]:
     """Fill the label maps of a batch: of whole pictures, or of the views of their faces.
 
     Returns:
@@ -168,7 +168,7 @@ def label(batch: list[Infer], parser: FaceParser, slots: Slots, judge: bool = Fa
     return () if certainty is None else _judgements(batch, parser.info.sha256, certainty)
 
 
-def _in_slots(slots: Slots, numbers: list[int]) -> Pixels:
+def _in_slots(slots: Places, numbers: list[int]) -> Pixels:
     """The pictures there; no copy is made where one slot follows the other."""
     first, count = numbers[0] if numbers else 0, len(numbers)
     if numbers == list(range(first, first + count)):

@@ -19,7 +19,7 @@ from maskdrop.quiet import quiet_libraries
 from maskdrop.result_names import format_of, tail_of
 from maskdrop.sidecar import sidecar
 from maskdrop.ticket import Facts, Region, Save
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import Places
 
 Pixels = NDArray[np.uint8]
 
@@ -27,7 +27,7 @@ Pixels = NDArray[np.uint8]
 class Renderer:
     """Makes the results of pictures in slots."""
 
-    def __init__(self, settings: Settings, slots: Slots) -> None:
+    def __init__(self, settings: Settings, slots: Places) -> None:
         self._settings, self._slots = settings, slots
 
     def render(self, task: Save, read: Callable[[], bytes]) -> list[Result]:
@@ -118,7 +118,7 @@ class Renderer:
         return buffer.getvalue()
 
 
-def labels_at(slots: Slots, slot: int, places: Sequence[Region], width: int, height: int) -> Pixels:
+def labels_at(slots: Places, slot: int, places: Sequence[Region], width: int, height: int) -> Pixels:
     """A slot's labels at a size, uint8 (height, width): the whole picture's, or where there are any,
     those of its faces in their places.
 

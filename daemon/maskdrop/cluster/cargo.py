@@ -3,7 +3,7 @@
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -110,16 +110,32 @@ def unpacked(table: pa.Table) -> list[Piece]:
     return list(map(Piece, works, _arrays(table, "pixels"), _arrays(table, "labels"), contents))
 
 
+def stacked(values: Sequence[Pixels]) -> Pixels:
+    """Arrays of one shape as one of another dimension, without a copy where they lie so already; then it
+    can't be written to."""
+    flat: Pixels = np.frombuffer(_in_a_row(values), np.uint8)
+    return flat.reshape(len(values), *values[0].shape)
+
+
 def _column(values: Sequence[Pixels | None]) -> pa.Array:
-    """Bytes of arrays, copied once to where they stay: pyarrow's builder copies anew whenever it grows."""
     ends = np.cumsum([0, *(0 if value is None else value.size for value in values)], dtype=np.int64)
-    data: Pixels = np.empty(ends[-1], np.uint8)
-    for value, (begin, end) in zip(values, pairwise(ends), strict=True):
-        if value is not None:
-            data[begin:end].reshape(value.shape)[...] = value
     valid = pa.array([value is not None for value in values]).buffers()[1]  # bits, as validity is told in
-    buffers = [valid, pa.py_buffer(ends), pa.py_buffer(data)]
-    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
+    data = _in_a_row([value for value in values if value is not None])
+    return pa.Array.from_buffers(pa.large_binary(), len(values), [valid, pa.py_buffer(ends), data])
+
+
+def _in_a_row(values: Sequence[Pixels]) -> pa.Buffer:
+    """The bytes of all: where they are, if each begins where the one before it ends; else copied, once, which
+    pyarrow's builder would do anew whenever it grows."""
+    sizes = [value.size for value in values]
+    begins = [value.__array_interface__["data"][0] for value in values]
+    ends = [begin + size for begin, size in zip(begins, sizes, strict=True)]
+    if values and begins[1:] == ends[:-1] and all(value.flags.c_contiguous for value in values):
+        return pa.foreign_buffer(begins[0], sum(sizes), list(values))
+    data: Pixels = np.empty(sum(sizes), np.uint8)
+    for value, end in zip(values, accumulate(sizes), strict=True):
+        data[end - value.size : end].reshape(value.shape)[...] = value
+    return pa.py_buffer(data)
 
 
 def _arrays(table: pa.Table, name: str) -> list[Pixels | None]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +15,7 @@ from maskdrop.heap import keep_memory
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, prepare_content, set_up_decoding
 from maskdrop.render import Renderer
 from maskdrop.ticket import MESSAGE_LIMIT, Facts, Fault, Stage
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import OwnPlaces
 
 _CARRIED, _CARRIED_BY_BLOCK = 8 * 2**20, 16 * 2**20
 """Bytes of an original, and of all of a block, that travel on where reading once more costs a request."""
@@ -26,18 +25,19 @@ def decode_block(table: pa.Table, job: Job) -> pa.Table:
     """Read and decode a block's pictures. One that is broken, gone, or done before is a row too."""
     keep_memory()
     set_up_decoding()
-    with closing(Slots(1, job.settings.model.input_size)) as slots:
-        decoder = _Decoder(job, slots)
-        pieces = attempted(
-            unpacked(table), Stage.PREPROCESS, job.attempts, job.most_attempts, decoder.decode_all
-        )
-        return packed(pieces)
+    decoder = _Decoder(job, table.num_rows)
+    most = job.most_attempts
+    return packed(attempted(unpacked(table), Stage.PREPROCESS, job.attempts, most, decoder.decode_all))
 
 
 class _Decoder:
-    def __init__(self, job: Job, slots: Slots) -> None:
-        self._job, self._slots = job, slots
-        self._renderer = Renderer(job.settings, slots)
+    """Puts a block's pictures one behind the other, where they can travel on from."""
+
+    def __init__(self, job: Job, pictures: int) -> None:
+        side = job.settings.model.input_size
+        self._job, self._decoded = job, 0
+        self._places = OwnPlaces(side, np.empty((pictures, side, side, 3), dtype=np.uint8))
+        self._renderer = Renderer(job.settings, self._places)
         self._room = _CARRIED_BY_BLOCK
 
     def decode_all(self, pieces: list[Piece]) -> list[Piece]:
@@ -56,7 +56,7 @@ class _Decoder:
             work = replace(work, size=len(content), sha256=sha256)
             if sha256 == work.known:
                 return Piece(replace(work, end=End(Outcome.DONE_BEFORE)))
-            facts = prepare_content(content, sha256, settings.decode, self._slots, 0)
+            facts = prepare_content(content, sha256, settings.decode, self._places, self._decoded)
         except LeaveAlone as error:
             return Piece(replace(work, end=_left(error.absence.value, str(error))))
         except MemoryError as error:
@@ -64,7 +64,8 @@ class _Decoder:
         except BrokenPicture as error:
             fault = Fault(Stage.PREPROCESS, error.error, str(error)[:MESSAGE_LIMIT])
             return Piece(replace(work, fault=fault, ms=_since(began)))
-        pixels = np.array(self._slots.pictures[0])
+        pixels = self._places.pictures[self._decoded]
+        self._decoded += 1
         return Piece(
             replace(work, facts=facts, ms=_since(began)), pixels, content=self._carried(content, facts)
         )

@@ -4,7 +4,6 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -25,7 +24,7 @@ from maskdrop.heap import keep_memory
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, locate_in, prepare_content, set_up_decoding
 from maskdrop.render import Renderer
 from maskdrop.ticket import MESSAGE_LIMIT, Absence, Fault, Save, Stage, Ticket
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import OwnPlaces
 
 T = TypeVar("T")
 
@@ -44,18 +43,15 @@ def finish_block(table: pa.Table, job: Job, looks_closer: bool) -> pa.Table:
     keep_memory()
     set_up_decoding()
     warnings.simplefilter("ignore")
-    settings = job.settings
-    with closing(Slots(1, settings.model.input_size, settings.views)) as slots:
-        finisher = _Finisher(job, slots, looks_closer)
-        most = job.most_attempts
-        pieces = attempted(unpacked(table), Stage.SAVE, job.attempts, most, finisher.finish_all)
-        return packed(finisher.end_blamed(piece) for piece in pieces)
+    finisher = _Finisher(job, looks_closer)
+    pieces = attempted(unpacked(table), Stage.SAVE, job.attempts, job.most_attempts, finisher.finish_all)
+    return packed(finisher.end_blamed(piece) for piece in pieces)
 
 
 class _Finisher:
-    def __init__(self, job: Job, slots: Slots, looks_closer: bool) -> None:
-        self._job, self._slots, self._looks_closer = job, slots, looks_closer
-        self._renderer = Renderer(job.settings, slots)
+    def __init__(self, job: Job, looks_closer: bool) -> None:
+        self._job, self._looks_closer = job, looks_closer
+        self._side = job.settings.model.input_size
         self._patience = PATIENCE_S
 
     def finish_all(self, pieces: list[Piece]) -> list[Piece]:
@@ -93,12 +89,12 @@ class _Finisher:
         if not (self._looks_closer and piece.work.is_small):
             return None
         began = time.monotonic()
-        np.copyto(self._slots.labels[0], _given(piece.labels))
-        read = partial(self._original, piece)
-        regions = locate_in(read, self._job.settings, self._slots, 0)
+        side, views = self._side, np.empty((self._job.settings.views, self._side, self._side, 3), np.uint8)
+        places = OwnPlaces(side, labels=_given(piece.labels)[np.newaxis], view_pictures=views[np.newaxis])
+        regions = locate_in(partial(self._original, piece), self._job.settings, places, 0)
         if not regions:
             return None
-        views = np.array(self._slots.view_pictures[0, : len(regions)])
+        views = views[: len(regions)]
         work = replace(piece.work, regions=regions, ms=_spent(piece.work, "locate", began))
         return Piece(work, views, content=piece.content)
 
@@ -107,24 +103,27 @@ class _Finisher:
         work, facts = piece.work, piece.work.facts
         assert facts is not None
         read = partial(self._original, piece)
-        labels = _given(piece.labels)
-        if work.regions:
-            np.copyto(self._slots.view_labels[0, : len(work.regions)], labels)
-            if self._renderer.shows_slot(facts):
-                prepare_content(read(), facts.sha256, self._job.settings.decode, self._slots, 0)
-        else:
-            np.copyto(self._slots.labels[0], labels)
-            if piece.pixels is not None:
-                np.copyto(self._slots.pictures[0], piece.pixels)
         ticket = Ticket(0, work.path, NOWHERE)
         task = Save(ticket, 0, facts, work.regions, work.judged, work.ms)
-        results = self._renderer.render(task, read)
+        results = Renderer(self._job.settings, self._places(piece, read)).render(task, read)
         names = self._patiently(
             lambda: self._job.target.publish(work.path, work.sha256, results, work.is_shared)
         )
         crash_point(CrashPoint.RESULTS_PUBLISHED)
-        end = End(Outcome.SAVED, names, self._classes(labels))
+        end = End(Outcome.SAVED, names, self._classes(_given(piece.labels)))
         return Piece(replace(work, ms=_spent(work, Stage.SAVE.value, began), end=end))
+
+    def _places(self, piece: Piece, read: Callable[[], bytes]) -> OwnPlaces:
+        """A slot of what has come with a picture. After a second look that isn't the picture itself, which
+        is decoded again where it is wanted."""
+        facts, side, labels = piece.work.facts, self._side, _given(piece.labels)[np.newaxis]
+        if not piece.work.regions:
+            pixels = np.empty((1, 0, 0, 0), np.uint8) if piece.pixels is None else piece.pixels[np.newaxis]
+            return OwnPlaces(side, pixels, labels)
+        places = OwnPlaces(side, np.empty((1, side, side, 3), np.uint8), view_labels=labels)
+        if facts is not None and Renderer(self._job.settings, places).shows_slot(facts):
+            prepare_content(read(), facts.sha256, self._job.settings.decode, places, 0)
+        return places
 
     def _quarantined(self, work: Work) -> End:
         assert work.fault is not None

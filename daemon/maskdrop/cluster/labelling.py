@@ -3,18 +3,20 @@
 Torch is imported with the network: an actor that may never label anything costs next to nothing.
 """
 
+import warnings
 from dataclasses import replace
+from math import ceil
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from maskdrop.cluster.attempts import CannotLabel, attempted, ended_after
-from maskdrop.cluster.cargo import Piece, packed, unpacked
+from maskdrop.cluster.cargo import Piece, Pixels, packed, stacked, unpacked
 from maskdrop.cluster.job import Job
 from maskdrop.render import Renderer
 from maskdrop.ticket import Infer, Inferred, Report, Stage
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import OwnPlaces
 
 if TYPE_CHECKING:
     from maskdrop.infer import FirstLook
@@ -33,9 +35,8 @@ class Labeller:
         self._job, self._looks_again, self._max_batch = job, looks_again, max_batch
         self._device, self._threads = device, threads
         settings = job.settings
-        views = settings.views if looks_again else 0
-        self._slots = Slots(max_batch, settings.model.input_size, views)
-        self._renderer = Renderer(settings, self._slots)
+        self._side = settings.model.input_size
+        self._renderer = Renderer(settings, OwnPlaces(self._side))
         self._look: FirstLook | None = None
         self._judges = "json" in settings.save.outputs
         self._parser: FaceParser | str | None = None if looks_again else self._load()
@@ -57,6 +58,7 @@ class Labeller:
     def _load(self) -> "FaceParser | str":
         import torch
 
+        warnings.simplefilter("ignore")  # such as of pictures that can't be written to, which nobody does
         from maskdrop.infer import FirstLook
         from maskdrop.model.errors import WeightsError
         from maskdrop.model.parser import load_parser
@@ -76,27 +78,39 @@ class Labeller:
             self._parser = self._load()
         if isinstance(self._parser, str):
             raise CannotLabel(self._parser)
-        done = []
-        for start in range(0, len(pieces), self._max_batch):
-            with ended_after(self._job.longest):
-                done += self._label(pieces[start : start + self._max_batch], self._parser)
-        return done
+        batches = ceil(len(pieces) / self._max_batch)  # which the parser makes of them, where it makes any
+        with ended_after(batches * self._job.longest):
+            return self._label(pieces, self._parser)
 
     def _label(self, pieces: list[Piece], parser: "FaceParser") -> list[Piece]:
         from maskdrop.infer import compute
 
-        tasks = []
-        for slot, piece in enumerate(pieces):
-            assert piece.pixels is not None
-            views = len(piece.pixels) if self._looks_again else 0
-            target = self._slots.view_pictures[slot, :views] if views else self._slots.pictures[slot]
-            np.copyto(target, piece.pixels)
-            tasks.append(Infer(slot, slot, views))
+        pictures = [piece.pixels for piece in pieces if piece.pixels is not None]
+        counts = [len(views) if self._looks_again else 0 for views in pictures]
+        places = self._places_of_views(pictures) if self._looks_again else self._places_of(pictures)
         told = _Told()
-        compute(tasks, parser, self._slots, told, self._look, self._judges)
-        return [piece for report in told.reports for piece in self._labelled(pieces, report)]
+        tasks = [Infer(slot, slot, views) for slot, views in enumerate(counts)]
+        compute(tasks, parser, places, told, self._look, self._judges)
+        return [piece for report in told.reports for piece in self._labelled(pieces, report, places)]
 
-    def _labelled(self, pieces: list[Piece], report: Inferred) -> list[Piece]:
+    def _places_of(self, pictures: list[Pixels]) -> OwnPlaces:
+        labels = np.empty((len(pictures), self._side, self._side), np.uint8)
+        return OwnPlaces(self._side, stacked(pictures), labels)
+
+    def _places_of_views(self, pictures: list[Pixels]) -> OwnPlaces:
+        shape = (len(pictures), max(map(len, pictures)), self._side, self._side)
+        places = OwnPlaces(
+            self._side,
+            np.empty((0, self._side, self._side, 3), np.uint8),
+            np.empty((0, self._side, self._side), np.uint8),
+            np.empty((*shape, 3), np.uint8),
+            np.empty(shape, np.uint8),
+        )
+        for slot, views in enumerate(pictures):
+            np.copyto(places.view_pictures[slot, : len(views)], views)
+        return places
+
+    def _labelled(self, pieces: list[Piece], report: Inferred, places: OwnPlaces) -> list[Piece]:
         done = []
         for position, slot in enumerate(report.numbers):
             piece, stage = pieces[slot], "look" if self._looks_again else Stage.INFER.value
@@ -108,9 +122,9 @@ class Labeller:
             )
             assert work.facts is not None
             views = len(work.regions)
-            labels = self._slots.view_labels[slot, :views] if views else self._slots.labels[slot]
+            labels = places.view_labels[slot, :views] if views else places.labels[slot]
             keeps = not self._looks_again and self._renderer.shows_slot(work.facts)
-            done.append(Piece(work, piece.pixels if keeps else None, np.array(labels), piece.content))
+            done.append(Piece(work, piece.pixels if keeps else None, labels, piece.content))
         return done
 
 

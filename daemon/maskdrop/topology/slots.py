@@ -2,8 +2,9 @@
 
 import mmap
 import os
+from dataclasses import dataclass, field
 from multiprocessing.reduction import DupFd
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +12,56 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 
 
-class Slots:
-    """A fixed number of slots, each with room for one picture, views of its faces, and their label maps.
+def _nothing() -> Pixels:
+    return np.empty((0, 0, 0), dtype=np.uint8)
 
-    The memory is an anonymous file (memfd_create(2)): it is no part of /dev/shm and goes
-    when the last process that maps it goes, however that one ends. Passed to a spawned
-    process, the object maps the same memory there.
+
+class Places(Protocol):
+    """A number of slots, wherever their memory is.
+
+    Each has room for one picture, views of its faces, and their label maps.
 
     Attributes:
+        side: pixels of a picture, across and down.
         pictures: uint8 (count, side, side, 3), RGB.
         labels: uint8 (count, side, side).
         view_pictures: uint8 (count, views, side, side, 3), RGB.
         view_labels: uint8 (count, views, side, side).
+    """
+
+    @property
+    def side(self) -> int: ...
+
+    @property
+    def pictures(self) -> Pixels: ...
+
+    @property
+    def labels(self) -> Pixels: ...
+
+    @property
+    def view_pictures(self) -> Pixels: ...
+
+    @property
+    def view_labels(self) -> Pixels: ...
+
+
+@dataclass(frozen=True)
+class OwnPlaces:
+    """Slots of one process, in arrays that it has anyway; what isn't needed may be left out."""
+
+    side: int
+    pictures: Pixels = field(default_factory=_nothing)
+    labels: Pixels = field(default_factory=_nothing)
+    view_pictures: Pixels = field(default_factory=_nothing)
+    view_labels: Pixels = field(default_factory=_nothing)
+
+
+class Slots:
+    """Slots that processes share; `Places` tells of their arrays.
+
+    The memory is an anonymous file (memfd_create(2)): it is no part of /dev/shm and goes
+    when the last process that maps it goes, however that one ends. Passed to a spawned
+    process, the object maps the same memory there.
     """
 
     def __init__(self, count: int, side: int, views: int = 0) -> None:
