@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import STOPPED, Register, attempted
-from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
+from maskdrop.cluster.cargo import End, Piece, Pixels, Work, packed, stacked, unpacked
 from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.object_store import Access
@@ -206,3 +206,33 @@ def test_cargo_arrives_as_it_was_packed() -> None:
             for name in ("pixels", "labels"):
                 assert np.array_equal(getattr(before, name), getattr(after, name))
     assert [piece.work for piece in unpacked(packed([Piece(work)]))] == [work]
+
+
+def same(one: Pixels | None, other: Pixels | None) -> bool:
+    return one is other is None or (one is not None and other is not None and np.array_equal(one, other))
+
+
+def test_pixels_that_lie_one_behind_the_other_are_not_copied() -> None:
+    block = np.arange(4 * 5 * 5 * 3, dtype=np.uint8).reshape(4, 5, 5, 3)
+    works = [Work(f"{number}.jpg", 1) for number in range(5)]
+    pieces = [Piece(works[0], block[0]), Piece(works[1]), *map(Piece, works[2:], block[1:])]
+
+    def begins(pieces: list[Piece]) -> tuple[pa.Table, int]:
+        """Their table, and where its pixels are."""
+        table = packed(pieces)
+        address: int = table["pixels"].chunk(0).buffers()[2].address
+        return table, address
+
+    table, address = begins(pieces)
+    assert address == block.ctypes.data
+    assert stacked([block[1], block[2]]).ctypes.data == block[1].ctypes.data
+    travelled = unpacked(table)  # as an actor hands them on
+    assert begins(travelled)[1] == address
+    del pieces  # the table alone holds the memory
+    for before, after in zip([block[0], None, *block[1:]], unpacked(table), strict=True):
+        assert same(before, after.pixels)
+    for scattered in ([block[1], block[0]], [block[0], block[2]], [block[0, ::-1], block[1]]):
+        table, address = begins([*map(Piece, works, scattered)])
+        assert not block.ctypes.data <= address < block.ctypes.data + block.nbytes
+        assert all(map(same, scattered, (piece.pixels for piece in unpacked(table))))
+        assert np.array_equal(stacked(scattered), np.stack(scattered))

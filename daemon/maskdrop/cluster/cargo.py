@@ -142,7 +142,8 @@ def _arrays(table: pa.Table, name: str) -> list[Pixels | None]:
     """A column's values, by its buffers: a value taken by itself would be copied."""
     if not table.num_rows or name not in table.column_names:
         return [None] * table.num_rows
-    column = table[name].combine_chunks()
+    chunked = table[name]
+    column = chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()  # which always copies
     shapes = table[f"{name}_shape"].to_pylist()
     _, offsets, data = column.buffers()
     ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
