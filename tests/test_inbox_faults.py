@@ -20,6 +20,12 @@ NO_RESCAN = QUICK.replace("rescan_s = 2", "rescan_s = 86400")
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
+def are_stopped(pid: int) -> bool:
+    """Whether all threads of a process are (proc_pid_stat(5), state T)."""
+    stats = [task / "stat" for task in Path(f"/proc/{pid}/task").iterdir()]
+    return all(stat.read_text().rpartition(") ")[2].startswith("T") for stat in stats)
+
+
 def test_the_kernels_event_queue_overflows(start: Start, rooms: Rooms) -> None:
     daemon = start(settings=NO_RESCAN).wait_ready()
     daemon.wait_health(lambda health: health["backlog"] == 0, "the first scan")
@@ -29,6 +35,9 @@ def test_the_kernels_event_queue_overflows(start: Start, rooms: Rooms) -> None:
     spare = rooms.base / "spare"
     spare.write_bytes(b"")
     daemon.process.send_signal(signal.SIGSTOP)
+    wait_for(
+        lambda: are_stopped(daemon.process.pid), "all its threads to stop, or one would still read events"
+    )
     for number in range(room + 100):  # each name once: the kernel merges events that are alike
         os.link(spare, rooms.inbox / f".{number}")
         (rooms.inbox / f".{number}").unlink()

@@ -155,7 +155,9 @@ class Watch(FileSystemEventHandler):
 
     def take(self) -> tuple[list[Event], bool]:
         """The events since the last call, and whether any were dropped for want of room."""
-        overflowed, self._overflowed = self._overflowed, False
+        overflowed = self._overflowed
+        if overflowed:  # reset only then, or one that is noted in between would be forgotten
+            self._overflowed = False
         events: list[Event] = []
         while self._events:
             events.append(self._events.popleft())
