@@ -30,7 +30,6 @@ from maskdrop.health import (
     content_of,
     read_health,
     timestamp,
-    write_health,
 )
 from maskdrop.supervisor.pulse import Pulse
 from maskdrop.totals import Totals
@@ -132,7 +131,7 @@ def test_status_of_a_running_and_of_a_stopped_daemon(start: Start, rooms: Rooms)
 )
 def test_status_exits_0_only_where_all_is_well(rooms: Rooms, state: str, age: int, code: int) -> None:
     updated = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
-    write_health(rooms.health, a_health(State(state), "a reason", updated))
+    rooms.health.write_bytes(content_of(a_health(State(state), "a reason", updated)))
     shown = status(rooms.health)
     assert shown.returncode == code
     assert "a reason" in shown.stdout
@@ -229,7 +228,7 @@ def test_nothing_is_said_anew_after_a_round_of_the_loop(rooms: Rooms) -> None:
     assert not pulse.renew(1e9)
 
 
-def test_an_idle_daemon_says_so_and_a_picture_or_a_death_is_told_at_once(start: Start, rooms: Rooms) -> None:
+def test_an_idle_daemon_says_so_and_a_picture_or_a_death_ends_that(start: Start, rooms: Rooms) -> None:
     daemon = start().wait_ready()
 
     def is_idle() -> bool:

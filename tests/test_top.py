@@ -29,8 +29,8 @@ from maskdrop.health import (
     StageHealth,
     State,
     WorkerHealth,
+    content_of,
     timestamp,
-    write_health,
 )
 from maskdrop.top import picture_of
 from running import Daemon, Rooms
@@ -87,7 +87,7 @@ def test_it_follows_a_daemon_through_its_life(
 def test_however_it_ends_the_terminal_is_as_before(
     rooms: Rooms, terminal: Callable[..., Terminal], how: str
 ) -> None:
-    write_health(rooms.health, full_health())
+    rooms.health.write_bytes(content_of(full_health()))
     screen = terminal()
     screen.wait("running")
     if how == "SIGTERM":
@@ -111,7 +111,7 @@ def test_once_and_where_there_is_no_terminal(rooms: Rooms) -> None:
     assert missing.returncode == 1
     assert "no daemon" in missing.stdout
     assert "is the daemon running with this health file?" in missing.stdout.replace("\n", " ")
-    write_health(rooms.health, full_health())
+    rooms.health.write_bytes(content_of(full_health()))
     for arguments in (["--once"], []):
         shown = top(rooms.health, *arguments)
         assert (shown.returncode, shown.stderr) == (0, "")
@@ -122,7 +122,7 @@ def test_once_and_where_there_is_no_terminal(rooms: Rooms) -> None:
 
 
 def test_svg_is_whole_and_needs_nothing_from_elsewhere(rooms: Rooms) -> None:
-    write_health(rooms.health, full_health())
+    rooms.health.write_bytes(content_of(full_health()))
     target = rooms.base / "top.svg"
     assert top(rooms.health, "--svg", str(target)).returncode == 0
     text = target.read_text()
@@ -191,7 +191,7 @@ def test_it_fits_every_terminal(
 ) -> None:
     file = tmp_path_factory.mktemp("top") / "health.json"
     state = State.DEGRADED if reason else State.RUNNING
-    write_health(file, full_health(state=state, reason=reason))
+    file.write_bytes(content_of(full_health(state=state, reason=reason)))
     lines = rendered(file, width, height)
     assert len(lines) <= height
     assert "q or Ctrl-C ends" in lines[-1]
@@ -209,7 +209,7 @@ def test_nothing_in_a_health_file_plays_tricks_on_the_terminal(rooms: Rooms) -> 
         [SavedPicture(trick, now, times)], [QuarantinedPicture(trick, now, trick, trick, trick, times)]
     )
     changes = {"reason": trick, "model": trick, "device": trick, "version": trick}
-    write_health(rooms.health, full_health(state=State.DEGRADED, latest=latest, **changes))
+    rooms.health.write_bytes(content_of(full_health(state=State.DEGRADED, latest=latest, **changes)))
     shown = rendered(rooms.health, 200, 24)
     assert all(line.isprintable() for line in shown)
     assert sum(line.count(r"\x1b[2J\x07[red]") for line in shown) >= 5, "shown, and as what it is"
@@ -232,7 +232,7 @@ def test_no_file_breaks_it(
     tmp_path_factory: pytest.TempPathFactory, changes: dict[str, Any], remove: set[str]
 ) -> None:
     file = tmp_path_factory.mktemp("top") / "health.json"
-    write_health(file, full_health())
+    file.write_bytes(content_of(full_health()))
     content = {**json.loads(file.read_text()), **changes}
     file.write_text(json.dumps({key: value for key, value in content.items() if key not in remove}))
     shown = "\n".join(rendered(file, 80, 24))

@@ -216,15 +216,6 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def write_health(path: Path, health: Health) -> None:
-    """Replace the health file atomically.
-
-    Raises:
-        OSError: it can't be written; the old one stays.
-    """
-    replace_file(path, content_of(health))
-
-
 def content_of(health: Health) -> bytes:
     """The health file's content: JSON in UTF-8, a field a line."""
     return json.dumps(asdict(health), indent=2).encode() + b"\n"

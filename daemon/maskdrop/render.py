@@ -66,15 +66,14 @@ class Renderer:
         are those of the slot they are not decoded again; carrying others here would take slots as
         large as the largest picture.
         """
-        slot = self._slots.pictures[task.slot]
         keeps_metadata = self._keeps_metadata(task.facts)
         is_in_slot = self._is_in_slot(task.facts)
         if not keeps_metadata and is_in_slot:
-            return slot, Carried()
+            return self._slots.pictures[task.slot], Carried()
         content = read()
         carried = read_metadata(content, self._settings.decode) if keeps_metadata else Carried()
         if is_in_slot:
-            return slot, carried
+            return self._slots.pictures[task.slot], carried
         return np.asarray(decode(content, self._settings.decode)), carried
 
     def reads_original(self, facts: Facts) -> bool:

@@ -118,8 +118,11 @@ class _Finisher:
         is decoded again where it is wanted."""
         facts, side, labels = piece.work.facts, self._side, _given(piece.labels)[np.newaxis]
         if not piece.work.regions:
-            pixels = np.empty((1, 0, 0, 0), np.uint8) if piece.pixels is None else piece.pixels[np.newaxis]
-            return OwnPlaces(side, pixels, labels)
+            return (
+                OwnPlaces(side, labels=labels)
+                if piece.pixels is None
+                else OwnPlaces(side, piece.pixels[np.newaxis], labels)
+            )
         places = OwnPlaces(side, np.empty((1, side, side, 3), np.uint8), view_labels=labels)
         if facts is not None and Renderer(self._job.settings, places).shows_slot(facts):
             prepare_content(read(), facts.sha256, self._job.settings.decode, places, 0)

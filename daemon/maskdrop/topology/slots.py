@@ -1,4 +1,7 @@
-"""Shared memory in which pixels travel: made once, of fixed size, without a name to leak."""
+"""Slots in which pixels travel: shared memory, made once, of fixed size, without a name to leak.
+
+Where one process has its pixels in arrays anyway, these can be slots, too.
+"""
 
 import mmap
 import os
