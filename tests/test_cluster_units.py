@@ -65,28 +65,31 @@ def test_a_glob_and_a_list_mean_what_they_say(tmp_path: Path) -> None:
 
 
 def test_the_shape_follows_the_cluster() -> None:
-    one = shape_for([{"CPU": 2.0}], settings(), 10_000)
+    one = shape_for({"a": {"CPU": 2.0}}, settings(), 10_000)
     assert (one.actors, one.threads, one.tasks, one.block, one.on_gpu) == (1, 2, 2, 16, False)
-    two = shape_for([{"CPU": 1.0}, {"CPU": 1.0}], settings(), 10_000)
+    two = shape_for({"a": {"CPU": 1.0}, "b": {"CPU": 1.0}}, settings(), 10_000)
     assert (two.actors, two.threads, two.tasks) == (2, 1, 2)
     for shape, cores in ((one, 2), (two, 1)):  # both actors and the tasks find room where one node is left
         assert 2 * shape.actor_cpus + 2 * shape.task_cpus <= cores
-    many = shape_for([{"CPU": 64.0}, {"CPU": 32.0}], settings(), 10_000)
+    many = shape_for({"a": {"CPU": 64.0}, "b": {"CPU": 32.0}, "c": {"CPU": 0.0}}, settings(), 10_000)
     assert (many.actors, many.threads, many.tasks) == (12, 8, 12)
-    gpus = shape_for([{"CPU": 16.0, "GPU": 2.0}, {"CPU": 64.0}], settings(), 10_000)
+    assert "".join(many.homes) == "abababab" + "aaaa"  # each node as many as it has processors for
+    gpus = shape_for({"a": {"CPU": 16.0, "GPU": 2.0}, "b": {"CPU": 64.0}}, settings(), 10_000)
     assert (gpus.actors, gpus.on_gpu, gpus.tasks, gpus.block, gpus.max_batch) == (2, True, None, 32, 32)
     assert gpus.actor_gpus + gpus.second_gpus == 1
-    assert shape_for([{"CPU": 2.0}], settings(), 100).block == 7  # so that all end at about the same time
-    assert shape_for([{"CPU": 64.0}], settings(), 10).actors == 3  # nobody starts for nothing
+    assert not gpus.homes  # who has a GPU says that already
+    assert shape_for({"a": {"CPU": 2.0}}, settings(), 100).block == 7  # so that all end together
+    assert shape_for({"a": {"CPU": 64.0}}, settings(), 10).actors == 3  # nobody starts for nothing
     for store, block in ((2**27, 16), (2**30, 42), (2**33, 64)):  # Ray's work for a block is shared by more
         node = {"CPU": 2.0, "object_store_memory": float(store)}
-        assert shape_for([node, {**node, "object_store_memory": 2.0**40}], settings(), 10_000).block == block
+        nodes = {"a": node, "b": {**node, "object_store_memory": 2.0**40}}
+        assert shape_for(nodes, settings(), 10_000).block == block
     large = settings(model={"input_size": 4096})
-    assert shape_for([{"CPU": 2.0}], large, 10_000).block == 1
+    assert shape_for({"a": {"CPU": 2.0}}, large, 10_000).block == 1
     with pytest.raises(ConfigurationError, match="no node of the cluster has a GPU"):
-        shape_for([{"CPU": 2.0}], settings(model={"device": "cuda"}), 10)
+        shape_for({"a": {"CPU": 2.0}}, settings(model={"device": "cuda"}), 10)
     with pytest.raises(ConfigurationError, match="Ray itself deals out the GPUs"):
-        shape_for([{"CPU": 2.0, "GPU": 1.0}], settings(model={"device": "cuda:1"}), 10)
+        shape_for({"a": {"CPU": 2.0, "GPU": 1.0}}, settings(model={"device": "cuda:1"}), 10)
 
 
 def ended(path: str, outcome: Outcome = Outcome.SAVED, sha256: str = "0", error: str = "") -> Work:

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,9 @@ class Cluster:
         self.statistics: list[str] = []
         self.register = RemoteRegister(_register())
 
-    def nodes(self) -> list[Mapping[str, float]]:
-        """The resources of each node that is alive."""
-        return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    def nodes(self) -> dict[str, Mapping[str, float]]:
+        """The resources of each node that is alive, by its identifier."""
+        return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
 
     def run(self, blocks: Sequence[pa.Table], job: Job, shape: Shape) -> Iterator[pa.Table]:
         """Take blocks through all stages, in any order.
@@ -184,6 +185,19 @@ def _staged(dataset: Any, job: Job, shape: Shape) -> Any:
     return dataset
 
 
+class _Homes:
+    """Says of each actor that is started on which node it is to be; elsewhere, once that one is gone.
+
+    Ray deals actors out in turns with tasks, so that a node may get twice its share and another one nothing.
+    """
+
+    def __init__(self, homes: Sequence[str]) -> None:
+        self._homes = cycle(homes)
+
+    def __call__(self) -> dict[str, Any]:
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(next(self._homes), soft=True)}
+
+
 def _labelled(dataset: Any, job: Job, shape: Shape, looks_again: bool) -> Any:
     return dataset.map_batches(
         Labeller,
@@ -197,6 +211,7 @@ def _labelled(dataset: Any, job: Job, shape: Shape, looks_again: bool) -> Any:
         compute=ActorPoolStrategy(size=shape.actors, max_tasks_in_flight_per_actor=_WAITING_EACH),
         num_cpus=0.1 * shape.actor_cpus if looks_again else shape.actor_cpus,
         num_gpus=shape.second_gpus if looks_again else shape.actor_gpus,
+        ray_remote_args_fn=_Homes(shape.homes) if shape.homes else None,
         **{**_AS_THEY_ARE, "batch_size": shape.block if shape.on_gpu else None},  # Ray wants one for GPUs
     )
 

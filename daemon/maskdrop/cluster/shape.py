@@ -1,7 +1,8 @@
 """How a cluster is used: inference actors, threads and processors of each, and pictures in a block."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil
 
 from maskdrop.config import Settings
@@ -41,12 +42,15 @@ class Shape:
 
     Attributes:
         actors: inference actors, one a GPU; on CPUs, one for each ``threads`` processors of a node.
+        homes: on CPUs, the node of each actor, by its identifier; empty with GPUs, for these say themselves
+            how many find room on a node.
         tasks: decoding and saving tasks at a time, each; None: as many as there are processors for.
         max_batch: pictures that the network gets at once.
         block: pictures that travel together.
     """
 
     actors: int
+    homes: tuple[str, ...]
     threads: int
     on_gpu: bool
     actor_cpus: float
@@ -58,8 +62,8 @@ class Shape:
     block: int
 
 
-def shape_for(nodes: Sequence[Mapping[str, float]], settings: Settings, pictures: int) -> Shape:
-    """The shape for nodes with these resources, as Ray tells them, and so many pictures.
+def shape_for(nodes: Mapping[str, Mapping[str, float]], settings: Settings, pictures: int) -> Shape:
+    """The shape for nodes with these resources, as Ray tells them of each identifier, and so many pictures.
 
     Raises:
         ConfigurationError: a GPU is asked for, and no node has one.
@@ -67,35 +71,43 @@ def shape_for(nodes: Sequence[Mapping[str, float]], settings: Settings, pictures
     wanted, device = settings.workers, settings.model.device
     if device.startswith("cuda:"):
         raise fault("model.device", device, "Ray itself deals out the GPUs", "set it to auto, cuda or cpu")
-    gpus = int(sum(node.get("GPU", 0) for node in nodes)) if device != "cpu" else 0
+    gpus = int(sum(node.get("GPU", 0) for node in nodes.values())) if device != "cpu" else 0
     if device == "cuda" and not gpus:
         raise fault("model.device", device, "no node of the cluster has a GPU", "set it to auto or cpu")
-    cores = [int(node.get("CPU", 0)) for node in nodes]
-    if max(cores, default=0) < 1:
+    cores = {name: count for name, node in nodes.items() if (count := int(node.get("CPU", 0)))}
+    if not cores:
         raise fault("--address", "", "no node of the cluster has a processor", "start nodes with --num-cpus")
     threads = 1
     if not gpus:
-        smallest = min(count for count in cores if count)
-        threads = min(MOST_THREADS, smallest)
+        threads = min(MOST_THREADS, *cores.values())
         if wanted.inference_threads != "auto":
             threads = wanted.inference_threads
-    actors = gpus or sum(max(1, count // threads) for count in cores if count)
-    store = min(int(node.get("object_store_memory", 0)) for node in nodes)
+    room = {name: max(1, count // threads) for name, count in cores.items()}
+    actors = gpus or sum(room.values())
+    store = min(int(node.get("object_store_memory", 0)) for node in nodes.values())
     most = _most_in_block(settings.model.input_size, GPU_BATCH if gpus else CPU_BLOCK, store)
     block = min(most, max(_LEAST_BLOCK, ceil(pictures / actors / _BLOCKS_EACH)))
     second = _SECOND_LOOK if settings.views and gpus else 0.0
+    actors = max(1, min(actors, ceil(pictures / block)))
     return Shape(
-        actors=max(1, min(actors, ceil(pictures / block))),
+        actors=actors,
+        homes=() if gpus else tuple(islice(_dealt(room), actors)),
         threads=threads,
         on_gpu=bool(gpus),
-        actor_cpus=1.0 if gpus else _ACTOR_SHARE * min(threads, max(cores)),
+        actor_cpus=1.0 if gpus else _ACTOR_SHARE * min(threads, max(cores.values())),
         actor_gpus=1.0 - second if gpus else 0.0,
         second_gpus=second,
-        tasks=None if gpus else sum(_tasks_on(count) for count in cores),
+        tasks=None if gpus else sum(map(_tasks_on, cores.values())),
         task_cpus=1.0 if gpus else _TASK_SHARE,
         max_batch=batch_for(wanted, bool(gpus), threads),
         block=block,
     )
+
+
+def _dealt(room: Mapping[str, int]) -> Iterator[str]:
+    """Each node as often as it has room for an actor, in turns, so that few actors are on many nodes."""
+    for turn in range(max(room.values())):
+        yield from (name for name, places in room.items() if places > turn)
 
 
 def _tasks_on(cores: int) -> int:
