@@ -57,6 +57,7 @@ class Job(Pictures):
         process = self.begin(*arguments, **options)
         told: str = process.communicate(timeout=280)[0]
         assert "Traceback" not in told, told
+        assert "Warning" not in told, told
         assert process.returncode == code, told
         return told
 

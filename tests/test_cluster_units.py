@@ -66,21 +66,21 @@ def test_a_glob_and_a_list_mean_what_they_say(tmp_path: Path) -> None:
 
 def test_the_shape_follows_the_cluster() -> None:
     one = shape_for({"a": {"CPU": 2.0}}, settings(), 10_000)
-    assert (one.actors, one.threads, one.tasks, one.block, one.on_gpu) == (1, 2, 2, 16, False)
+    assert (one.actors, one.threads, one.tasks, one.block, one.on_gpu) == (2, 1, 2, 16, False)
     two = shape_for({"a": {"CPU": 1.0}, "b": {"CPU": 1.0}}, settings(), 10_000)
     assert (two.actors, two.threads, two.tasks) == (2, 1, 2)
     for shape, cores in ((one, 2), (two, 1)):  # both actors and the tasks find room where one node is left
         assert 2 * shape.actor_cpus + 2 * shape.task_cpus <= cores
     many = shape_for({"a": {"CPU": 64.0}, "b": {"CPU": 32.0}, "c": {"CPU": 0.0}}, settings(), 10_000)
-    assert (many.actors, many.threads, many.tasks) == (12, 8, 12)
-    assert "".join(many.homes) == "abababab" + "aaaa"  # each node as many as it has processors for
+    assert (many.actors, many.threads, many.tasks) == (24, 4, 12)
+    assert "".join(many.homes) == 8 * "ab" + 8 * "a"  # each node as many as it has processors for
     gpus = shape_for({"a": {"CPU": 16.0, "GPU": 2.0}, "b": {"CPU": 64.0}}, settings(), 10_000)
     assert (gpus.actors, gpus.on_gpu, gpus.tasks, gpus.block, gpus.max_batch) == (2, True, None, 32, 32)
     assert gpus.actor_gpus + gpus.second_gpus == 1
     assert not gpus.homes  # who has a GPU says that already
-    assert shape_for({"a": {"CPU": 2.0}}, settings(), 100).block == 7  # so that all end together
+    assert shape_for({"a": {"CPU": 2.0}}, settings(), 200).block == 7  # so that all end together
     assert shape_for({"a": {"CPU": 64.0}}, settings(), 10).actors == 3  # nobody starts for nothing
-    for store, block in ((2**27, 16), (2**30, 42), (2**33, 64)):  # Ray's work for a block is shared by more
+    for store, block in ((2**28, 16), (2**31, 42), (2**34, 64)):  # Ray's work for a block is shared by more
         node = {"CPU": 2.0, "object_store_memory": float(store)}
         nodes = {"a": node, "b": {**node, "object_store_memory": 2.0**40}}
         assert shape_for(nodes, settings(), 10_000).block == block

@@ -253,6 +253,7 @@ def _reachable(address: str) -> str:
 
 def _quieten() -> None:
     warnings.filterwarnings("ignore", module=r"ray\.")
+    warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")  # pyproject.toml stays below 2.64
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 

@@ -9,8 +9,9 @@ from maskdrop.config import Settings
 from maskdrop.config_file import fault
 from maskdrop.supervisor.plan import GPU_BATCH, batch_for
 
-MOST_THREADS = 8
-"""Threads of an actor on a CPU: a node of more processors gets more actors."""
+MOST_THREADS = 4
+"""Threads of an actor on a CPU: a node of more processors gets more actors. Two at least, where it has two
+processors: one computes while the other one takes or hands over a block."""
 
 CPU_BLOCK = 16
 """Pictures of a block on a CPU where the object stores are small: about a second's work."""
@@ -19,8 +20,9 @@ BLOCK_BYTES = 24 * 2**20
 """Pixels of a block at most there: several of them in every stage fit into the smallest object store."""
 
 MOST_BLOCK, STORE_BLOCKS = 64, 32
-"""Pictures of a block at most where the object stores are larger, and blocks that the smallest of them has
-room for then. A block costs Ray a fifth of a second of processor time, however many pictures are in it."""
+"""Pictures of a block at most where the object stores are larger, and blocks for each actor of a node that
+the smallest of them has room for then: with fewer, Ray Data holds blocks back. A block costs Ray a fifth of a
+second of processor time, however many pictures are in it."""
 
 _BLOCKS_EACH = 16
 """Blocks that each actor gets at least, so that all end at about the same time."""
@@ -79,12 +81,14 @@ def shape_for(nodes: Mapping[str, Mapping[str, float]], settings: Settings, pict
         raise fault("--address", "", "no node of the cluster has a processor", "start nodes with --num-cpus")
     threads = 1
     if not gpus:
-        threads = min(MOST_THREADS, *cores.values())
+        threads = min(MOST_THREADS, max(1, min(cores.values()) // 2))
         if wanted.inference_threads != "auto":
             threads = wanted.inference_threads
     room = {name: max(1, count // threads) for name, count in cores.items()}
-    actors = gpus or sum(room.values())
-    store = min(int(node.get("object_store_memory", 0)) for node in nodes.values())
+    if gpus:
+        room = {name: count for name, node in nodes.items() if (count := int(node.get("GPU", 0)))}
+    actors = sum(room.values())
+    store = min(int(node.get("object_store_memory", 0)) // room.get(name, 1) for name, node in nodes.items())
     most = _most_in_block(settings.model.input_size, GPU_BATCH if gpus else CPU_BLOCK, store)
     block = min(most, max(_LEAST_BLOCK, ceil(pictures / actors / _BLOCKS_EACH)))
     second = _SECOND_LOOK if settings.views and gpus else 0.0
@@ -117,6 +121,6 @@ def _tasks_on(cores: int) -> int:
 
 
 def _most_in_block(side: int, usual: int, store: int) -> int:
-    """Pictures of a block at most, where the smallest object store has so many bytes."""
+    """Pictures of a block at most, where the smallest object store has so many bytes for each actor."""
     each = side * side * 3
     return max(1, min(usual, BLOCK_BYTES // each), min(MOST_BLOCK, store // STORE_BLOCKS // each))
