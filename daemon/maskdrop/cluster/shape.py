@@ -80,13 +80,13 @@ def shape_for(nodes: Mapping[str, Mapping[str, float]], settings: Settings, pict
     if not cores:
         raise fault("--address", "", "no node of the cluster has a processor", "start nodes with --num-cpus")
     threads = 1
-    if not gpus:
+    if gpus:
+        room = {name: count for name, node in nodes.items() if (count := int(node.get("GPU", 0)))}
+    else:
         threads = min(MOST_THREADS, max(1, min(cores.values()) // 2))
         if wanted.inference_threads != "auto":
             threads = wanted.inference_threads
-    room = {name: max(1, count // threads) for name, count in cores.items()}
-    if gpus:
-        room = {name: count for name, node in nodes.items() if (count := int(node.get("GPU", 0)))}
+        room = {name: max(1, count // threads) for name, count in cores.items()}
     actors = sum(room.values())
     store = min(int(node.get("object_store_memory", 0)) // room.get(name, 1) for name, node in nodes.items())
     most = _most_in_block(settings.model.input_size, GPU_BATCH if gpus else CPU_BLOCK, store)
