@@ -24,7 +24,7 @@ from maskdrop.preprocess import BrokenPicture, decode, put_views, put_whole
 from maskdrop.render import compose, labels_at
 from maskdrop.supervisor.plan import find_devices, usable_cores
 from maskdrop.ticket import Infer, Region
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import OwnPlaces
 
 Pixels = NDArray[np.uint8]
 Picture = str | os.PathLike[str] | Image.Image | Pixels
@@ -112,7 +112,7 @@ class Parser:
             torch.set_num_threads(cores)
         self._parser = load_parser(self.settings.model, where, cores, max_batch=1 + self.settings.views)
         self._parser.probe()
-        self._slots = Slots(1, self.settings.model.input_size, self.settings.views)
+        self._slots = OwnPlaces.for_one(self.settings.model.input_size, self.settings.views)
         self._look = FirstLook(self.settings)
         self._lock = Lock()
 

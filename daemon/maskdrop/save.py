@@ -38,7 +38,7 @@ from maskdrop.ticket import (
     Stop,
     Ticket,
 )
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import OwnPlaces
 from maskdrop.topology.worker import Link, Workplace
 
 
@@ -60,7 +60,7 @@ def serve(workplace: Workplace, link: Link) -> None:
 def measure(workplace: Workplace) -> Cost:
     """What a known portrait costs this stage, in a slot of its own; nothing that has a name is written."""
     settings, side = workplace.settings, workplace.slots.side
-    content, slots = known_portrait(side), Slots(1, side)
+    content, slots = known_portrait(side), OwnPlaces.for_one(side)
     slots.pictures[0] = np.asarray(decode(content, DecodeSettings()))
     lighter = slots.pictures[0, :, :, 0] > 100  # much of it skin: about as much as is kept of a face
     slots.labels[0] = np.where(lighter, min(settings.kept_labels), 0)
@@ -72,10 +72,7 @@ def measure(workplace: Workplace) -> Cost:
         for result in renderer.render(task, lambda: content):
             try_writing(workplace.folders.outbox, result.content)
 
-    try:
-        return cost_of(once)
-    finally:
-        slots.close()
+    return cost_of(once)
 
 
 class Saver:

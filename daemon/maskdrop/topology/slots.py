@@ -7,7 +7,7 @@ import mmap
 import os
 from dataclasses import dataclass, field
 from multiprocessing.reduction import DupFd
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,17 @@ class OwnPlaces:
     labels: Pixels = field(default_factory=_nothing)
     view_pictures: Pixels = field(default_factory=_nothing)
     view_labels: Pixels = field(default_factory=_nothing)
+
+    @classmethod
+    def for_one(cls, side: int, views: int = 0) -> Self:
+        """One slot, with room for everything."""
+        return cls(
+            side,
+            np.empty((1, side, side, 3), dtype=np.uint8),
+            np.empty((1, side, side), dtype=np.uint8),
+            np.empty((1, views, side, side, 3), dtype=np.uint8),
+            np.empty((1, views, side, side), dtype=np.uint8),
+        )
 
 
 class Slots:
