@@ -42,8 +42,9 @@ from maskdrop.supervisor.plan import usable_cores
 _CONNECT_S = 5.0
 """Longest wait for a cluster's address to answer, in seconds."""
 
-_STORE_SHARE = 0.4
-"""Share of the object stores that blocks may fill: they spill from 0.8 on (object_spilling_threshold)."""
+_STORE_SHARE, _RESERVED = 0.5, 0.2
+"""Share of the object stores that blocks may fill, which spill from 0.8 on (object_spilling_threshold); and
+share of this that Ray Data keeps free for each of the stages alike, whether one needs it or not."""
 
 _BLOCKS_IN_FLIGHT = 64
 """Blocks for each actor that may be in the object stores at most. Ray Data counts much more than there will
@@ -223,6 +224,7 @@ def _set_up(shape: Shape, job: Job) -> None:
     context.print_on_execution_start = False
     context.raise_original_map_exception = True
     block = shape.block * job.settings.model.input_size**2 * 4
+    context.op_resource_reservation_ratio = _RESERVED
     context.target_max_block_size = 2 * max(2**24, block)
     workers = job.settings.workers
     context.execution_no_progress_timeout_s = workers.stage_timeout_s + workers.start_timeout_s

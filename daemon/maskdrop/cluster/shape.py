@@ -19,7 +19,7 @@ CPU_BLOCK = 16
 BLOCK_BYTES = 24 * 2**20
 """Pixels of a block at most there: several of them in every stage fit into the smallest object store."""
 
-MOST_BLOCK, STORE_BLOCKS = 64, 32
+MOST_BLOCK, STORE_BLOCKS = 64, 20
 """Pictures of a block at most where the object stores are larger, and blocks for each actor of a node that
 the smallest of them has room for then: with fewer, Ray Data holds blocks back. A block costs Ray a fifth of a
 second of processor time, however many pictures are in it."""
