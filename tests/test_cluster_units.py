@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("pyarrow")
 
 import pyarrow as pa
 
 from maskdrop.batch.ledger import Outcome
-from maskdrop.cluster.attempts import STOPPED, Register, attempted
+from maskdrop.cluster.attempts import STOPPED, CannotLabel, Register, attempted
 from maskdrop.cluster.cargo import End, Piece, Pixels, Work, packed, stacked, unpacked
 from maskdrop.cluster.inputs import find_inputs
+from maskdrop.cluster.job import Job
+from maskdrop.cluster.labelling import Labeller
 from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.object_store import Access
 from maskdrop.cluster.shape import shape_for
@@ -87,10 +90,25 @@ def test_the_shape_follows_the_cluster() -> None:
         assert shape_for(nodes, settings(), 10_000).block == block
     large = settings(model={"input_size": 4096})
     assert shape_for({"a": {"CPU": 2.0}}, large, 10_000).block == 1
+    with pytest.raises(ConfigurationError, match="of 2 processors none is left to decode beside 2 GPUs"):
+        shape_for({"a": {"CPU": 2.0, "GPU": 2.0}}, settings(), 10)
     with pytest.raises(ConfigurationError, match="no node of the cluster has a GPU"):
         shape_for({"a": {"CPU": 2.0}}, settings(model={"device": "cuda"}), 10)
     with pytest.raises(ConfigurationError, match="Ray itself deals out the GPUs"):
         shape_for({"a": {"CPU": 2.0, "GPU": 1.0}}, settings(model={"device": "cuda:1"}), 10)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is usable here")
+def test_a_gpu_that_ray_counts_and_nobody_can_use_is_told_in_one_line(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path, FOLDERS)
+    labeller = Labeller(
+        Job(settings(), store, store, None, Register()), "cuda", threads=1, max_batch=1, looks_again=False
+    )
+    side = settings().model.input_size
+    picture = Piece(Work("a.jpg", 3), np.zeros((side, side, 3), np.uint8))
+    with pytest.raises(CannotLabel, match="PyTorch can't use it; mend its driver") as told:
+        labeller(packed([picture]))
+    assert str(told.value).startswith("model.device = 'auto': ")
 
 
 def ended(path: str, outcome: Outcome = Outcome.SAVED, sha256: str = "0", error: str = "") -> Work:

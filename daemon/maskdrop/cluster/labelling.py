@@ -3,6 +3,7 @@
 Torch is imported with the network: an actor that may never label anything costs next to nothing.
 """
 
+import socket
 import warnings
 from dataclasses import replace
 from math import ceil
@@ -14,6 +15,7 @@ import pyarrow as pa
 from maskdrop.cluster.attempts import CannotLabel, attempted, ended_after
 from maskdrop.cluster.cargo import Piece, Pixels, packed, stacked, unpacked
 from maskdrop.cluster.job import Job
+from maskdrop.config_file import fault
 from maskdrop.render import Renderer
 from maskdrop.ticket import Infer, Inferred, Report, Stage
 from maskdrop.topology.slots import OwnPlaces
@@ -62,9 +64,14 @@ class Labeller:
         from maskdrop.infer import FirstLook
         from maskdrop.model.errors import WeightsError
         from maskdrop.model.parser import load_parser
+        from maskdrop.model.precision import is_usable
 
         self._look = None if self._looks_again else FirstLook(self._job.settings)
         torch.set_num_threads(self._threads)
+        if not is_usable(self._device):
+            problem = f"Ray counts a GPU on {socket.gethostname()}, and PyTorch can't use it"
+            remedy = "mend its driver, install PyTorch for CUDA there, or set it to cpu"
+            return str(fault("model.device", self._job.settings.model.device, problem, remedy))
         device = f"{self._device}:0" if self._device == "cuda" else self._device
         try:
             parser = load_parser(self._job.settings.model, device, self._threads, self._max_batch)

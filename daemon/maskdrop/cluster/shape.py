@@ -68,7 +68,7 @@ def shape_for(nodes: Mapping[str, Mapping[str, float]], settings: Settings, pict
     """The shape for nodes with these resources, as Ray tells them of each identifier, and so many pictures.
 
     Raises:
-        ConfigurationError: a GPU is asked for, and no node has one.
+        ConfigurationError: a GPU is asked for, and no node has one; or GPUs have too few processors beside.
     """
     wanted, device = settings.workers, settings.model.device
     if device.startswith("cuda:"):
@@ -80,6 +80,9 @@ def shape_for(nodes: Mapping[str, Mapping[str, float]], settings: Settings, pict
     if not cores:
         raise fault("--address", "", "no node of the cluster has a processor", "start nodes with --num-cpus")
     threads = 1
+    if sum(cores.values()) < 2 * gpus + 1:
+        problem = f"of {sum(cores.values())} processors none is left to decode beside {gpus} GPUs"
+        raise fault("--address", "", problem, "start nodes with --num-cpus of three or more for each GPU")
     if gpus:
         room = {name: count for name, node in nodes.items() if (count := int(node.get("GPU", 0)))}
     else:

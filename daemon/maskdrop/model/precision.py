@@ -26,3 +26,8 @@ def _processor_flags() -> set[str]:
         return set()
     named = [line for line in lines if line.lower().startswith(("flags", "features"))]
     return set(named[0].partition(":")[2].split()) if named else set()
+
+
+def is_usable(device: str) -> bool:
+    """Whether PyTorch can compute on such a device in this process."""
+    return device == "cpu" or torch.cuda.is_available()
