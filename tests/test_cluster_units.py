@@ -92,6 +92,7 @@ def test_the_shape_follows_the_cluster() -> None:
     assert shape_for({"a": {"CPU": 2.0}}, large, 10_000).block == 1
     with pytest.raises(ConfigurationError, match="of 2 processors none is left to decode beside 2 GPUs"):
         shape_for({"a": {"CPU": 2.0, "GPU": 2.0}}, settings(), 10)
+    assert shape_for({"a": {"CPU": 16.0, "GPU": 8.0}}, settings(), 10_000).actors == 8
     with pytest.raises(ConfigurationError, match="no node of the cluster has a GPU"):
         shape_for({"a": {"CPU": 2.0}}, settings(model={"device": "cuda"}), 10)
     with pytest.raises(ConfigurationError, match="Ray itself deals out the GPUs"):

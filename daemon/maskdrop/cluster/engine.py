@@ -44,7 +44,7 @@ _CONNECT_S = 5.0
 
 _STORE_SHARE, _RESERVED = 0.5, 0.2
 """Share of the object stores that blocks may fill, which spill from 0.8 on (object_spilling_threshold); and
-share of this that Ray Data keeps free for each of the stages alike, whether one needs it or not."""
+share of this that Ray Data keeps free for the stages in equal parts, whether they need it or not."""
 
 _BLOCKS_IN_FLIGHT = 64
 """Blocks for each actor that may be in the object stores at most. Ray Data counts much more than there will

@@ -80,10 +80,11 @@ def shape_for(nodes: Mapping[str, Mapping[str, float]], settings: Settings, pict
     if not cores:
         raise fault("--address", "", "no node of the cluster has a processor", "start nodes with --num-cpus")
     threads = 1
-    if sum(cores.values()) < 2 * gpus + 1:
-        problem = f"of {sum(cores.values())} processors none is left to decode beside {gpus} GPUs"
-        raise fault("--address", "", problem, "start nodes with --num-cpus of three or more for each GPU")
     if gpus:
+        actors_take = gpus * (1 + (_SECOND_LOOK if settings.views else 0.0))
+        if sum(cores.values()) < actors_take + 1:
+            problem = f"of {sum(cores.values())} processors none is left to decode beside {gpus} GPUs"
+            raise fault("--address", "", problem, "start nodes with --num-cpus of three or more for each GPU")
         room = {name: count for name, node in nodes.items() if (count := int(node.get("GPU", 0)))}
     else:
         threads = min(MOST_THREADS, max(1, min(cores.values()) // 2))
