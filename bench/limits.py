@@ -28,12 +28,13 @@ import torch.multiprocessing
 from PIL import Image
 
 from maskdrop.config import Settings
+from maskdrop.cores import usable_cores
 from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.model.parser import load_parser
 from maskdrop.preprocess import prepare
 from maskdrop.save import Saver
-from maskdrop.supervisor.plan import find_devices, usable_cores
+from maskdrop.supervisor.plan import find_devices
 from maskdrop.ticket import Facts, Identity, Prepare, Save, Saved, Stage, Ticket
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Workplace

@@ -23,8 +23,8 @@ from PIL import Image
 import limits
 import pictures
 from maskdrop.config import DecodeSettings, Settings
+from maskdrop.cores import usable_cores
 from maskdrop.preprocess import at_model_size, decode, prepare
-from maskdrop.supervisor.plan import usable_cores
 from maskdrop.ticket import Infer, Prepare
 from maskdrop.topology.slots import Slots
 from measured import machine

@@ -1,6 +1,7 @@
 """Workers, threads and slots chosen from the machine, and devices that are not there."""
 
 import os
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
-from maskdrop.supervisor.plan import count_gpus, find_devices, make_plan, usable_cores
+from maskdrop.cores import quota_of, usable_cores
+from maskdrop.supervisor.plan import count_gpus, find_devices, make_plan
 
 
 def settings(**workers: object) -> Settings:
@@ -34,6 +36,32 @@ def test_what_is_set_is_taken(preprocess: int, save: int, threads: int, slots: i
     )
     chosen = (plan.preprocess, plan.save, plan.threads, plan.slots, plan.max_batch)
     assert chosen == (preprocess, save, threads, slots, batch)
+
+
+@pytest.mark.parametrize(
+    ("membership", "quotas", "wanted"),
+    [
+        ("0::/\n", {}, inf),
+        ("0::/\n", {"": "max 100000"}, inf),
+        ("0::/\n", {"": "150000 100000"}, 1.5),  # a container, which sees its own group as the uppermost
+        ("0::/system.slice/maskdrop.service\n", {"system.slice/maskdrop.service": "200000 100000"}, 2.0),
+        ("0::/a/b\n", {"": "900000 100000", "a": "100000 50000", "a/b": "max 100000"}, 2.0),
+        ("0::/a/b\n", {"a/other": "10000 100000"}, inf),
+        ("0::/../elsewhere\n", {"": "400000 100000"}, 4.0),
+        ("12:cpu:/a\n1:name=systemd:/a\n0::/a\n", {"a": "50000 100000"}, 0.5),
+        ("2:cpu:/a\n", {"": "max 100000"}, inf),
+    ],
+)
+def test_the_least_quota_of_the_control_groups_counts(
+    tmp_path: Path, membership: str, quotas: dict[str, str], wanted: float
+) -> None:
+    mounted = tmp_path / "cgroup"
+    (mounted / "a" / "b").mkdir(parents=True)
+    (mounted.parent / "cpu.max").write_text("1000 100000")  # of nobody's
+    for group, content in quotas.items():
+        (mounted / group).mkdir(parents=True, exist_ok=True)
+        (mounted / group / "cpu.max").write_text(content + "\n")
+    assert quota_of(membership, mounted) == wanted
 
 
 def test_gpus_are_counted_as_torch_counts_them() -> None:

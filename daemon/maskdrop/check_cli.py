@@ -39,8 +39,8 @@ def check(
     """
     from maskdrop.check.pool import PoolUnfit
     from maskdrop.check.run import Check
+    from maskdrop.cores import usable_cores
     from maskdrop.inbox.lock import InboxHeld
-    from maskdrop.supervisor.plan import usable_cores
 
     try:
         tables = load_decoding_tables(config)

@@ -149,6 +149,6 @@ def _print(facts: dict[str, str]) -> None:
 
 
 def _cores() -> int:
-    from maskdrop.supervisor.plan import usable_cores
+    from maskdrop.cores import usable_cores
 
     return usable_cores()

@@ -1,7 +1,6 @@
 """How many workers, slots and threads: what is set to ``auto`` follows the machine."""
 
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from maskdrop.config import Settings, WorkerSettings
 from maskdrop.config_file import fault
+from maskdrop.cores import usable_cores
 from maskdrop.health import PlanHealth
 from maskdrop.ticket import Cost, Stage
 
@@ -119,16 +119,6 @@ def workers_for(rate: float, cost: Cost) -> int:
     """Workers that take so many pictures a second and are busy at most `BUSY` of their time (Little's
     law: rate times time is how many pictures are worked on at once)."""
     return max(1, math.ceil(rate * cost.milliseconds / 1000 / BUSY))
-
-
-def usable_cores() -> int:
-    """Processors that this process may use: its affinity, and its control group's quota."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(cores, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        return cores
 
 
 def find_devices(wanted: str) -> tuple[str, ...]:
