@@ -47,7 +47,11 @@ EXACT = QUICK.replace("[workers]", "[workers]\nmax_batch = 1") + (
 SMALL_STORE = 100 * 2**20
 """Bytes of an object store; Ray's least is 75 MiB."""
 
+ONE_ACTOR = QUICK.replace("inference_threads = 1", "inference_threads = 2")
+"""Settings with which a node of two processors has one actor, for each takes its time to start."""
+
 LOCATING = EXACT.replace('"off"', '"auto"').replace('"labels"]', '"labels", "model"]')
+LOCATING = LOCATING.replace("inference_threads = 1", "inference_threads = 2")
 
 
 @pytest.fixture
@@ -154,7 +158,7 @@ def test_a_picture_that_kills_its_process_is_a_row_and_nothing_of_ray_stays(job:
     markers = [(point, job.base / f"{point.value}-{turn}") for point in points for turn in range(2)]
     armed = os.pathsep.join(f"{point.value}@{marker}" for point, marker in markers)
     process = job.begin(
-        settings=QUICK.replace("[workers]", "[workers]\nmax_attempts = 2"),
+        settings=ONE_ACTOR.replace("[workers]", "[workers]\nmax_attempts = 2"),
         env={**os.environ, CRASH_AT: armed},
     )
     children: set[psutil.Process] = set()
@@ -191,7 +195,7 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
     # With a store this small, few blocks are on their way at a time, however long the network takes to start.
     store = {"RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(SMALL_STORE)}
     environment = {**os.environ, **store, "RAY_TMPDIR": str(elsewhere)}
-    process = job.begin(env=environment)
+    process = job.begin(settings=ONE_ACTOR, env=environment)
     wait_for(lambda: len(list(job.out.glob("*.jpg"))) >= 5 or process.poll() is not None, "5 results")
     process.send_signal(signal.SIGTERM)
     told = process.communicate(timeout=PATIENCE_S)[0]
@@ -203,21 +207,23 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
     assert set(job.results()) == set(first)  # what had set out is finished, and has its row
     assert 5 <= len(first) < len(names)
     report = job.base / "report.json"
-    at_once = QUICK + "[drain]\ndrain_timeout_s = 0\n"
-    process = job.begin("--report", str(report), settings=at_once, env=environment)
-    more = len(first) + 5
-    wait_for(lambda: len(list(job.out.glob("*.jpg"))) >= more or process.poll() is not None, "5 more")
-    process.send_signal(signal.SIGTERM)
-    told = process.communicate(timeout=PATIENCE_S)[0]
-    assert process.returncode == 128 + signal.SIGTERM, told
-    written = json.loads(report.read_text())
-    given_up = written["given_up"]
-    assert given_up > 0
-    assert f"gave up {given_up} that were in flight" in told
-    assert given_up + written["saved"] + written["done_before"] <= len(names)
-    second = job.outcomes()
-    assert len(second) == len(first) + written["saved"]
-    told = job.run(code=0)
+    at_once = ONE_ACTOR + "[drain]\ndrain_timeout_s = 0\n"
+    with ray_nodes(2, store=SMALL_STORE // 2) as nodes:
+        there = ["--address", nodes.address]
+        process = job.begin(*there, "--report", str(report), settings=at_once)
+        more = len(first) + 5
+        wait_for(lambda: len(list(job.out.glob("*.jpg"))) >= more or process.poll() is not None, "5 more")
+        process.send_signal(signal.SIGTERM)
+        told = process.communicate(timeout=PATIENCE_S)[0]
+        assert process.returncode == 128 + signal.SIGTERM, told
+        written = json.loads(report.read_text())
+        given_up = written["given_up"]
+        assert given_up > 0
+        assert f"gave up {given_up} that were in flight" in told
+        assert given_up + written["saved"] + written["done_before"] <= len(names)
+        second = job.outcomes()
+        assert len(second) == len(first) + written["saved"]
+        told = job.run(*there, code=0, settings=ONE_ACTOR)
     assert f"{len(names) - len(second)} saved, {len(second)} done before" in told
     assert job.outcomes() == dict.fromkeys(names, "saved")
 
@@ -233,14 +239,15 @@ def test_from_and_to_object_storage_with_a_second_look(job: Job) -> None:
         job.put(name, content)
     here = job.base / "here"
     job.run(out=here, code=0, engine="local", settings=LOCATING)
-    with object_storage() as bucket:
+    with object_storage() as bucket, ray_nodes(2) as nodes:
         for name, content in {**good, "broken.jpg": b"no picture", "empty.jpg": b""}.items():
             bucket.put(f"in/{name}", content)
         bucket.put("in/.hidden.jpg", b"not for us")
         bucket.put("out/taken.jpg", b"somebody else's")
         places: dict[str, Any] = {"source": "s3://pictures/in", "out": "s3://pictures/out"}
         options = {**places, "settings": LOCATING, "env": bucket.environment}
-        told = job.run("--quarantine", "s3://pictures/lost", code=1, **options)
+        there = ["--address", nodes.address]
+        told = job.run(*there, "--quarantine", "s3://pictures/lost", code=1, **options)
         assert "10 saved, 0 done before, 2 broken, 0 left of 12 files" in told
         results = bucket.below("out")
         parts = [name for name in results if name.startswith("manifest.parquet/")]
@@ -257,9 +264,9 @@ def test_from_and_to_object_storage_with_a_second_look(job: Job) -> None:
         assert json.loads(lost["broken.jpg.reason.json"])["error"] == "UnidentifiedImageError"
 
         bucket.put("in/day/1.jpg", face_bytes(60))
-        told = job.run(code=0, **{**options, "source": "s3://pictures/in/d*/*", "out": str(job.out)})
+        told = job.run(*there, code=0, **{**options, "source": "s3://pictures/in/d*/*", "out": str(job.out)})
         assert "7 saved" in told
-        told = job.run(code=1, **options)
+        told = job.run(*there, code=1, **options)
         assert "1 saved, 9 done before, 2 broken, 0 left of 12 files" in told
         after = bucket.below("out")
         kept = {name: content for name, content in results.items() if name not in parts}
