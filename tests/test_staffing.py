@@ -14,7 +14,7 @@ from maskdrop.config import Settings
 from maskdrop.cores import usable_cores
 from maskdrop.supervisor.plan import BUSY, plan_for, rate_of, workers_for
 from maskdrop.ticket import Cost, Stage
-from running import Daemon, Rooms
+from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
@@ -97,6 +97,24 @@ def test_a_reload_keeps_what_was_measured(start: Start, rooms: Rooms) -> None:
     wait_for(lambda: "the configuration is taken up" in daemon.log, "a reload")
     assert daemon.health()["plan"]["measured_ms"] == measured
     assert {worker["pid"] for worker in daemon.health()["workers"]} == before
+
+
+def test_a_reload_to_auto_has_workers_measure(start: Start, rooms: Rooms) -> None:
+    """Once: to numbers and back again, what was measured still holds, and nobody is replaced."""
+    numbers = QUICK.replace("[workers]", "[workers]\nslots = 12")
+    auto = numbers.replace("preprocess = 1", "preprocess = 'auto'").replace("save = 1", "save = 'auto'")
+    daemon = start(settings=numbers).wait_ready()
+    first = pids = {worker["pid"] for worker in daemon.health()["workers"]}
+    for turn, settings in enumerate((auto, numbers, auto), 1):
+        (rooms.base / "maskdrop.toml").write_text(settings)
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_log("the configuration is taken up", turn)
+        daemon.wait_ready()
+        daemon.wait_health(lambda h: all(h["plan"]["measured_ms"].values()), "all stages measured")
+        before, pids = pids, {worker["pid"] for worker in daemon.health()["workers"]}
+        assert len(before & pids) == (0 if before is first else 3)
+    assert daemon.log.count("measured for a picture: preprocess ") == 1
+    assert daemon.stop() == 0
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: there is never a second saver")

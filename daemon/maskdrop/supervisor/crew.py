@@ -80,7 +80,7 @@ class Crew:
         self.places = []
         for workplace in _workplaces(premises):
             old = before.get(workplace.name)
-            if old is not None and old.workplace.is_like(workplace):
+            if old is not None and self._may_stay(old, workplace):
                 self.places.append(before.pop(workplace.name))
             else:
                 self.places.append(Place(workplace, restarts=old.restarts if old else 0))
@@ -90,6 +90,12 @@ class Crew:
             if place.child is not None:
                 self._retire(place.child, now)
         return sum(place.child is None for place in self.places)
+
+    def _may_stay(self, place: Place, workplace: Workplace) -> bool:
+        """Whether a worker may go on at the new workplace: not where it is to find out what nobody knows."""
+        is_asked_first = workplace.measures and not place.workplace.measures
+        measured = not is_asked_first or workplace.stage in self.costs
+        return measured and place.workplace.is_like(workplace)
 
     def _retire(self, child: Child, now: float) -> None:
         self.retired.append(child)
