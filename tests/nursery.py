@@ -1,9 +1,9 @@
-"""A process that has PyTorch imported, and forks the daemons and batches that tests start.
+"""A process that has libraries imported, and forks the daemons, batches and checks that tests start.
 
-Importing PyTorch takes a second of a processor, which the suite would pay for each of some hundred
-daemons. What is forked from here has nothing of maskdrop loaded yet: it gets arguments,
-environment, mask and files of its own, and from there on does what ``python -m maskdrop`` does, its
-workers spawned as ever. Tests of the start itself, and those that start it by way of another
+Importing PyTorch takes a second of a processor, and the others a third of one, which the suite would
+pay for each of some hundred daemons. What is forked from here has nothing of maskdrop loaded yet: it
+gets arguments, environment, mask and files of its own, and from there on does what ``python -m maskdrop``
+does, its workers spawned as ever. Tests of the start itself, and those that start it by way of another
 program, execute it instead; with MASKDROP_EXEC=1 all do.
 
 Run as a program, this is that process: it reads orders from the socket that is its standard
@@ -178,7 +178,8 @@ def become(order: Order) -> None:
 
 def main() -> None:
     import numpy  # noqa: F401
-    import torch.multiprocessing  # noqa: F401
+    import pydantic  # noqa: F401
+    import typer  # noqa: F401
 
     serve(socket.socket(fileno=os.dup(0)))
 

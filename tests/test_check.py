@@ -24,7 +24,7 @@ from drawing import face_bytes
 from maskdrop.check.run import Check
 from maskdrop.config_file import DecodingTables
 from maskdrop.crash_points import CRASH_AT, CrashPoint
-from running import Daemon, Rooms
+from running import Daemon, Rooms, maskdrop
 from waiting import PATIENCE_S, wait_for
 
 Start = Callable[..., Daemon]
@@ -35,16 +35,18 @@ COMMAND = [sys.executable, "-m", "maskdrop", "check"]
 
 
 def check(
-    folder: Path, *arguments: str, answer: str = "", code: int | None = None, **options: Any
+    folder: Path,
+    *arguments: str,
+    answer: str = "",
+    code: int | None = None,
+    env: dict[str, str] | None = None,
 ) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(
-        [*COMMAND, str(folder), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        input=answer,
-        **options,
-    )
+    if answer:
+        done = subprocess.run(
+            [*COMMAND, str(folder), *arguments], capture_output=True, text=True, timeout=200, input=answer
+        )
+    else:
+        done = maskdrop(["check", str(folder), *arguments], env)
     assert "Traceback" not in done.stderr
     assert code is None or done.returncode == code, done.stdout + done.stderr
     return done
@@ -240,6 +242,31 @@ def processes_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
         return []
 
 
+def wait_at_work(check: "subprocess.Popen[str]") -> psutil.Process:
+    """The first of its processes that has decoded something: started, which shows in that it ignores Ctrl-C,
+    and some time of the processor later."""
+    first_seen: dict[int, float] = {}
+
+    def at_work() -> psutil.Process | None:
+        assert check.poll() is None, "it ended too early"
+        for child in processes_of(check):
+            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+                (ignored,) = re.findall(r"^SigIgn:\t(\w+)$", status_of(child.pid), re.MULTILINE)
+                is_started = int(ignored, 16) >> (signal.SIGINT - 1) & 1
+                used = child.cpu_times().user
+                if is_started and used > first_seen.setdefault(child.pid, used) + 0.3:
+                    return child
+        return None
+
+    found = wait_for(at_work, "a process at work")
+    assert found is not None
+    return found
+
+
+def status_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+
+
 def begin(folder: Path, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
     command = [*COMMAND, str(folder), "--format", "json", *arguments]
     pipe = subprocess.PIPE
@@ -259,11 +286,7 @@ def test_a_process_that_hangs_is_replaced(tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text("[workers]\nstage_timeout_s = 1.5\nmax_attempts = 9\n")
     process = begin(top, "--processes", "2", "--config", str(config))
-    victim = wait_for(
-        lambda: next((p for p in processes_of(process) if p.cpu_times().user > 0.5), None), "work"
-    )
-    assert victim is not None
-    victim.send_signal(signal.SIGSTOP)
+    wait_at_work(process).send_signal(signal.SIGSTOP)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err.count("\n")) == (0, 1)
     assert json.loads(out)["checked"] == 120
@@ -275,7 +298,7 @@ def test_ctrl_c_while_decoding_ends_cleanly_and_touches_nothing(tmp_path: Path) 
     put(top, "broken.jpg", b"")
     before = snapshot(top)
     process = begin(top, "--processes", "1", "--delete", "--yes")
-    wait_for(lambda: any(p.cpu_times().user > 0.8 for p in processes_of(process)), "work")
+    wait_at_work(process)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
@@ -314,8 +337,8 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
         process = begin(top, "--processes", "1", "--output", str(tmp_path / "report"))
         largest = 0
         while process.poll() is None:
-            with open(f"/proc/{process.pid}/status", encoding="ascii") as status:  # noqa: PTH123
-                peaks = [int(line.split()[1]) for line in status if line.startswith("VmHWM")]
+            lines = status_of(process.pid).splitlines()
+            peaks = [int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
             largest = max([largest, *peaks])
             time.sleep(0.02)
         assert process.wait() == 1

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from running import Rooms
+from running import Rooms, maskdrop
 
-COMMAND = [sys.executable, "-m", "maskdrop", "doctor", "--json"]
+COMMAND = ["doctor", "--json"]
 WITHOUT_ROOTS_POWERS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all"]
 
 Findings = dict[str, dict[str, str]]
@@ -23,9 +23,11 @@ Findings = dict[str, dict[str, str]]
 def examine(
     *arguments: str, code: int | None = None, prefix: list[str] | None = None, **options: Any
 ) -> Findings:
-    done = subprocess.run(
-        [*(prefix or []), *COMMAND, *arguments], capture_output=True, text=True, timeout=120, **options
-    )
+    if prefix or set(options) - {"env"}:
+        command = [*(prefix or []), sys.executable, "-m", "maskdrop", *COMMAND, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+    else:
+        done = maskdrop([*COMMAND, *arguments], options.get("env"))
     findings = {entry["name"]: entry for entry in json.loads(done.stdout or done.stderr)}
     expected = int(any(entry["status"] == "fail" for entry in findings.values()))
     assert done.returncode == expected == (expected if code is None else code), done.stdout + done.stderr
@@ -68,7 +70,7 @@ def test_a_fit_place_is_told_as_fit_and_left_as_it_was(rooms: Rooms) -> None:
         assert findings[name]["status"] == "ok", findings[name]
     assert "slots of 7.0 MiB are" in findings["memory for slots"]["told"]
     assert sorted(rooms.base.rglob("*")) == before
-    people = subprocess.run([*COMMAND[:-1], *at(rooms)], capture_output=True, text=True, timeout=120)
+    people = maskdrop([*COMMAND[:-1], *at(rooms)])
     assert people.returncode == 0
     assert "rename to archive" in people.stdout
 

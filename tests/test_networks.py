@@ -6,7 +6,6 @@ import os
 import pickle
 import re
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ from maskdrop.model.parser import load_parser
 from maskdrop.model.program import is_plain_expression
 from maskdrop.model.weights import embedded_weights
 from public_checkpoint import public_checkpoint
-from running import QUICK, Daemon, Rooms
+from running import QUICK, Daemon, Rooms, maskdrop
 from torchvision_for_tests import make_importable
 
 Start = Callable[..., Daemon]
@@ -377,14 +376,7 @@ def test_a_plain_expression_has_no_names_but_sizes_and_functions(text: str) -> N
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", "maskdrop", "model", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
-    )
+    return maskdrop(["model", *arguments], {**os.environ, "COLUMNS": "200"})
 
 
 def test_show() -> None:
