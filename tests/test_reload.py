@@ -78,32 +78,31 @@ def test_workers_and_slots_may_become_more_and_fewer(start: Start, rooms: Rooms)
     assert daemon.stop() == 0
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("[watch\n", "is not TOML"),
-        ("[save]\nquality = 300\n", "save.quality = 300"),
-        ('[log]\nfile = "/proc/nowhere/log"\n', "log.file"),
-        ('[folders]\narchive = "/proc/archive"\n', "folders.archive"),
-        ('[model]\nweights = "/nowhere"\n', None),
-    ],
-)
-def test_a_bad_file_keeps_the_old_configuration_and_says_why(
-    start: Start, rooms: Rooms, content: str, words: str | None
-) -> None:
+BAD_FILES = {
+    "[watch\n": "is not TOML",
+    "[save]\nquality = 300\n": "save.quality = 300",
+    '[log]\nfile = "/proc/nowhere/log"\n': "log.file",
+    '[folders]\narchive = "/proc/archive"\n': "folders.archive",
+}
+
+
+def test_bad_files_keep_the_old_configuration_and_say_why(start: Start, rooms: Rooms) -> None:
     daemon = start(settings=QUICK).wait_ready()
     before = pids(daemon)
-    reload(daemon, content)
-    if words is None:  # the command line's weights go before the file's: nothing is wrong with it
-        daemon.wait_log("configuration read again")
-    else:
-        daemon.wait_log("the new configuration is not taken")
-        line = next(line for line in daemon.log.splitlines() if "is not taken" in line)
+    for number, (content, words) in enumerate(BAD_FILES.items(), 1):
+        reload(daemon, content)
+        daemon.wait_log("the new configuration is not taken", number)
+        line = [line for line in daemon.log.splitlines() if "is not taken" in line][-1]
         assert words in line
         assert "going on with the old one" in line
         assert pids(daemon) == before
-    rooms.drop("a.jpg", face_bytes(1))
-    daemon.wait_count("saved", 1)
+        rooms.drop(f"{number}.jpg", face_bytes(number))
+        daemon.wait_count("saved", number)
+    reload(daemon, QUICK + '[model]\nweights = "/nowhere"\n')
+    daemon.wait_log("configuration read again")  # the command line's go before the file's: nothing is wrong
+    rooms.drop("last.jpg", face_bytes(9))
+    daemon.wait_count("saved", len(BAD_FILES) + 1)
+    assert daemon.log.count("is not taken") == len(BAD_FILES)
     assert daemon.stop() == 0
 
 
