@@ -19,6 +19,7 @@ LESS = {
     "bench/check.py": "--repeats 1 --many 100",
     "bench/cluster.py": "--pictures 32 --side 512 --repeats 1 --no-write",
     "bench/locate.py": "--pictures 2 --repeats 1",
+    "bench/run.py": "--pictures 6 --repeats 1",
     "bench/stage_costs.py": "--sides 512 --turns 1 --count 4",
     "bench/tries.py": "decode",
     "bench/tries_beside.py": "messages",
