@@ -3,8 +3,9 @@
     python bench/limits.py PICTURES [--workers 0]
 
 Decoding: as many preprocess workers as cores. Forward: the network with the best of several
-batches, measured once more. Saving: as many save workers as cores, with pixels and labels there already, results
-encoded, synced and renamed, originals archived. Every stage runs the daemon's own code. Prints JSON.
+batches, measured once more. Saving: as many save workers as cores, with pixels and labels there
+already, results encoded, synced and renamed, originals archived. Every stage runs the daemon's own
+code. Prints JSON.
 
 "together" is what all three give where they share the cores, as on a CPU they do:
 1 / (1 / decode + 1 / forward + 1 / save). Where the network has a device of its own, the slowest
