@@ -11,7 +11,7 @@ def usable_cores() -> int:
     """Processors that this process may use; a quota of one and a half counts as two, and any as one."""
     cores = len(os.sched_getaffinity(0))
     try:
-        membership = _MEMBERSHIP.read_text(encoding="utf-8")
+        membership = _MEMBERSHIP.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:  # a kernel without control groups
         return cores
     quota = quota_of(membership, _CGROUPS)
@@ -29,10 +29,10 @@ def quota_of(membership: str, mounted: Path) -> float:
     Returns:
         In processors; infinite where nobody has set one.
     """
-    paths = [line.removeprefix("0::/") for line in membership.splitlines() if line.startswith("0::/")]
-    if not paths or ".." in Path(paths[0]).parts:  # of a group that can't be seen from here
-        return _quota_in(mounted)
-    group = mounted / paths[0]
+    lines = membership.splitlines()
+    path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    # A path that leads upwards is of a group that can't be seen from here.
+    group = mounted if ".." in Path(path).parts else mounted / path
     return min(map(_quota_in, (group, *(up for up in group.parents if up.is_relative_to(mounted)))))
 
 
