@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from running import QUICK, maskdrop
-from waiting import PATIENCE_S
 
 
 @dataclass
@@ -66,12 +65,8 @@ class Job(Pictures):
         env: dict[str, str] | None = None,
     ) -> str:
         """What the batch says on standard error."""
-        if prefix:
-            process = self.begin(*arguments, settings=settings, prefix=prefix, env=env)
-            told, ended = process.communicate(timeout=PATIENCE_S)[1], process.returncode
-        else:
-            done = maskdrop(self.words(arguments, settings), env)
-            told, ended = done.stderr, done.returncode
+        done = maskdrop(self.words(arguments, settings), prefix, env=env)
+        told, ended = done.stderr, done.returncode
         assert "Traceback" not in told, told
         assert ended == code, told
         return told

@@ -48,14 +48,14 @@ def nursery() -> Nursery:
 
 
 def maskdrop(
-    words: Sequence[str], environment: dict[str, str] | None = None
+    words: Sequence[str], prefix: Sequence[str] = (), **options: Any
 ) -> "subprocess.CompletedProcess[str]":
-    """What ``maskdrop`` with these words says, when it has ended."""
-    order = order_of(list(words), {"env": environment})
+    """What ``maskdrop`` with these words says, when it has ended; options are those of subprocess.run."""
+    order = None if prefix else order_of(list(words), options)
     if order is None:
-        command = [sys.executable, "-m", "maskdrop", *words]
+        command = [*prefix, sys.executable, "-m", "maskdrop", *words]
         return subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+            command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, **options
         )
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as told:
         process = nursery().start(order, said.fileno(), told.fileno())

@@ -41,12 +41,8 @@ def check(
     code: int | None = None,
     env: dict[str, str] | None = None,
 ) -> "subprocess.CompletedProcess[str]":
-    if answer:
-        done = subprocess.run(
-            [*COMMAND, str(folder), *arguments], capture_output=True, text=True, timeout=200, input=answer
-        )
-    else:
-        done = maskdrop(["check", str(folder), *arguments], env)
+    options: dict[str, Any] = {"env": env, **({"input": answer} if answer else {})}
+    done = maskdrop(["check", str(folder), *arguments], **options)
     assert "Traceback" not in done.stderr
     assert code is None or done.returncode == code, done.stdout + done.stderr
     return done
@@ -250,7 +246,7 @@ def wait_at_work(check: "subprocess.Popen[str]") -> psutil.Process:
     def at_work() -> psutil.Process | None:
         assert check.poll() is None, "it ended too early"
         for child in processes_of(check):
-            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
                 (ignored,) = re.findall(r"^SigIgn:\t(\w+)$", status_of(child.pid), re.MULTILINE)
                 is_started = int(ignored, 16) >> (signal.SIGINT - 1) & 1
                 used = child.cpu_times().user

@@ -47,11 +47,15 @@ EXACT = QUICK.replace("[workers]", "[workers]\nmax_batch = 1") + (
 SMALL_STORE = 100 * 2**20
 """Bytes of an object store; Ray's least is 75 MiB."""
 
-ONE_ACTOR = QUICK.replace("inference_threads = 1", "inference_threads = 2")
-"""Settings with which a node of two processors has one actor, for each takes its time to start."""
 
-LOCATING = EXACT.replace('"off"', '"auto"').replace('"labels"]', '"labels", "model"]')
-LOCATING = LOCATING.replace("inference_threads = 1", "inference_threads = 2")
+def with_one_actor(settings: str) -> str:
+    """Settings with which a node of two processors has one actor, for each takes its time to start."""
+    return settings.replace("inference_threads = 1", "inference_threads = 2")
+
+
+ONE_ACTOR = with_one_actor(QUICK)
+
+LOCATING = with_one_actor(EXACT.replace('"off"', '"auto"').replace('"labels"]', '"labels", "model"]'))
 
 
 @pytest.fixture

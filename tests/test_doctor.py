@@ -23,11 +23,7 @@ Findings = dict[str, dict[str, str]]
 def examine(
     *arguments: str, code: int | None = None, prefix: list[str] | None = None, **options: Any
 ) -> Findings:
-    if prefix or set(options) - {"env"}:
-        command = [*(prefix or []), sys.executable, "-m", "maskdrop", *COMMAND, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
-    else:
-        done = maskdrop([*COMMAND, *arguments], options.get("env"))
+    done = maskdrop([*COMMAND, *arguments], prefix or (), **options)
     findings = {entry["name"]: entry for entry in json.loads(done.stdout or done.stderr)}
     expected = int(any(entry["status"] == "fail" for entry in findings.values()))
     assert done.returncode == expected == (expected if code is None else code), done.stdout + done.stderr

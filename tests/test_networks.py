@@ -376,7 +376,7 @@ def test_a_plain_expression_has_no_names_but_sizes_and_functions(text: str) -> N
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return maskdrop(["model", *arguments], {**os.environ, "COLUMNS": "200"})
+    return maskdrop(["model", *arguments], env={**os.environ, "COLUMNS": "200"})
 
 
 def test_show() -> None:
