@@ -1,9 +1,10 @@
-"""The daemon with nothing to do, and with one picture: time to ready, latency, memory, processor time.
+"""The daemon with nothing to do, and with one picture: time to ready and to stop, latency, memory, CPU time.
 
     python bench/idle.py [--pictures 20] [--seconds 10]
 
 Starts the daemon with all defaults but settle_ms = 100, drops one picture at a time with pauses, and waits
-for each result's name. Then leaves it alone, and looks at what its processes hold and use. Prints JSON.
+for each result's name. Then leaves it alone, looks at what its processes hold and use, and tells it to
+stop. Prints JSON.
 """
 
 import argparse
@@ -86,8 +87,13 @@ def run(base: Path, count: int, seconds: float) -> dict[str, Any]:
         before = processor_seconds(processes)
         time.sleep(seconds)
         used = processor_seconds(processes) - before
+        told = time.monotonic()
+        daemon.process.terminate()
+        daemon.process.wait(PATIENCE_S)
+        stopped = time.monotonic() - told
     return {
         "ready_s": ready,
+        "stop_s": stopped,
         "latency_ms": statistics.median(spent),
         "idle_share": used / seconds,
         "memory": held,

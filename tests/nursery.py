@@ -12,6 +12,7 @@ input, answers each with a process number, and tells when one ends.
 
 import array
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -181,6 +182,7 @@ def main() -> None:
     import pydantic  # noqa: F401
     import typer  # noqa: F401
 
+    gc.freeze()  # so that what is forked neither copies nor looks through it
     serve(socket.socket(fileno=os.dup(0)))
 
 

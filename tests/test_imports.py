@@ -122,6 +122,20 @@ def test_labelling_does_without_torchs_compiler_and_leaves_torchvision_as_it_was
     assert answer.stdout == "False\n"
 
 
+def test_what_was_imported_for_good_is_not_looked_through_again() -> None:
+    program = (
+        "import gc\n"
+        "from maskdrop.lasting import lasting_imports\n"
+        "try:\n"
+        "    with lasting_imports():\n"
+        "        import numpy, no_such_module\n"
+        "except ImportError:\n"
+        "    print(gc.isenabled(), gc.get_freeze_count() > 10_000, len(gc.get_objects()) < 1_000)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == "True True True\n"
+
+
 def test_a_clusters_tasks_do_without_torch() -> None:
     """What they unpickle brings the engine with it."""
     pytest.importorskip("ray")

@@ -11,6 +11,7 @@ import typer
 from maskdrop.batch.ledger import Outcome
 from maskdrop.config_file import ConfigurationError
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
+from maskdrop.lasting import lasting_imports
 from maskdrop.progress import progress
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def _here(
     again: bool,
     verbose: bool,
 ) -> "Batch":
-    from maskdrop.batch.run import Batch  # imports torch, which takes seconds
+    with lasting_imports():
+        from maskdrop.batch.run import Batch  # imports torch, which takes seconds
     from maskdrop.batch.settings import settings_for
     from maskdrop.inbox.lock import InboxHeld
 

@@ -15,6 +15,7 @@ from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.doctor_cli import doctor
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
 from maskdrop.health import HealthUnreadable, read_health
+from maskdrop.lasting import lasting_imports
 from maskdrop.model_cli import model_app
 from maskdrop.replay_cli import replay
 from maskdrop.service_cli import service_app
@@ -60,7 +61,8 @@ def run(
     try:
         read = partial(load_settings, config, overrides)
         settings = read()
-        from maskdrop.daemon import run_daemon  # imports torch, which takes seconds
+        with lasting_imports():
+            from maskdrop.daemon import run_daemon  # imports torch, which takes seconds
 
         code = run_daemon(settings, read)
     except ConfigurationError as error:

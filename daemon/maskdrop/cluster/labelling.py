@@ -16,6 +16,7 @@ from maskdrop.cluster.attempts import CannotLabel, attempted, ended_after
 from maskdrop.cluster.cargo import Piece, Pixels, packed, stacked, unpacked
 from maskdrop.cluster.job import Job
 from maskdrop.config_file import fault
+from maskdrop.lasting import lasting_imports
 from maskdrop.render import Renderer
 from maskdrop.ticket import Infer, Inferred, Report, Stage
 from maskdrop.topology.slots import OwnPlaces
@@ -58,13 +59,14 @@ class Labeller:
         return packed(labelled.get(piece.work.path, piece) for piece in pieces)
 
     def _load(self) -> "FaceParser | str":
-        import torch
-
         warnings.simplefilter("ignore")  # such as of pictures that can't be written to, which nobody does
-        from maskdrop.infer import FirstLook
-        from maskdrop.model.errors import WeightsError
-        from maskdrop.model.parser import load_parser
-        from maskdrop.model.precision import is_usable
+        with lasting_imports():
+            import torch
+
+            from maskdrop.infer import FirstLook
+            from maskdrop.model.errors import WeightsError
+            from maskdrop.model.parser import load_parser
+            from maskdrop.model.precision import is_usable
 
         self._look = None if self._looks_again else FirstLook(self._job.settings)
         torch.set_num_threads(self._threads)
