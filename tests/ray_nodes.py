@@ -27,9 +27,14 @@ _SPARE = {"include_dashboard": False, "include_log_monitor": False, "no_monitor"
 class Nodes:
     """One node or two; the second one may be killed."""
 
-    def __init__(self, folder: Path, cpus: tuple[int, ...], store: int) -> None:
+    def __init__(self, folder: Path, cpus: tuple[int, ...], store: int, gpus: tuple[int, ...]) -> None:
         self._folder = folder
-        first, *more = ({"num_cpus": count, "object_store_memory": store * count} for count in cpus)
+        resources: list[dict[str, Any]] = [
+            {"num_cpus": count, "object_store_memory": store * count} for count in cpus
+        ]
+        for node, count in zip(resources, gpus, strict=False):
+            node["num_gpus"] = count
+        first, *more = resources
         head = {**first, **_SPARE, "temp_dir": str(folder)}
         self._cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
         self._others = [self._cluster.add_node(**node, include_log_monitor=False) for node in more]
@@ -65,18 +70,19 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def ray_nodes(*cpus: int, store: int = STORE) -> Iterator[Nodes]:
+def ray_nodes(*cpus: int, store: int = STORE, gpus: tuple[int, ...] = ()) -> Iterator[Nodes]:
     """A cluster of a node for each of these numbers of processors, gone at the end.
 
     Args:
         store: bytes of object store for each processor.
+        gpus: how many each node says it has; Ray believes it.
     """
     folder = Path(tempfile.mkdtemp(prefix="maskdrop-nodes-", dir="/tmp"))  # sockets' paths are short
     nodes, before = None, os.environ.get(_FOLDER)
     os.environ[_FOLDER] = str(folder)  # where Ray notes a cluster's address
     (folder / "ray").mkdir()
     try:
-        nodes = Nodes(folder, cpus, store)
+        nodes = Nodes(folder, cpus, store, gpus)
         yield nodes
     finally:
         if nodes is not None:

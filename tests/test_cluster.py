@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 from PIL import Image
 
 from broken_files import broken_files
@@ -151,6 +154,29 @@ def test_an_actor_and_then_a_node_die_and_cost_only_their_own_blocks(job: Job) -
     assert then < len(names)
     assert job.outcomes() == dict.fromkeys(names, "saved")
     assert set(job.results()) == names
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is usable here")
+def test_each_gpu_that_ray_counts_has_an_actor_of_its_own_and_room_for_a_second_look(job: Job) -> None:
+    """On two nodes, one of which has twice the GPUs of the other one; that PyTorch can't use them is told."""
+    for number in range(48):
+        job.put(f"{number}.jpg", face_bytes(number, width=64, height=80))
+    notes = job.base / "notes"
+    notes.mkdir()
+    program = Path(__file__).with_name("gpu_census.py")
+    with ray_nodes(3, 3, gpus=(2, 1)) as nodes:
+        words = [nodes.address, str(job.source), str(job.out), str(notes)]
+        done = subprocess.run(
+            [sys.executable, str(program), *words], capture_output=True, text=True, timeout=400, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    given = [(actor["node"], gpu) for actor in told["actors"] for gpu in actor["gpus"]]
+    assert len(given) == len(set(given)) == 3
+    assert sorted(Counter(node for node, _ in given).values()) == [1, 2]
+    assert all(actor["seen"] == ",".join(actor["gpus"]) for actor in told["actors"])
+    (end,) = told["ends"]
+    assert "Ray counts a GPU on" in end
 
 
 def test_a_picture_that_kills_its_process_is_a_row_and_nothing_of_ray_stays(job: Job) -> None:
