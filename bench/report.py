@@ -126,10 +126,12 @@ def _times(runs: dict[str, list[Figures]]) -> str:
 def _idle(part: Result) -> str:
     runs: list[Figures] = part["runs"]
     latency = [figures["latency_ms"] / figures["plain_ms"] for figures in runs]
+    stop = ""
+    if "stop_s" in runs[0]:  # figures of an earlier run may not have it
+        stop = f"; told to stop, it is gone after {middle(runs, 'stop_s'):.1f} s"
     lines = [
         f"An idle daemon. {_where(part)}",
-        f"* Start to ready: {middle(runs, 'ready_s'):.1f} s; told to stop, it is gone after "
-        f"{middle(runs, 'stop_s'):.1f} s.\n"
+        f"* Start to ready: {middle(runs, 'ready_s'):.1f} s{stop}.\n"
         f"* A single picture is saved {middle(runs, 'latency_ms'):.0f} ms after it was dropped, less the "
         f"time to settle: {sorted(latency)[len(latency) // 2]:.2f} of what the plain loop takes for one when "
         f"warm ({middle(runs, 'plain_ms'):.0f} ms).\n"

@@ -87,7 +87,7 @@ ELSEWHERE: dict[str, Elsewhere] = {
         "tests/test_commands_in_short.py::test_debian_has_what_is_to_be_installed",
     ),
     "sudo make test": Elsewhere("these tests"),
-    "python bench/run.py --repeats 3 --only throughput --no-write": _LONG,
+    "python bench/run.py --repeats 3 --only throughput idle --no-write": _LONG,
     "python bench/batch.py": _LONG,
     "python bench/cluster.py": _LONG,
     "podman build --format docker -t maskdrop .": _CONTAINER,
