@@ -180,6 +180,7 @@ def become(order: Order) -> None:
 def main() -> None:
     import numpy  # noqa: F401
     import pydantic  # noqa: F401
+    import torch.multiprocessing  # noqa: F401
     import typer  # noqa: F401
 
     gc.freeze()  # so that what is forked neither copies nor looks through it
