@@ -84,6 +84,21 @@ def test_what_a_dying_worker_writes_comes_through_in_whole_lines(start: Start, r
     assert all(re.match(TIME, line) for line in lines)
 
 
+def test_what_libraries_print_in_workers_is_there_once_these_have_ended(start: Start, rooms: Rooms) -> None:
+    """Printed into a buffer that nothing else would have emptied."""
+    odd = rooms.base / "odd"
+    odd.mkdir()
+    (odd / "sitecustomize.py").write_text(
+        "import sys\nif '--multiprocessing-fork' in sys.orig_argv:\n    print('said by a library')\n"
+    )
+    paths = os.pathsep.join([str(odd), os.environ.get("PYTHONPATH", "")])
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    daemon = start(env={**buffered, "PYTHONPATH": paths}).wait_ready()
+    assert "said by a library" not in daemon.log
+    assert daemon.stop() == 0
+    assert daemon.log.count("said by a library") == 3
+
+
 def test_the_level_is_heeded(start: Start, rooms: Rooms) -> None:
     daemon = start(settings="[watch]\nsettle_ms = 50\n[health]\ninterval_s = 0.2\n[log]\nlevel = 'warning'\n")
     daemon.wait_ready()

@@ -1,5 +1,6 @@
 """A worker process from its first instruction: its frame, the same for every stage."""
 
+import contextlib
 import ctypes
 import faulthandler
 import importlib
@@ -9,7 +10,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 from maskdrop.config import Settings
 from maskdrop.exit_codes import EX_OUT_OF_MEMORY
@@ -120,8 +121,18 @@ def work(workplace: Workplace, tasks: Any, reports: Any, stderr: Any, supervisor
         # Whoever's fault it is, a fresh process has the best chance; the supervisor counts the attempts.
         logging.getLogger("maskdrop").error("no memory for what is in hand: %s", error)
         sys.exit(EX_OUT_OF_MEMORY)
-    # Nothing of this process is on its way anywhere, and taking PyTorch apart, module by module, takes
-    # a sixth of the time that importing it does; the kernel takes all of it at once.
+    _leave()
+
+
+def _leave() -> NoReturn:
+    """End this process, of which nothing else is on its way anywhere.
+
+    Taking PyTorch apart, module by module, takes a sixth of the time that importing it does; the kernel
+    takes all of it at once.
+    """
+    with contextlib.suppress(OSError):  # nobody may be there to read it any more
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(0)
 
 
