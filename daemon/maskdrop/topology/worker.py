@@ -120,11 +120,11 @@ def work(workplace: Workplace, tasks: Any, reports: Any, stderr: Any, supervisor
     except MemoryError as error:
         # Whoever's fault it is, a fresh process has the best chance; the supervisor counts the attempts.
         logging.getLogger("maskdrop").error("no memory for what is in hand: %s", error)
-        sys.exit(EX_OUT_OF_MEMORY)
-    _leave()
+        _leave(EX_OUT_OF_MEMORY)
+    _leave(0)
 
 
-def _leave() -> NoReturn:
+def _leave(code: int) -> NoReturn:
     """End this process, of which nothing else is on its way anywhere.
 
     Taking PyTorch apart, module by module, takes a sixth of the time that importing it does; the kernel
@@ -133,7 +133,7 @@ def _leave() -> NoReturn:
     with contextlib.suppress(OSError):  # nobody may be there to read it any more
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def cause_of_death(code: int | None) -> str:
