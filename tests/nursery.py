@@ -82,6 +82,7 @@ class Nursery:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * ORDER_SIZE)
         self._process = subprocess.Popen([sys.executable, __file__], stdin=theirs.fileno())
         theirs.close()
+        self.pid = self._process.pid
         self._born: list[int] = []
         self.ended: dict[int, int] = {}
 

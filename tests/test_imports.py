@@ -6,7 +6,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+
+from running import nursery
+from waiting import wait_for
 
 ROOT = Path(__file__).parent.parent / "daemon"
 PACKAGE = ROOT / "maskdrop"
@@ -134,6 +138,12 @@ def test_what_was_imported_for_good_is_not_looked_through_again() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout == "True True True\n"
+
+
+def test_what_daemons_of_tests_are_forked_from_has_torch_imported() -> None:
+    """Nothing else would show that each of them imports it again."""
+    parent = psutil.Process(nursery().pid)
+    wait_for(lambda: any("libtorch" in part.path for part in parent.memory_maps()), "PyTorch's libraries")
 
 
 def test_a_clusters_tasks_do_without_torch() -> None:
