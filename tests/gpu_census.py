@@ -29,7 +29,7 @@ GO = "go"
 
 @dataclass(frozen=True)
 class Census:
-    """Attempts of which none is forgotten, and that actors wait at."""
+    """Attempts of which nothing is remembered; where an actor tells what it was given, and waits."""
 
     folder: Path
 
