@@ -5,13 +5,13 @@ import json
 import os
 import stat
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from running import QUICK, maskdrop
+from nursery import Born
+from running import QUICK, begin, maskdrop
 
 
 @dataclass
@@ -50,11 +50,8 @@ class Job(Pictures):
         words = ["batch", str(self.source), str(self.out), "--config", str(config)]
         return [*words, "--weights", str(self.weights), *arguments]
 
-    def begin(self, *arguments: str, settings: str = "", **options: Any) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "maskdrop", *self.words(arguments, settings)]
-        command = [*options.pop("prefix", []), *command]
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.Popen(command, text=True, **options)
+    def begin(self, *arguments: str, settings: str = "", **options: Any) -> "Born | subprocess.Popen[str]":
+        return begin(self.words(arguments, settings), **options)
 
     def run(
         self,

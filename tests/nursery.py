@@ -13,6 +13,7 @@ input, answers each with a process number, and tells when one ends.
 import array
 import contextlib
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -23,12 +24,30 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import IO, Any
+
+from cradle import Cradle
 
 ORDER_SIZE = 1 << 20
 
 AT_START = ("PYTHONPATH", "LD_PRELOAD", "LD_LIBRARY_PATH")
 """Variables that only count when a program is executed."""
+
+
+LIBRARIES = (
+    "PIL.ImageCms",
+    "PIL.ImageFont",
+    "pydantic.main",
+    "rich.progress",
+    "rich.table",
+    "safetensors.torch",
+    "torch.multiprocessing",
+    "torch.nn.utils.fusion",
+    "typer",
+    "watchdog.observers.inotify",
+    "zoneinfo",
+)
+"""What a daemon and its workers import. Not torchvision: maskdrop has a way of its own to that."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +58,15 @@ class Order:
     environment: dict[str, str]
     folder: str
     umask: int
+    session: bool
 
 
 class Born:
     """A process forked in the nursery; as much of subprocess.Popen as tests use."""
 
-    def __init__(self, nursery: "Nursery", pid: int) -> None:
+    def __init__(self, nursery: "Nursery", pid: int, said: IO[str] | None, told: IO[str] | None) -> None:
         self._nursery = nursery
+        self._files = (said, told)
         self.pid = pid
         self.returncode: int | None = None
 
@@ -64,13 +85,30 @@ class Born:
             self._nursery.take_in(left)
         return code
 
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """What it has written to the files it was given, once it has ended."""
+        self.wait(timeout)
+        said, told = map(_content, self._files)
+        return said, told
+
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def _content(file: IO[str] | None) -> str:
+    if file is None:
+        return ""
+    file.seek(0)
+    with file:
+        return file.read()
 
 
 class Nursery:
@@ -86,14 +124,16 @@ class Nursery:
         self._born: list[int] = []
         self.ended: dict[int, int] = {}
 
-    def start(self, order: Order, output: int, errors: int | None = None) -> Born:
-        """Start a process whose standard output and error go to descriptors, or both to one."""
-        files = array.array("i", [output, output if errors is None else errors])
+    def start(self, order: Order, said: IO[Any] | int, told: IO[Any] | int) -> Born:
+        """Start a process whose standard output and error go to files or descriptors."""
+        numbers = [file if isinstance(file, int) else file.fileno() for file in (said, told)]
+        files = array.array("i", numbers)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)]
         self._ours.sendmsg([json.dumps(asdict(order)).encode()], rights)
         while not self._born:
             self.take_in(None)
-        return Born(self, self._born.pop())
+        ours = [None if isinstance(file, int) or "b" in file.mode else file for file in (said, told)]
+        return Born(self, self._born.pop(), *ours)
 
     def take_in(self, seconds: float | None = 0.0) -> None:
         """Take in what the nursery tells, waiting so long for something; None: until there is something."""
@@ -173,17 +213,17 @@ def become(order: Order) -> None:
     os.environ.update(order.environment)
     os.chdir(order.folder)
     os.umask(order.umask)
+    if order.session:
+        os.setsid()
+    Cradle().take_over()
     sys.argv = ["maskdrop", *order.arguments]
     sys.path[0] = order.folder  # in place of this file's
     runpy.run_module("maskdrop", run_name="__main__", alter_sys=True)
 
 
 def main() -> None:
-    import numpy  # noqa: F401
-    import pydantic  # noqa: F401
-    import torch.multiprocessing  # noqa: F401
-    import typer  # noqa: F401
-
+    for name in LIBRARIES:
+        importlib.import_module(name)
     gc.freeze()  # so that what is forked neither copies nor looks through it
     serve(socket.socket(fileno=os.dup(0)))
 
@@ -192,13 +232,15 @@ def order_of(arguments: list[str], options: dict[str, Any]) -> Order | None:
     """The order for a daemon; None: it is to be executed."""
     environment = dict(options.get("env") or os.environ)
     is_plain = all(environment.get(name) == os.environ.get(name) for name in AT_START)
-    if os.environ.get("MASKDROP_EXEC") or not is_plain or set(options) - {"env", "umask"}:
+    others = set(options) - {"env", "umask", "start_new_session"}
+    if os.environ.get("MASKDROP_EXEC") or not is_plain or others:
         return None
     umask = options.get("umask")
     if umask is None:
         umask = os.umask(0o022)
         os.umask(umask)
-    return Order(arguments, environment, str(os.getcwd()), umask)
+    session = bool(options.get("start_new_session"))
+    return Order(arguments, environment, str(os.getcwd()), umask, session)
 
 
 if __name__ == "__main__":

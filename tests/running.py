@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
+from cradle import started_by
 from maskdrop.claim import CLAIMED
 from nursery import Born, Nursery, order_of
 from waiting import PATIENCE_S, wait_for
@@ -51,18 +52,30 @@ def maskdrop(
     words: Sequence[str], prefix: Sequence[str] = (), **options: Any
 ) -> "subprocess.CompletedProcess[str]":
     """What ``maskdrop`` with these words says, when it has ended; options are those of subprocess.run."""
+    process = begin(words, prefix, **options)
+    try:
+        said, told = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(words, process.wait(), said, told)
+
+
+def begin(words: Sequence[str], prefix: Sequence[str] = (), **options: Any) -> "Born | subprocess.Popen[str]":
+    """Start ``maskdrop`` with these words; options are those of subprocess.Popen, standard output and error
+    pipes where nothing else is said."""
+    streams = [options.pop(name, subprocess.PIPE) for name in ("stdout", "stderr")]
     order = None if prefix else order_of(list(words), options)
     if order is None:
         command = [*prefix, sys.executable, "-m", "maskdrop", *words]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, **options
-        )
-    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as told:
-        process = nursery().start(order, said.fileno(), told.fileno())
-        code = process.wait(PATIENCE_S)
-        for file in (said, told):
-            file.seek(0)
-        return subprocess.CompletedProcess(words, code, said.read(), told.read())
+        return subprocess.Popen(command, stdout=streams[0], stderr=streams[1], text=True, **options)
+    return nursery().start(order, *map(_file, streams))
+
+
+def _file(stream: int) -> "IO[str] | int":
+    """What is read once it has all been written doesn't need a pipe."""
+    if stream == subprocess.PIPE:
+        return tempfile.TemporaryFile("w+")
+    return Path(os.devnull).open("w") if stream == subprocess.DEVNULL else stream
 
 
 @dataclass(frozen=True)
@@ -120,7 +133,7 @@ class Daemon:
         with self.log_path.open("ab") as log:
             order = order_of(words, options)
             if order is not None:
-                self.process: Born | subprocess.Popen[bytes] = nursery().start(order, log.fileno())
+                self.process: Born | subprocess.Popen[bytes] = nursery().start(order, log, log)
             else:
                 command = [*options.pop("prefix", []), sys.executable, "-m", "maskdrop", *words]
                 self.process = subprocess.Popen(command, stdout=log, stderr=log, **options)
@@ -179,8 +192,7 @@ class Daemon:
 
     def processes(self) -> list[psutil.Process]:
         """The daemon and everything it started."""
-        parent = psutil.Process(self.process.pid)
-        return [parent, *parent.children(recursive=True)]
+        return [psutil.Process(self.process.pid), *started_by(self.process.pid)]
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)

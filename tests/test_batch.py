@@ -12,11 +12,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from batch_job import Job, by_outcome, bytes_of, snapshot
 from broken_files import broken_files
+from cradle import started_by
 from drawing import face_bytes
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.outbox import source_of
@@ -133,7 +133,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(job: Job) -> None:
     before = snapshot(job.source)
     process = job.begin("--quarantine", str(job.lost), stderr=subprocess.DEVNULL)
     wait_for(lambda: len(job.results()) >= 10 or process.poll() is not None, "ten results")
-    children = psutil.Process(process.pid).children(recursive=True)
+    children = started_by(process.pid)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     then = job.results()

@@ -11,7 +11,9 @@ import psutil
 import pytest
 
 from batch_job import Job, by_outcome, snapshot
+from cradle import started_by
 from drawing import face_bytes
+from nursery import Born
 from waiting import PATIENCE_S, wait_for
 
 HEALTH = ".maskdrop.health.json"
@@ -33,7 +35,7 @@ def health(job: Job) -> dict[str, Any]:
     return content
 
 
-def stuck(job: Job, *arguments: str, settings: str = "") -> "subprocess.Popen[str]":
+def stuck(job: Job, *arguments: str, settings: str = "") -> "Born | subprocess.Popen[str]":
     """A batch whose inference worker is stopped while pictures are in flight."""
     process = job.begin(*arguments, settings=settings)
     (pid,) = wait_for(
@@ -76,7 +78,7 @@ def test_a_second_signal_ends_at_once_and_costs_nothing(
     names, path = fill(job, 40), job.base / "report.json"
     before = snapshot(job.source)
     process = stuck(job, "--report", str(path))
-    processes = psutil.Process(process.pid).children(recursive=True)
+    processes = started_by(process.pid)
     process.send_signal(first)
     wait_for(lambda: health(job).get("state") == "draining", "state draining")
     assert process.poll() is None

@@ -134,7 +134,7 @@ def test_a_picture_that_kills_its_worker_is_quarantined_alone(start: Start, room
         def worker_at_it() -> int | None:
             for pid in daemon.workers("preprocess"):
                 with contextlib.suppress(psutil.NoSuchProcess):  # told of, but dead
-                    if psutil.Process(pid).memory_info().rss > 150 * 2**20:
+                    if psutil.Process(pid).memory_full_info().uss > 150 * 2**20:
                         return pid
             return None
 

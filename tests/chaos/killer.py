@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from cradle import started_by
+
 LONGEST_STOP_S = 1.5
 LONG_STOP_S = 20.0
 LONG_STOPS = 0.3
@@ -41,7 +43,7 @@ class Killer:
         kind = self._chance.choices((signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM), (55, 30, 15))[0]
         pause, long = self._chance.uniform(0.02, LONGEST_STOP_S), self._chance.random() < LONG_STOPS
         try:
-            children = sorted(c.pid for c in psutil.Process(supervisor).children(recursive=True))
+            children = sorted(child.pid for child in started_by(supervisor))
         except psutil.NoSuchProcess:
             return None
         pid = supervisor if to_supervisor or not children else children[int(which * len(children))]
