@@ -18,7 +18,7 @@ bench: $(VENV)/installed-dev
 
 # Ten thousand pictures, two hundred kills; MASKDROP_CHAOS_PICTURES, MASKDROP_CHAOS_KILLS and MASKDROP_SEED.
 chaos: $(VENV)/installed-dev
-	$(PYTHON) -m pytest tests/chaos -m chaos -n 0 -s
+	MASKDROP_EXEC=1 $(PYTHON) -m pytest tests/chaos -m chaos -n 0 -s
 
 # Damaged pictures through the daemon; MASKDROP_FUZZ sets how many, MASKDROP_SEED which.
 fuzz: $(VENV)/installed-dev

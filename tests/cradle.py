@@ -43,7 +43,7 @@ def started_by(pid: int) -> list[psutil.Process]:
 
 @dataclass(frozen=True)
 class Birth:
-    """What an executed process is given. Umask and blocked signals are those of who asks for it."""
+    """What an executed process is given. Signals that who asks for it blocks or ignores stay so."""
 
     program: str
     arguments: list[str]
@@ -52,6 +52,7 @@ class Birth:
     folder: str
     umask: int
     blocked: list[int]
+    ignored: list[int]
 
 
 class Cradle:
@@ -86,6 +87,8 @@ class Cradle:
         umask = os.umask(0o022)
         os.umask(umask)
         blocked = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
+        every = signal.valid_signals()
+        ignored = [int(number) for number in every if signal.getsignal(number) is signal.SIG_IGN]
         birth = Birth(
             command[start + 1],
             list(command[start + 2 :]),
@@ -94,6 +97,7 @@ class Cradle:
             os.getcwd(),
             umask,
             blocked,
+            ignored,
         )
         socket.send_fds(self._link, [json.dumps(asdict(birth)).encode()], files)
         answer = self._link.recv(MESSAGE_SIZE)
@@ -135,6 +139,8 @@ def _be(birth: Birth, files: list[int]) -> None:
     os.environ.update(birth.environment)
     os.chdir(birth.folder)
     os.umask(birth.umask)
+    for number in birth.ignored:
+        signal.signal(number, signal.SIG_IGN)
     sys.argv = ["-c", *birth.arguments]
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     signal.pthread_sigmask(signal.SIG_SETMASK, birth.blocked)

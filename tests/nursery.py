@@ -3,8 +3,8 @@
 Importing PyTorch takes a second of a processor, and the others a third of one, which the suite would
 pay for each of some hundred daemons. What is forked from here has nothing of maskdrop loaded yet: it
 gets arguments, environment, mask and files of its own, and from there on does what ``python -m maskdrop``
-does, its workers spawned as ever. Tests of the start itself, and those that start it by way of another
-program, execute it instead; with MASKDROP_EXEC=1 all do.
+does; its workers come from its `cradle`. Tests of the start itself, and those that start it by way of
+another program, execute it instead; with MASKDROP_EXEC=1 all do.
 
 Run as a program, this is that process: it reads orders from the socket that is its standard
 input, answers each with a process number, and tells when one ends.
@@ -233,7 +233,7 @@ def order_of(arguments: list[str], options: dict[str, Any]) -> Order | None:
     environment = dict(options.get("env") or os.environ)
     is_plain = all(environment.get(name) == os.environ.get(name) for name in AT_START)
     others = set(options) - {"env", "umask", "start_new_session"}
-    if os.environ.get("MASKDROP_EXEC") or not is_plain or others:
+    if environment.get("MASKDROP_EXEC") or not is_plain or others:
         return None
     umask = options.get("umask")
     if umask is None:

@@ -36,6 +36,9 @@ interval_s = 0.2
 """
 """As few processes as work, for each start takes its time."""
 
+EXECUTED = {**os.environ, "MASKDROP_EXEC": "1"}
+"""The environment of a process that is executed, not forked, and executes its workers."""
+
 PAIRS = QUICK.replace("preprocess = 1", "preprocess = 2").replace("save = 1", "save = 2")
 """The same with a second worker beside the first where there may be one."""
 

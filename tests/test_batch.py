@@ -20,7 +20,7 @@ from cradle import started_by
 from drawing import face_bytes
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.outbox import source_of
-from running import QUICK, Daemon, Rooms
+from running import EXECUTED, QUICK, Daemon, Rooms
 from waiting import PATIENCE_S, wait_for
 
 ODD_NAMES = (b"two\nlines.jpg", b"not-utf-8-\xff\xfe.jpg", b"sub/\xe4\n/b,\"c';d.jpg")
@@ -131,7 +131,7 @@ def test_a_second_run_skips_by_content_and_broken_ones_are_copied_once(job: Job)
 def test_killed_in_the_middle_it_goes_on_where_it_was(job: Job) -> None:
     whole, broken = fill(job)
     before = snapshot(job.source)
-    process = job.begin("--quarantine", str(job.lost), stderr=subprocess.DEVNULL)
+    process = job.begin("--quarantine", str(job.lost), stderr=subprocess.DEVNULL, env=EXECUTED)
     wait_for(lambda: len(job.results()) >= 10 or process.poll() is not None, "ten results")
     children = started_by(process.pid)
     process.kill()

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from drawing import face_bytes
-from running import PAIRS, Daemon, Rooms
+from running import EXECUTED, PAIRS, Daemon, Rooms
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
@@ -90,7 +90,7 @@ def test_killed_while_idle_is_seen_logged_and_replaced(start: Start, rooms: Room
 
 
 def test_all_workers_killed_at_once(start: Start, rooms: Rooms) -> None:
-    daemon = start(settings=quick_with("max_attempts = 1000")).wait_ready()
+    daemon = start(settings=quick_with("max_attempts = 1000"), env=EXECUTED).wait_ready()
     for index in range(40):
         rooms.drop(f"{index:02}.jpg", face_bytes(index))
     daemon.wait_count("saved", 1)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 
 from drawing import face_bytes
-from running import PAIRS, Daemon, Rooms
+from running import EXECUTED, PAIRS, Daemon, Rooms
 
 Start = Callable[..., Daemon]
 
@@ -12,7 +12,7 @@ Start = Callable[..., Daemon]
 def test_present_at_start_and_dropped_while_running_are_all_saved(start: Start, rooms: Rooms) -> None:
     for index in range(100):
         rooms.drop(f"early-{index:03}.jpg", face_bytes(index))
-    daemon = start(settings=PAIRS).wait_ready()
+    daemon = start(settings=PAIRS, env=EXECUTED).wait_ready()
     for index in range(200):
         rooms.drop(f"late-{index:03}.jpg", face_bytes(1000 + index))
     daemon.wait_count("saved", 300, 240)
