@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from cradle import Cradle
@@ -124,12 +125,16 @@ class Nursery:
         self._born: list[int] = []
         self.ended: dict[int, int] = {}
 
-    def start(self, order: Order, said: IO[Any] | int, told: IO[Any] | int) -> Born:
-        """Start a process whose standard output and error go to files or descriptors."""
-        numbers = [file if isinstance(file, int) else file.fileno() for file in (said, told)]
-        files = array.array("i", numbers)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, files)]
-        self._ours.sendmsg([json.dumps(asdict(order)).encode()], rights)
+    def start(
+        self, order: Order, said: IO[Any] | int, told: IO[Any] | int, given: IO[Any] | int | None = None
+    ) -> Born:
+        """Start a process whose standard output and error go to files or descriptors; it reads what is given,
+        or nothing."""
+        with Path(os.devnull).open() as nothing:
+            streams = [nothing if given is None else given, said, told]
+            numbers = [file if isinstance(file, int) else file.fileno() for file in streams]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", numbers))]
+            self._ours.sendmsg([json.dumps(asdict(order)).encode()], rights)
         while not self._born:
             self.take_in(None)
         ours = [None if isinstance(file, int) or "b" in file.mode else file for file in (said, told)]
@@ -181,7 +186,7 @@ def tell_ended(link: socket.socket) -> None:
 
 def take_order(link: socket.socket, pipe: tuple[int, int]) -> bool:
     """Fork what the next order says; whether there was one."""
-    room = socket.CMSG_SPACE(2 * array.array("i").itemsize)
+    room = socket.CMSG_SPACE(3 * array.array("i").itemsize)
     message, rights, _, _ = link.recvmsg(ORDER_SIZE, room)
     if not message:
         return False
@@ -189,9 +194,8 @@ def take_order(link: socket.socket, pipe: tuple[int, int]) -> bool:
     files.frombytes(rights[0][2])
     pid = os.fork()
     if pid == 0:
-        for number, file in enumerate(files, 1):
+        for number, file in enumerate(files):
             os.dup2(file, number)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for file in files:
             os.close(file)
         signal.set_wakeup_fd(-1)
@@ -232,7 +236,7 @@ def order_of(arguments: list[str], options: dict[str, Any]) -> Order | None:
     """The order for a daemon; None: it is to be executed."""
     environment = dict(options.get("env") or os.environ)
     is_plain = all(environment.get(name) == os.environ.get(name) for name in AT_START)
-    others = set(options) - {"env", "umask", "start_new_session"}
+    others = set(options) - {"env", "umask", "start_new_session", "stdin"}
     if environment.get("MASKDROP_EXEC") or not is_plain or others:
         return None
     umask = options.get("umask")

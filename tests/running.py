@@ -55,11 +55,14 @@ def maskdrop(
     words: Sequence[str], prefix: Sequence[str] = (), **options: Any
 ) -> "subprocess.CompletedProcess[str]":
     """What ``maskdrop`` with these words says, when it has ended; options are those of subprocess.run."""
-    process = begin(words, prefix, **options)
-    try:
-        said, told = process.communicate(timeout=PATIENCE_S)
-    finally:
-        process.kill()
+    with tempfile.TemporaryFile("w+") as given:
+        given.write(options.pop("input", None) or "")
+        given.seek(0)
+        process = begin(words, prefix, stdin=given, **options)
+        try:
+            said, told = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
     return subprocess.CompletedProcess(words, process.wait(), said, told)
 
 
@@ -71,7 +74,7 @@ def begin(words: Sequence[str], prefix: Sequence[str] = (), **options: Any) -> "
     if order is None:
         command = [*prefix, sys.executable, "-m", "maskdrop", *words]
         return subprocess.Popen(command, stdout=streams[0], stderr=streams[1], text=True, **options)
-    return nursery().start(order, *map(_file, streams))
+    return nursery().start(order, *map(_file, streams), options.get("stdin"))
 
 
 def _file(stream: int) -> "IO[str] | int":

@@ -356,7 +356,7 @@ def test_what_cannot_be_done_as_asked_is_told_in_one_line(job: Job) -> None:
             ([], {"source": job.base / "nothing"}, "name a folder, a list file, a glob"),
             ([], {"source": mixed}, "write all of them one way"),
             ([], {"out": job.source / "out"}, "lies inside the inbox"),
-            (["--weights", "/nowhere.safetensors"], {}, "name a readable weights file"),
+            (["--weights", "/nowhere.safetensors"], {}, "name a weights file"),
         ]
         for arguments, options, wanted in cases:
             check_refusal(job.refused(*arguments, **options), wanted)

@@ -53,6 +53,22 @@ def load_settings(file: Path | None, overrides: Mapping[str, Mapping[str, Any]])
         raise _explain(error) from error
 
 
+def check_weights(weights: Path | None) -> None:
+    """See that the weights file is there; what is in it, an inference worker finds out.
+
+    Raises:
+        ConfigurationError: it can't be read.
+    """
+    if weights is None:
+        return
+    try:
+        with weights.open("rb"):
+            pass
+    except OSError as error:
+        remedy = "name a weights file, or leave it out"
+        raise fault("model.weights", weights, f"can't be read ({error.strerror})", remedy) from error
+
+
 class _ModelTable(BaseModel):
     model: ModelSettings = ModelSettings()
 

@@ -13,7 +13,7 @@ from maskdrop.cluster.object_store import SCHEME, Access, ObjectStore
 from maskdrop.cluster.run import Order
 from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import FolderSettings
-from maskdrop.config_file import fault
+from maskdrop.config_file import check_weights, fault
 from maskdrop.folders import check_nesting, check_writable
 
 _ELSEWHERE = Path("/nonexistent")
@@ -48,6 +48,7 @@ def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order
     settings = settings_for(
         words.config, _ELSEWHERE / "in", _ELSEWHERE / "out", None, overrides, verbose=False
     )
+    check_weights(settings.model.weights)
     inputs = find_inputs(words.source, access, settings.folders)
     named = {"outbox": words.outbox}
     if words.quarantine is not None:

@@ -3,11 +3,10 @@
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from maskdrop import log as daemon_log
 from maskdrop.config import Settings
-from maskdrop.config_file import fault
+from maskdrop.config_file import check_weights, fault
 from maskdrop.folders import Folders, prepare_folders
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.supervisor.plan import Plan, make_plan, plan_for
@@ -69,22 +68,6 @@ def take_premises(
         set_up_log(settings)
         undo.pop_all()
     return Premises(settings, _resolved(settings, folders, plan), folders, plan, slots, lock)
-
-
-def check_weights(weights: Path | None) -> None:
-    """That the weights file is there; what is in it, the inference worker finds out."""
-    if weights is None:
-        return
-    try:
-        with weights.open("rb"):
-            pass
-    except OSError as error:
-        raise fault(
-            "model.weights",
-            weights,
-            f"can't be read ({error.strerror})",
-            "name a weights file, or leave it out",
-        ) from error
 
 
 def set_up_log(settings: Settings) -> None:
