@@ -74,7 +74,8 @@ def begin(words: Sequence[str], prefix: Sequence[str] = (), **options: Any) -> "
     if order is None:
         command = [*prefix, sys.executable, "-m", "maskdrop", *words]
         return subprocess.Popen(command, stdout=streams[0], stderr=streams[1], text=True, **options)
-    return nursery().start(order, *map(_file, streams), options.get("stdin"))
+    said, told = map(_file, streams)
+    return nursery().start(order, said, told, options.get("stdin"))
 
 
 def _file(stream: int) -> "IO[str] | int":
