@@ -8,6 +8,7 @@ the owner's, which waits for it, kills it and takes it along as ever: the proces
 ends at once, and orphans come to the owner (prctl(2), PR_SET_CHILD_SUBREAPER).
 """
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -20,6 +21,7 @@ import types
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing import util
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -32,13 +34,41 @@ _MOST_FILES = 64
 _ABOVE = 512
 """File numbers from here on are nobody's."""
 
+_TO_ALL: dict[int, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+"""Signals that reach a whole group, and what a fresh interpreter does at them."""
+
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
 
+def linked() -> tuple[socket.socket, socket.socket]:
+    """Two ends of which each gets what the other one sends, a message at a time, files too."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_SIZE)
+    return ends
+
+
+def enter(environment: dict[str, str], folder: str, umask: int) -> None:
+    """Be where an executed process would begin."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    os.umask(umask)
+
+
 def started_by(pid: int) -> list[psutil.Process]:
-    """All that a process has started, and what these have; but for cradles."""
-    return [child for child in psutil.Process(pid).children(recursive=True) if child.name() != NAME]
+    """All that a process has started, and what these have; but for cradles, and what is gone already."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.name() != NAME:
+                found.append(child)
+    return found
 
 
 @dataclass(frozen=True)
@@ -61,12 +91,12 @@ class Cradle:
     def __init__(self) -> None:
         """Fork the cradle; to be called before anything else is done."""
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (self._link, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * MESSAGE_SIZE)
+        self._link, theirs = linked()
         if os.fork() == 0:
             self._link.close()
             _prctl(_PR_SET_NAME, NAME.encode())
+            for number in _TO_ALL:
+                signal.signal(number, signal.SIG_IGN)
             _rock(theirs)
         theirs.close()
 
@@ -84,8 +114,6 @@ class Cradle:
 
     def _bear(self, command: Sequence[str], files: list[int]) -> int:
         start = command.index("-c")
-        umask = os.umask(0o022)
-        os.umask(umask)
         blocked = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
         every = signal.valid_signals()
         ignored = [int(number) for number in every if signal.getsignal(number) is signal.SIG_IGN]
@@ -95,7 +123,7 @@ class Cradle:
             files,
             dict(os.environ),
             os.getcwd(),
-            umask,
+            _umask(),
             blocked,
             ignored,
         )
@@ -135,17 +163,21 @@ def _be(birth: Birth, files: list[int]) -> None:
     for source, number in zip(aside, birth.files, strict=True):
         os.dup2(source, number)
         os.close(source)
-    os.environ.clear()
-    os.environ.update(birth.environment)
-    os.chdir(birth.folder)
-    os.umask(birth.umask)
-    for number in birth.ignored:
-        signal.signal(number, signal.SIG_IGN)
+    enter(birth.environment, birth.folder, birth.umask)
+    for number, handler in (_TO_ALL | dict.fromkeys(birth.ignored, signal.SIG_IGN)).items():
+        signal.signal(number, handler)
     sys.argv = ["-c", *birth.arguments]
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     signal.pthread_sigmask(signal.SIG_SETMASK, birth.blocked)
     exec(birth.program, main.__dict__)
     sys.exit()
+
+
+def _umask() -> int:
+    """Without setting it, as os.umask does: other threads may make files meanwhile (proc_pid_status(5))."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    (told,) = (line for line in lines if line.startswith("Umask:"))
+    return int(told.split()[1], 8)
 
 
 def _prctl(option: int, value: int | bytes) -> None:

@@ -10,7 +10,6 @@ Run as a program, this is that process: it reads orders from the socket that is 
 input, answers each with a process number, and tells when one ends.
 """
 
-import array
 import contextlib
 import gc
 import importlib
@@ -27,9 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from cradle import Cradle
-
-ORDER_SIZE = 1 << 20
+from cradle import MESSAGE_SIZE, Cradle, enter, linked
 
 AT_START = ("PYTHONPATH", "LD_PRELOAD", "LD_LIBRARY_PATH")
 """Variables that only count when a program is executed."""
@@ -116,9 +113,7 @@ class Nursery:
     """The tests' end."""
 
     def __init__(self) -> None:
-        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (self._ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * ORDER_SIZE)
+        self._ours, theirs = linked()
         self._process = subprocess.Popen([sys.executable, __file__], stdin=theirs.fileno())
         theirs.close()
         self.pid = self._process.pid
@@ -133,8 +128,7 @@ class Nursery:
         with Path(os.devnull).open() as nothing:
             streams = [nothing if given is None else given, said, told]
             numbers = [file if isinstance(file, int) else file.fileno() for file in streams]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", numbers))]
-            self._ours.sendmsg([json.dumps(asdict(order)).encode()], rights)
+            socket.send_fds(self._ours, [json.dumps(asdict(order)).encode()], numbers)
         while not self._born:
             self.take_in(None)
         ours = [None if isinstance(file, int) or "b" in file.mode else file for file in (said, told)]
@@ -144,7 +138,7 @@ class Nursery:
         """Take in what the nursery tells, waiting so long for something; None: until there is something."""
         self._ours.settimeout(seconds if seconds is None or seconds > 0 else 0.0)
         with contextlib.suppress(BlockingIOError, TimeoutError):
-            told = self._ours.recv(ORDER_SIZE)
+            told = self._ours.recv(MESSAGE_SIZE)
             if not told:
                 raise RuntimeError("the nursery is gone")
             answer = json.loads(told)
@@ -186,12 +180,9 @@ def tell_ended(link: socket.socket) -> None:
 
 def take_order(link: socket.socket, pipe: tuple[int, int]) -> bool:
     """Fork what the next order says; whether there was one."""
-    room = socket.CMSG_SPACE(3 * array.array("i").itemsize)
-    message, rights, _, _ = link.recvmsg(ORDER_SIZE, room)
+    message, files, _, _ = socket.recv_fds(link, MESSAGE_SIZE, 3)
     if not message:
         return False
-    files = array.array("i")
-    files.frombytes(rights[0][2])
     pid = os.fork()
     if pid == 0:
         for number, file in enumerate(files):
@@ -213,10 +204,7 @@ def become(order: Order) -> None:
     """Be ``python -m maskdrop`` with these arguments, as if it had been executed."""
     for number in (signal.SIGCHLD, signal.SIGINT):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    os.environ.clear()
-    os.environ.update(order.environment)
-    os.chdir(order.folder)
-    os.umask(order.umask)
+    enter(order.environment, order.folder, order.umask)
     if order.session:
         os.setsid()
     Cradle().take_over()

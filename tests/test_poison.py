@@ -13,6 +13,7 @@ from threading import Event, Thread
 import psutil
 import pytest
 
+from cradle import started_by
 from drawing import face_bytes
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.model.weights import Card, save_weights
@@ -146,9 +147,8 @@ def little_memory(daemon: Daemon, limit: int) -> Iterator[None]:
     known, over = {process.pid for process in daemon.processes()}, Event()
 
     def watch() -> None:
-        supervisor = psutil.Process(daemon.process.pid)
         while not over.wait(0.002):
-            for child in supervisor.children():
+            for child in started_by(daemon.process.pid):
                 if child.pid not in known:
                     known.add(child.pid)
                     with contextlib.suppress(psutil.NoSuchProcess):
