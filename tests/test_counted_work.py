@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,6 +19,7 @@ from drawing import draw_face, encode
 from maskdrop.config import ModelSettings, Settings
 from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
+from maskdrop.model.fused import can_fuse
 from maskdrop.model.parser import load_parser
 from maskdrop.preprocess import prepare
 from maskdrop.save import Saver
@@ -42,16 +44,27 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("fused", [True, False])
 def test_a_picture_goes_through_each_convolution_once_and_through_nothing_else_of_weight(
-    tiny_weights: Path, count: int
+    tiny_weights: Path, count: int, fused: bool
 ) -> None:
-    parser = load_parser(ModelSettings(weights=tiny_weights), "cpu")
+    """Where PyTorch reaches all of oneDNN, convolutions take along the ReLU behind them, and the last of each
+    of the eight blocks the sum with what came in too; the one ReLU left is of a number for each channel."""
+    parser = load_parser(ModelSettings(weights=tiny_weights, channels_last=fused), "cpu")
     pictures = np.full((count, 512, 512, 3), 90, dtype=np.uint8)
     with Operators() as operators:
         parser.parse(pictures)
-    assert operators.counts["conv2d"] == 32 * count
-    assert operators.counts["max_pool2d"] == count
-    assert not [name for name in operators.counts if "norm" in name or "upsample_bilinear" in name]
+    counts = operators.counts
+    if fused and can_fuse(torch.float32):
+        assert counts["_convolution_pointwise"] == 24 * count
+        assert counts["_convolution_pointwise_"] == 8 * count
+        assert (counts["conv2d"], counts["relu_"], counts["max_pool2d"]) == (0, 0, 0)
+        assert counts["maximum"] == 4 * count
+    else:
+        assert counts["conv2d"] == 32 * count
+        assert counts["max_pool2d"] == count
+    assert counts["relu"] == count
+    assert not [name for name in counts if "norm" in name or "upsample_bilinear" in name]
 
 
 def pictures_made(act: Callable[[], object]) -> int:

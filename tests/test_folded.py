@@ -14,10 +14,11 @@ from torch.nn import functional
 
 from maskdrop.config import ModelSettings
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
+from maskdrop.model.fused import HalvingPool, can_fuse
 from maskdrop.model.lanes import Lanes, Pixels
 from maskdrop.model.normalise import normalise
 from maskdrop.model.parser import load_parser
-from maskdrop.model.winners import labels_of
+from maskdrop.model.winners import first_of_highest, labels_of
 from waiting import PATIENCE_S
 from weights_for_tests import tiny_network
 
@@ -49,6 +50,35 @@ def test_folding_changes_no_score(
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("side", [32, 98, 100, 256])
+def test_fused_steps_give_what_the_folded_network_gives(side: int, dtype: torch.dtype) -> None:
+    """In fp32 but for rounding; in bf16 no farther from fp32 than the same network in single steps."""
+    if not can_fuse(dtype):
+        pytest.skip(f"this PyTorch has no fused steps in {dtype} on this processor")
+    pixels = torch.from_numpy(
+        np.random.default_rng(side).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+    )
+    with torch.inference_mode():
+        exact = FoldedBiSeNet(tiny_network(0.25), *IMAGENET)(pixels, torch.channels_last)
+        single, fused = (FoldedBiSeNet(tiny_network(0.25), *IMAGENET).to(dtype) for _ in range(2))
+        for network in (single, fused):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fused.fuse(side)
+        distances = [float((net(pixels, torch.channels_last) - exact).abs().max()) for net in (single, fused)]
+    assert distances[1] <= max(1.5 * distances[0], 1e-5 * float(exact.abs().max()))
+
+
+def test_a_type_without_fused_steps_is_found_out_by_trying() -> None:
+    assert not can_fuse(torch.float64)
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (16, 10), (7, 8), (9, 9)])
+def test_the_pool_is_pytorchs(height: int, width: int) -> None:
+    x = torch.randn(2, 8, height, width).relu().contiguous(memory_format=torch.channels_last)
+    assert torch.equal(HalvingPool()(x), functional.max_pool2d(x, kernel_size=3, stride=2, padding=1))
+
+
 @given(
     st.integers(1, 3),
     st.integers(2, 25),
@@ -77,6 +107,15 @@ def test_labels_are_the_argmax_of_all_scores_scaled_up(
     assert labels.dtype == torch.uint8
     assert labels.shape == (batch, side, side)
     assert torch.equal(labels[clear].long(), scaled.argmax(dim=1)[clear])
+
+
+@given(st.integers(1, 255), st.integers(1, 9), st.integers(0), st.booleans())
+def test_the_first_of_several_highest_scores_wins(classes: int, cells: int, seed: int, alike: bool) -> None:
+    torch.manual_seed(seed % 2**63)
+    scores = torch.randint(-2, 3, (classes, cells)).float() if alike else torch.randn(classes, cells)
+    assert torch.equal(first_of_highest(scores.clone()).long(), scores.argmax(dim=0))
+    scores[:] = torch.nan
+    assert first_of_highest(scores).max() < classes
 
 
 def test_a_class_that_wins_at_no_corner_may_win_between_them() -> None:

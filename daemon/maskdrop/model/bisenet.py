@@ -116,9 +116,12 @@ class FeatureFusion(nn.Module):
 
     def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
         feature: Tensor = self.convblk(torch.cat([spatial, context], dim=1))
-        attention = functional.adaptive_avg_pool2d(feature, 1)
-        attention = torch.sigmoid(self.conv2(functional.relu(self.conv1(attention))))
-        return feature * attention + feature
+        return feature * self.attention(feature) + feature
+
+    def attention(self, feature: Tensor) -> Tensor:
+        """What each channel is weighed by, between 0 and 1: (batch, channels, 1, 1)."""
+        mean = functional.adaptive_avg_pool2d(feature, 1)
+        return torch.sigmoid(self.conv2(functional.relu(self.conv1(mean))))
 
 
 class Head(nn.Module):

@@ -12,9 +12,10 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from maskdrop.model.bisenet import BiSeNet
+from maskdrop.model.fused import fuse
 from maskdrop.model.normalise import Channels
 
-_MIDDLE = 128.0
+_MIDDLE = 128
 """Taken off every pixel, so that numbers are small on both sides of 0; bf16 holds -128..127 exactly."""
 
 
@@ -41,6 +42,17 @@ class FoldedBiSeNet(nn.Module):
         # The picture's border is padded with what is 0 once normalised: the mean.
         self.register_buffer("_border", torch.tensor(mean) * 255 - _MIDDLE)
 
+    def fuse(self, side: int) -> None:
+        """Run in fused steps from now on (see `maskdrop.model.fused`), on a CPU and pictures of this side."""
+        shadow, shapes = copy.deepcopy(self).to("meta"), {}
+        for name, module in shadow._network.named_modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_hook(
+                    lambda _, inputs, __, name=name: shapes.update({name: inputs[0].shape})
+                )
+        shadow(torch.empty(1, side, side, 3, dtype=torch.uint8, device="meta"), torch.channels_last)
+        fuse(self._network, shapes)
+
     def forward(self, pixels: Tensor, memory_format: torch.memory_format) -> Tensor:
         """Class scores at 1/8 of the input's scale, ``BiSeNet.forward`` before it scales them up.
 
@@ -53,9 +65,11 @@ class FoldedBiSeNet(nn.Module):
         batch, height, width, _ = pixels.shape
         around = self._around
         padded = self._border.new_empty(batch, height + 2 * around, width + 2 * around, 3)
-        padded[:] = self._border
+        for edge in (slice(around), slice(-around, None)):
+            padded[:, edge] = self._border
+            padded[:, :, edge] = self._border
         inside = padded[:, around : around + height, around : around + width]
-        inside.copy_(pixels).sub_(_MIDDLE)
+        inside.copy_((pixels ^ _MIDDLE).view(torch.int8))  # 8 bits less 128 are those bits but the first
         x = padded.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
         eighth, context, _ = self._network.cp(x)
         scores: Tensor = self._network.conv_out(self._network.ffm(eighth, context))

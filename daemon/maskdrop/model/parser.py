@@ -14,6 +14,7 @@ from maskdrop.config import ModelSettings
 from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
+from maskdrop.model.fused import can_fuse
 from maskdrop.model.lanes import Labels, Lanes
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
@@ -58,6 +59,8 @@ class FaceParser:
         if isinstance(loaded.network, BiSeNet):
             folded = FoldedBiSeNet(loaded.network, settings.mean, settings.deviation)
             folded.to(self._device, self._dtype).to(memory_format=self._format)  # type: ignore[call-overload]
+            if self._on_cpu and settings.channels_last and can_fuse(self._dtype):
+                folded.fuse(settings.input_size)
             self._folded = folded
         elif loaded.form is not Form.ONNX:
             self._network = loaded.network.to(self._device, self._dtype)

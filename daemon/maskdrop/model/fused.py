@@ -1,0 +1,156 @@
+"""BiSeNet's convolutions as a CPU runs them: with weights laid out once, and what follows in the same step.
+
+PyTorch's convolution lays its weights out anew for each picture, and the ReLU and the sum behind it each go
+through all its numbers again. oneDNN, which computes both, can keep weights as it wants them and do the rest
+while numbers are still at hand. PyTorch's own compiler reaches it by the operators used here; they are not
+part of its documented interface, so `can_fuse` tries them before anybody relies on them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from maskdrop.model.bisenet import BiSeNet, ConvBNReLU, FeatureFusion
+from maskdrop.model.torchvision_resnet import BasicBlock
+
+Shapes = Mapping[str, torch.Size]
+
+_TOLERANCE = 0.05
+"""Of results around 1, computed in bf16, which has 8 bits: more is not rounding."""
+
+
+def can_fuse(dtype: torch.dtype) -> bool:
+    """Whether this PyTorch has the operators for a CPU, and they give what a convolution does."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+        return _tries_well(dtype)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # gone, or of another form
+        return False
+
+
+@torch.inference_mode()
+def _tries_well(dtype: torch.dtype) -> bool:
+    shape = torch.Size((1, 8, 6, 6))
+    x = torch.linspace(-1, 1, shape.numel()).view(shape)
+    x, shortcut = (
+        each.to(dtype).contiguous(memory_format=torch.channels_last) for each in (x, x.flip(1, 2, 3))
+    )
+    conv = nn.Conv2d(shape[1], shape[1], 3, padding=1, dtype=dtype)
+    conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plain, fused = conv(x), FusedConv(conv, shape)
+    expected = (plain, plain.relu(), (plain + shortcut).relu())
+    found = (fused(x), FusedConv(conv, shape, relu=True)(x), fused.added_to(shortcut, x))
+    pairs = zip(found, expected, strict=True)
+    return all(torch.allclose(mine, other, atol=_TOLERANCE, rtol=0) for mine, other in pairs)
+
+
+def fuse(network: BiSeNet, shapes: Shapes) -> None:
+    """Put fused steps into a network in place of its modules: the same function, but for rounding.
+
+    Args:
+        network: on a CPU, its weights in channels_last; batch norms are folded into its convolutions.
+        shapes: what each convolution reads, by its name.
+    """
+    trunk = network.cp.resnet
+    trunk.conv1 = FusedConv(trunk.conv1, shapes["cp.resnet.conv1"], relu=True)  # type: ignore[assignment]
+    trunk.relu, trunk.maxpool = nn.Identity(), HalvingPool()
+    _fuse_below(network, shapes)
+    network.ffm = _FusedFusion(network.ffm)  # type: ignore[assignment]
+
+
+def _fuse_below(module: nn.Module, shapes: Shapes, above: str = "") -> None:
+    for name, child in list(module.named_children()):
+        path = f"{above}{name}"
+        if isinstance(child, BasicBlock):
+            setattr(module, name, _FusedBlock(child, path, shapes))
+        elif isinstance(child, ConvBNReLU):
+            setattr(module, name, FusedConv(child.conv, shapes[f"{path}.conv"], relu=True))
+        elif isinstance(child, nn.Conv2d):
+            setattr(module, name, FusedConv(child, shapes[path]))
+        else:
+            _fuse_below(child, shapes, f"{path}.")
+
+
+class FusedConv(nn.Module):
+    """A convolution, and behind it a ReLU if one is wanted, of bf16 or fp32 in channels_last.
+
+    Args:
+        shape: of what it will read; another is computed too, but weights may be laid out anew for it.
+    """
+
+    _weight: Tensor
+
+    def __init__(self, conv: nn.Conv2d, shape: torch.Size, relu: bool = False) -> None:
+        super().__init__()
+        self._geometry = ([*conv.padding], [*conv.stride], [*conv.dilation], conv.groups)
+        self._after = "relu" if relu else "none"
+        weight = conv.weight.detach().to_mkldnn()
+        self._weight = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self._geometry, shape)
+        self._bias = None if conv.bias is None else conv.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        step: Any = torch.ops.mkldnn._convolution_pointwise
+        result: Tensor = step(x, self._weight, self._bias, *self._geometry, self._after, [], "")
+        return result
+
+    def added_to(self, shortcut: Tensor, x: Tensor) -> Tensor:
+        """ReLU of the sum of this convolution of x and a shortcut, which is overwritten with it."""
+        step: Any = torch.ops.mkldnn._convolution_pointwise_.binary
+        how: tuple[Any, ...] = (*self._geometry, "add", 1.0, "relu", [], "")
+        result: Tensor = step(shortcut, x, self._weight, self._bias, *how)
+        return result
+
+
+class _FusedBlock(nn.Module):
+    """A ResNet's basic block. Nobody else reads its input, which the sum is written over."""
+
+    def __init__(self, block: BasicBlock, path: str, shapes: Shapes) -> None:
+        super().__init__()
+        self._first = FusedConv(block.conv1, shapes[f"{path}.conv1"], relu=True)
+        self._second = FusedConv(block.conv2, shapes[f"{path}.conv2"])
+        self._downsample = None
+        if block.downsample is not None:
+            self._downsample = FusedConv(block.downsample[0], shapes[f"{path}.downsample.0"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        between = self._first(x)
+        shortcut = x if self._downsample is None else self._downsample(x)
+        return self._second.added_to(shortcut, between)
+
+
+class HalvingPool(nn.Module):
+    """ResNet's maximum of 3 x 3 in steps of 2: by rows, then by columns, in operations on whole arrays."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] % 2 or x.shape[3] % 2:  # where input_size doesn't divide by 4
+            return functional.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        by_pixel = x.permute(0, 2, 3, 1)
+        rows = _halved(by_pixel[:, 0::2], by_pixel[:, 1::2], dim=1)
+        return _halved(rows[:, :, 0::2], rows[:, :, 1::2], dim=2).permute(0, 3, 1, 2)
+
+
+def _halved(even: Tensor, odd: Tensor, dim: int) -> Tensor:
+    """Maximum of each even one and its odd neighbours: the one behind, and the one before if there is one."""
+    most = torch.maximum(even, odd)
+    rest, count = most.narrow(dim, 1, most.shape[dim] - 1), odd.shape[dim] - 1
+    torch.maximum(rest, odd.narrow(dim, 0, count), out=rest)
+    return most
+
+
+class _FusedFusion(nn.Module):
+    """Feature fusion that weighs and adds its features in one step."""
+
+    def __init__(self, fusion: FeatureFusion) -> None:
+        super().__init__()
+        self._fusion = fusion
+
+    def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
+        feature = self._fusion.convblk(torch.cat([spatial, context], dim=1))
+        attention = self._fusion.attention(feature)
+        return torch.addcmul(feature, feature, attention)
