@@ -15,7 +15,7 @@ from torch.nn import functional
 from maskdrop.config import ModelSettings
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
 from maskdrop.model.fused import HalvingPool, can_fuse
-from maskdrop.model.lanes import Lanes, Pixels
+from maskdrop.model.lanes import Lanes
 from maskdrop.model.normalise import normalise
 from maskdrop.model.parser import load_parser
 from maskdrop.model.winners import first_of_highest, labels_of
@@ -131,25 +131,26 @@ def test_a_pictures_labels_are_the_same_in_whatever_batch_and_lane(
     pictures = np.random.default_rng(count).integers(0, 256, (count, 512, 512, 3), dtype=np.uint8)
     wanted = ModelSettings(weights=tiny_weights, precision=precision)
     one_by_one, together = load_parser(wanted, "cpu"), load_parser(wanted, "cpu", threads)
-    labels, (judged, _) = together.parse(pictures), together.parse_with_certainty(pictures)
+    labels = together.parse(pictures)
+    judged = together.parse_each(count, pictures.__getitem__, lambda _, one, __: one, judge=True)
     for index in range(count):
         np.testing.assert_array_equal(labels[index], one_by_one.parse(pictures[index : index + 1])[0])
-    np.testing.assert_array_equal(judged, labels)
+    np.testing.assert_array_equal(np.stack(judged), labels)
 
 
 def test_a_lane_that_is_done_takes_the_next_picture() -> None:
     done: list[int] = []
     all_others = Event()
 
-    def label(pictures: Pixels) -> Pixels:
-        if pictures[0] == 0:
+    def label(picture: int) -> int:
+        if picture == 0:
             assert all_others.wait(PATIENCE_S)  # the other lane does all the rest meanwhile
-        done.append(int(pictures[0]))
+        done.append(picture)
         if len(done) == 7:
             all_others.set()
-        return pictures
+        return picture
 
-    assert np.concatenate(Lanes(2).run(label, np.arange(8, dtype=np.uint8))).tolist() == list(range(8))
+    assert Lanes(2).run(label, range(8)) == list(range(8))
     assert done[-1] == 0
 
 
@@ -157,22 +158,21 @@ def test_a_lane_that_is_done_takes_the_next_picture() -> None:
     ("count", "company", "each"), [(1, 2, 2), (1, 9, 1), (2, 2, 2), (2, 3, 1), (4, 1, 1)]
 )
 def test_threads_are_shared_with_the_pictures_of_other_stages(count: int, company: int, each: int) -> None:
-    def label(pictures: Pixels) -> int:
+    def label(picture: int) -> int:
         return torch.get_num_threads()
 
-    assert Lanes(4).run(label, np.zeros(count, dtype=np.uint8), company) == [each] * count
+    assert Lanes(4).run(label, range(count), company) == [each] * count
 
 
 def test_a_lane_that_fails_is_told_when_all_have_ended() -> None:
     ended = []
 
-    def label(pictures: Pixels) -> Pixels:
-        if pictures[0] == 0:
+    def label(picture: int) -> None:
+        if picture == 0:
             raise MemoryError("for the first")
         time.sleep(0.2)  # not hope: so that the first would be told before
-        ended.append(int(pictures[0]))
-        return pictures
+        ended.append(picture)
 
     with pytest.raises(MemoryError, match="for the first"):
-        Lanes(3).run(label, np.arange(3, dtype=np.uint8))
+        Lanes(3).run(label, range(3))
     assert sorted(ended) == [1, 2]

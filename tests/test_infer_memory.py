@@ -13,7 +13,7 @@ from maskdrop.config import ModelSettings
 from maskdrop.infer import compute
 from maskdrop.model.load import load_network
 from maskdrop.model.memory import is_want_of_memory
-from maskdrop.model.parser import FaceParser, Pixels
+from maskdrop.model.parser import FaceParser
 from maskdrop.ticket import Infer, Started
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link
@@ -71,7 +71,7 @@ def test_where_a_gpus_memory_ends_a_batch_is_done_in_halves(tiny_weights: Path) 
 class Faulty(FaceParser):
     """A parser whose device is at fault, which no smaller batch mends."""
 
-    def parse(self, pictures: Pixels, company: int = 1) -> Pixels:
+    def parse_each(self, *args: Any, **kwargs: Any) -> list[Any]:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 

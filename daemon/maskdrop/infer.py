@@ -127,7 +127,7 @@ def compute(
     link.report(Started(numbers))
     began = time.monotonic()
     try:
-        judgements = label(batch, parser, slots, judge)
+        small, judgements = label(batch, parser, slots, look, judge)
         crash_point(CrashPoint.LABELS_WRITTEN)
     except (RuntimeError, MemoryError) as error:
         if not is_want_of_memory(error):
@@ -136,8 +136,6 @@ def compute(
             raise MemoryError(f"one picture is too much for {parser.info.device}: {error}") from error
         logger.warning("no memory on %s for %d pictures at once; halving", parser.info.device, len(batch))
     else:
-        first = [task for task in batch if not task.views] if look else []
-        small = tuple(task.number for task in first if look and look.finds_small(slots.labels[task.slot]))
         link.report(Inferred(numbers, (time.monotonic() - began) * 1000, small, judgements))
         return
     free_memory()  # out of the handler: until there the error's traceback holds the tensors
@@ -146,26 +144,40 @@ def compute(
         compute(half, parser, slots, link, look, judge)
 
 
-def label(batch: list[Infer], parser: FaceParser, slots: Places, judge: bool = False) -> tuple[Judged, ...]:
+def label(
+    batch: list[Infer], parser: FaceParser, slots: Places, look: FirstLook | None = None, judge: bool = False
+) -> tuple[tuple[int, ...], tuple[Judged, ...]]:
     """Fill the label maps of a batch: of whole pictures, or of the views of their faces.
 
     Returns:
-        How sure the network is of each picture, or nothing unless that is asked for.
+        Numbers of the whole pictures that deserve a second look, and how sure the network is of each
+        picture, or nothing unless that is asked for.
     """
-    whole = [task.slot for task in batch if not task.views]
-    views = [(task.slot, view) for task in batch for view in range(task.views)]
-    where = tuple(np.array(views).T) if views else None
-    pictures = _in_slots(slots, whole)
-    if where:
-        pictures = np.concatenate([pictures, slots.view_pictures[where]])
+    whole = [task for task in batch if not task.views]
+    views = [(task, view) for task in batch for view in range(task.views)]
+
+    def take(part: slice) -> Pixels:
+        pictures = _in_slots(slots, [task.slot for task in whole[part]])
+        behind = views[max(0, part.start - len(whole)) : max(0, part.stop - len(whole))]
+        if not behind:
+            return pictures
+        of_views = slots.view_pictures[[task.slot for task, _ in behind], [view for _, view in behind]]
+        return np.concatenate([pictures, of_views]) if len(pictures) else of_views
+
+    def finish(at: int, labels: Pixels, certainty: Certainty | None) -> tuple[bool, Certainty | None]:
+        """Whether it is small is found out here, where pictures are labelled side by side."""
+        if at >= len(whole):
+            task, view = views[at - len(whole)]
+            slots.view_labels[task.slot, view] = labels
+            return False, certainty
+        slots.labels[whole[at].slot] = labels
+        return look is not None and look.finds_small(labels), certainty
+
     company = max(task.company for task in batch)
-    labels, certainty = (
-        parser.parse_with_certainty(pictures, company) if judge else (parser.parse(pictures, company), None)
-    )
-    slots.labels[whole] = labels[: len(whole)]
-    if where:
-        slots.view_labels[where] = labels[len(whole) :]
-    return () if certainty is None else _judgements(batch, parser.info.sha256, certainty)
+    done = parser.parse_each(len(whole) + len(views), take, finish, company, judge)
+    small = tuple(task.number for task, (is_small, _) in zip(whole, done, strict=False) if is_small)
+    certainties = [certainty for _, certainty in done if certainty is not None]
+    return small, _judgements(batch, parser.info.sha256, certainties) if judge else ()
 
 
 def _in_slots(slots: Places, numbers: list[int]) -> Pixels:
@@ -176,10 +188,10 @@ def _in_slots(slots: Places, numbers: list[int]) -> Pixels:
     return slots.pictures[numbers]
 
 
-def _judgements(batch: list[Infer], model: str, certainty: Certainty) -> tuple[Judged, ...]:
+def _judgements(batch: list[Infer], model: str, certainties: list[Certainty]) -> tuple[Judged, ...]:
     """One for each picture; that of its views is taken together."""
     owners = [at for at, task in enumerate(batch) if not task.views]
     owners += [at for at, task in enumerate(batch) for _ in range(task.views)]
-    sums = np.zeros((len(batch), *certainty.shape[1:]))
-    np.add.at(sums, owners, certainty)
+    sums = np.zeros((len(batch), *certainties[0].shape))
+    np.add.at(sums, owners, np.stack(certainties))
     return tuple(judged(model, one) for one in sums)

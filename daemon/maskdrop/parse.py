@@ -133,9 +133,9 @@ class Parser:
             warnings.simplefilter("ignore")  # Pillow's; what is too large is refused below
             picture = self._picture(image)
             put_whole(picture, self._slots, 0)
-            label([Infer(0, 0)], self._parser, self._slots)
+            small, _ = label([Infer(0, 0)], self._parser, self._slots, self._look)
             places: tuple[Region, ...] = ()
-            if self._look.finds_small(self._slots.labels[0]):
+            if small:
                 faces = find_faces(self._slots.labels[0], self.settings.model.classes)
                 places = put_views(picture, faces, self._slots, 0)
                 if places:

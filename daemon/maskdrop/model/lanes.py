@@ -5,16 +5,14 @@ a picture; and that one is slow whenever a decoder or anybody else has its core.
 lane of its own waits for nobody.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
-Labels = TypeVar("Labels")
+Picture = TypeVar("Picture")
+Labelled = TypeVar("Labelled")
 
 
 class Lanes:
@@ -28,8 +26,10 @@ class Lanes:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lane") if threads > 1 else None
 
-    def run(self, label: Callable[[Pixels], Labels], pictures: Pixels, company: int = 1) -> list[Labels]:
-        """Label pictures, uint8 (batch, …), in as many lanes as there are pictures or threads.
+    def run(
+        self, label: Callable[[Picture], Labelled], pictures: Sequence[Picture], company: int = 1
+    ) -> list[Labelled]:
+        """Label pictures in as many lanes as there are pictures or threads.
 
         Each picture is computed by itself, whatever the batch and the threads: so its labels are the
         same, bit for bit. A lane that is done with one takes the next: at the end of a batch, lanes wait
@@ -45,16 +45,15 @@ class Lanes:
         Raises:
             Exception: the first of those that ``label`` raised, once no lane is at work any more.
         """
-        singles = (pictures[index : index + 1] for index in range(len(pictures)))
         lanes = min(self._threads, len(pictures))
         each = max(1, self._threads // max(lanes, company))
         if self._pool is None or each == self._threads:
-            return [label(picture) for picture in singles]
+            return [label(picture) for picture in pictures]
 
-        def in_lane(picture: Pixels) -> Labels:
+        def in_lane(picture: Picture) -> Labelled:
             torch.set_num_threads(each)  # of this thread alone
             return label(picture)
 
-        futures = [self._pool.submit(in_lane, picture) for picture in singles]
+        futures = [self._pool.submit(in_lane, picture) for picture in pictures]
         wait(futures)
         return [future.result() for future in futures]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
 from maskdrop.model.fused import can_fuse
-from maskdrop.model.lanes import Labels, Lanes
+from maskdrop.model.lanes import Lanes
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.precision import choose_precision
@@ -24,6 +24,7 @@ from maskdrop.model.winners import labels_of
 
 Pixels = NDArray[np.uint8]
 Certainty = NDArray[np.float64]
+Finished = TypeVar("Finished")
 
 _CACHED_ROWS = 16
 """Rows of scores that are judged at once on a CPU: what is computed of them on the way (600 KiB each for 19
@@ -65,33 +66,53 @@ class FaceParser:
         elif loaded.form is not Form.ONNX:
             self._network = loaded.network.to(self._device, self._dtype)
 
-    def parse(self, pictures: Pixels, company: int = 1) -> Pixels:
+    def parse(self, pictures: Pixels) -> Pixels:
         """Label every pixel.
 
         Args:
             pictures: uint8 (batch, side, side, 3), RGB.
-            company: see `Lanes.run`.
 
         Returns:
             uint8 (batch, side, side): the class of highest score. Only these bytes come
             back from the device.
         """
-        parts = self._in_parts(self._labels, pictures, company)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return np.stack(self.parse_each(len(pictures), pictures.__getitem__, lambda _, labels, __: labels))
 
-    def parse_with_certainty(self, pictures: Pixels, company: int = 1) -> tuple[Pixels, Certainty]:
-        """Label every pixel, and tell how sure the network is.
+    def parse_each(
+        self,
+        count: int,
+        take: Callable[[slice], Pixels],
+        finish: Callable[[int, Pixels, Certainty | None], Finished],
+        company: int = 1,
+        judge: bool = False,
+    ) -> list[Finished]:
+        """Label pictures, and hand on each one's labels as soon as they are there.
 
         Args:
-            pictures: uint8 (batch, side, side, 3), RGB.
+            count: how many there are.
+            take: gives some of them, uint8 (batch, side, side, 3), RGB.
+            finish: is given a picture's number from 0, its labels, uint8 (side, side), and, if that is asked
+                for, how sure the network is: float64 (classes, 2), the sum of the probabilities (softmax) of
+                the labels over each class's pixels, and the number of these; all is summed on the device.
+                A CPU's cores label pictures side by side, and finish them so.
             company: see `Lanes.run`.
+            judge: whether to tell how sure the network is.
 
         Returns:
-            What `parse` does, and float64 (batch, classes, 2): the sum of the probabilities (softmax) of
-            the labels over each class's pixels, and the number of these. All is summed on the device.
+            What ``finish`` gave for each, in their order.
         """
-        parts = self._in_parts(self._judge, pictures, company)
-        return np.concatenate([labels for labels, _ in parts]), np.concatenate([sums for _, sums in parts])
+        label = self._judge if judge else self._label
+
+        def do(part: slice) -> list[Finished]:
+            maps, sums = label(take(part))
+            certain = [None] * len(maps) if sums is None else sums
+            return [finish(part.start + at, *one) for at, one in enumerate(zip(maps, certain, strict=True))]
+
+        if self._folded is not None and self._on_cpu:  # where nothing is gained by several at once
+            parts = self._lanes.run(do, [slice(at, at + 1) for at in range(count)], company)
+        else:
+            parts = [do(part) for part in self._shape.parts_of(count)]
+        return [one for part in parts for one in part]
 
     def probe(self) -> None:
         """Run once on noise, which also makes the kernels, and look at the answer.
@@ -135,22 +156,13 @@ class FaceParser:
             batch = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, missing))
         return first_tensor(self._network(batch))[: len(pictures)]
 
-    def _in_parts(self, label: Callable[[Pixels], Labels], pictures: Pixels, company: int) -> list[Labels]:
-        """Label as many pictures at once as the network takes; on a CPU, where nothing is gained by that,
-        each by itself."""
-        if self._folded is not None and self._on_cpu:
-            return self._lanes.run(label, pictures, company)
-        return [label(pictures[part]) for part in self._shape.parts_of(len(pictures))]
-
     @torch.inference_mode()
-    def _labels(self, pictures: Pixels) -> Pixels:
+    def _label(self, pictures: Pixels) -> tuple[Pixels, None]:
         if self._folded is not None and self._on_cpu:
             coarse = self._folded(torch.from_numpy(pictures), self._format)
-            on_cpu: Pixels = labels_of(coarse, self._settings.input_size).numpy()
-            return on_cpu
+            return labels_of(coarse, self._settings.input_size).numpy(), None
         # max gives the same index as argmax, in a fraction of its time on a CPU.
-        labels: Pixels = self._scores(pictures).max(dim=1).indices.to(torch.uint8).cpu().numpy()
-        return labels
+        return self._scores(pictures).max(dim=1).indices.to(torch.uint8).cpu().numpy(), None
 
     @torch.inference_mode()
     def _judge(self, pictures: Pixels) -> tuple[Pixels, Certainty]:
