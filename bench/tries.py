@@ -23,10 +23,12 @@ import pictures
 from maskdrop.config import IMAGENET_DEVIATION, IMAGENET_MEAN, ModelSettings
 from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.export import export_network
+from maskdrop.model.folded import FoldedBiSeNet
 from maskdrop.model.load import load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.parser import load_parser
 from maskdrop.model.weights import embedded_weights
+from maskdrop.model.winners import labels_of
 from measured import machine
 
 Pixels = NDArray[np.uint8]
@@ -78,6 +80,19 @@ def plain(network: torch.nn.Module, dtype: torch.dtype, memory_format: torch.mem
     return label
 
 
+def in_single_steps(dtype: torch.dtype) -> Label:
+    """maskdrop's network as it is run where convolutions can't take along what follows them."""
+    folded = FoldedBiSeNet(bisenet(), IMAGENET_MEAN, IMAGENET_DEVIATION).to(dtype)
+    folded.to(memory_format=LAST)  # type: ignore[call-overload]
+
+    def label(faces: Pixels) -> Pixels:
+        with torch.inference_mode():
+            scores = [folded(torch.from_numpy(faces[at : at + 1]), LAST) for at in range(len(faces))]
+            return np.concatenate([labels_of(one, 512).numpy() for one in scores])
+
+    return label
+
+
 def coarse(faces: Pixels) -> Pixels:
     """The argmax at 1/8, scaled up by nearest neighbour."""
     parser = load_parser(ModelSettings(precision="fp32"), "cpu")
@@ -103,7 +118,9 @@ def forward(faces: Pixels, exact: Pixels) -> None:
         "plain, fp32, channels last": plain(bisenet(), torch.float32, LAST),
         "plain, bf16, channels last": plain(bisenet(), torch.bfloat16, LAST),
         "traced and frozen, fp32": plain(frozen, torch.float32, LAST),
+        "maskdrop, fp32, in single steps": in_single_steps(torch.float32),
         "maskdrop, fp32": load_parser(ModelSettings(precision="fp32"), "cpu").parse,
+        "maskdrop, bf16, in single steps": in_single_steps(torch.bfloat16),
         "maskdrop, bf16": load_parser(ModelSettings(precision="bf16"), "cpu").parse,
     }
     rows("forward", variants, faces, exact)
