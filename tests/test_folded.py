@@ -1,5 +1,7 @@
 """The network as it is run gives what the plain network gives: same scores, same labels."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from threading import Event
@@ -71,6 +73,20 @@ def test_fused_steps_give_what_the_folded_network_gives(side: int, dtype: torch.
 
 def test_a_type_without_fused_steps_is_found_out_by_trying() -> None:
     assert not can_fuse(torch.float64)
+
+
+def test_no_compiler_is_imported_to_run_the_network(tiny_weights: Path) -> None:
+    """PyTorch's takes a second to import, and makes a folder in /tmp."""
+    program = f"""
+import sys
+from pathlib import Path
+from maskdrop.config import ModelSettings
+from maskdrop.model.parser import load_parser
+load_parser(ModelSettings(weights=Path({str(tiny_weights)!r})), "cpu", 2).probe()
+print([name for name in sys.modules if name.startswith(("torch._inductor", "sympy"))])
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert told.stdout == "[]\n", told.stderr
 
 
 @pytest.mark.parametrize(("height", "width"), [(2, 2), (16, 10), (7, 8), (9, 9)])

@@ -84,27 +84,40 @@ class FusedConv(nn.Module):
         shape: of what it will read; another is computed too, but weights may be laid out anew for it.
     """
 
-    _weight: Tensor
-
     def __init__(self, conv: nn.Conv2d, shape: torch.Size, relu: bool = False) -> None:
         super().__init__()
         self._geometry = ([*conv.padding], [*conv.stride], [*conv.dilation], conv.groups)
         self._after = "relu" if relu else "none"
-        weight = conv.weight.detach().to_mkldnn()
-        self._weight = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self._geometry, shape)
         self._bias = None if conv.bias is None else conv.bias.detach()
+        # Where several threads share a picture, oneDNN wants another order than for one thread.
+        self._alone = self._shared = self._laid_out(conv, shape, threads=1)
+        if (threads := torch.get_num_threads()) > 1:
+            self._shared = self._laid_out(conv, shape, threads)
 
     def forward(self, x: Tensor) -> Tensor:
         step: Any = torch.ops.mkldnn._convolution_pointwise
-        result: Tensor = step(x, self._weight, self._bias, *self._geometry, self._after, [], "")
+        result: Tensor = step(x, self._weight(), self._bias, *self._geometry, self._after, [], "")
         return result
 
     def added_to(self, shortcut: Tensor, x: Tensor) -> Tensor:
         """ReLU of the sum of this convolution of x and a shortcut, which is overwritten with it."""
         step: Any = torch.ops.mkldnn._convolution_pointwise_.binary
         how: tuple[Any, ...] = (*self._geometry, "add", 1.0, "relu", [], "")
-        result: Tensor = step(shortcut, x, self._weight, self._bias, *how)
+        result: Tensor = step(shortcut, x, self._weight(), self._bias, *how)
         return result
+
+    def _weight(self) -> Tensor:
+        return self._alone if torch.get_num_threads() == 1 else self._shared
+
+    def _laid_out(self, conv: nn.Conv2d, shape: torch.Size, threads: int) -> Tensor:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            weight = conv.weight.detach().to_mkldnn()
+            laid_out: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self._geometry, shape)
+            return laid_out
+        finally:
+            torch.set_num_threads(before)
 
 
 class _FusedBlock(nn.Module):
