@@ -68,6 +68,31 @@ def test_where_a_gpus_memory_ends_a_batch_is_done_in_halves(tiny_weights: Path) 
     check_halved(run_batch(tiny_weights, "cuda:0", mib=150))
 
 
+def test_where_the_network_has_no_room_at_all_its_size_is_blamed(tiny_weights: Path) -> None:
+    program = f"""
+from pathlib import Path
+from little_memory import limit_memory
+from maskdrop.config import ModelSettings
+from maskdrop.model.errors import WeightsError
+from maskdrop.model.parser import load_parser
+settings = ModelSettings(weights=Path({str(tiny_weights)!r}), precision="fp32", input_size=4096)
+limit_memory("cpu", 100)  # a picture of 4,096 x 4,096 is 200 MB of fp32
+try:
+    load_parser(settings, "cpu").probe()
+except WeightsError as error:
+    print(error)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=Path(__file__).parent,
+    )
+    assert "fails on a picture of 4096 x 4096" in told.stdout, told.stderr
+    assert "see model.input_size" in told.stdout
+
+
 class Faulty(FaceParser):
     """A parser whose device is at fault, which no smaller batch mends."""
 

@@ -175,7 +175,9 @@ def label(
 
     company = max(task.company for task in batch)
     done = parser.parse_each(len(whole) + len(views), take, finish, company, judge)
-    small = tuple(task.number for task, (is_small, _) in zip(whole, done, strict=False) if is_small)
+    small = tuple(
+        task.number for task, (is_small, _) in zip(whole, done[: len(whole)], strict=True) if is_small
+    )
     certainties = [certainty for _, certainty in done if certainty is not None]
     return small, _judgements(batch, parser.info.sha256, certainties) if judge else ()
 

@@ -125,7 +125,8 @@ class FusedConv(nn.Module):
 
 
 class _FusedBlock(nn.Module):
-    """A ResNet's basic block. Nobody else reads its input, which the sum is written over."""
+    """A ResNet's basic block. Without a downsample the sum is written over what came in: features that
+    others read too only go into blocks with one."""
 
     def __init__(self, block: BasicBlock, path: str, shapes: Shapes) -> None:
         super().__init__()

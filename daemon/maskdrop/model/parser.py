@@ -1,6 +1,7 @@
 """Running the network: from 8-bit pixels to 8-bit labels, in batches, on one device."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -61,7 +62,8 @@ class FaceParser:
             folded = FoldedBiSeNet(loaded.network, settings.mean, settings.deviation)
             folded.to(self._device, self._dtype).to(memory_format=self._format)  # type: ignore[call-overload]
             if self._on_cpu and settings.channels_last and can_fuse(self._dtype):
-                folded.fuse(settings.input_size)
+                with self._blamed():
+                    folded.fuse(settings.input_size)
             self._folded = folded
         elif loaded.form is not Form.ONNX:
             self._network = loaded.network.to(self._device, self._dtype)
@@ -127,14 +129,8 @@ class FaceParser:
             problem = f"takes pictures of {wanted} x {wanted}, not {side} x {side}"
             raise WeightsError(f"{self._path}: {problem}; set model.input_size = {wanted}")
         noise = np.random.default_rng(1).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-        try:
+        with self._blamed():
             scores = self._scores(noise)
-        except Exception as error:  # a foreign network fails in any way
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            problem = f"fails on a picture of {side} x {side} ({type(error).__name__}: {reason})"
-            raise WeightsError(
-                f"{self._path}: {problem}; see model.input_size and model.precision"
-            ) from error
         shape = tuple(scores.shape)
         if len(shape) == 4 and shape[1] != len(classes) and shape[2:] == (side, side):
             problem = f"answers {shape[1]} classes, but model.classes names {len(classes)}"
@@ -144,6 +140,19 @@ class FaceParser:
             raise WeightsError(f"{self._path}: {problem}; give a network that scores each class and pixel")
         if not bool(torch.isfinite(scores).all()):
             raise WeightsError(f"{self._path}: answers NaN or infinity; its weights are damaged: get it anew")
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """Whatever fails within, which a foreign network does in any way, is a WeightsError."""
+        try:
+            yield
+        except Exception as error:
+            side = self._settings.input_size
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            problem = f"fails on a picture of {side} x {side} ({type(error).__name__}: {reason})"
+            raise WeightsError(
+                f"{self._path}: {problem}; see model.input_size and model.precision"
+            ) from error
 
     @torch.inference_mode()
     def _scores(self, pictures: Pixels) -> Tensor:

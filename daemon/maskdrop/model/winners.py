@@ -43,7 +43,7 @@ def first_of_highest(scores: Tensor) -> Tensor:
     and the first of these places. Among scores with NaN in them, some class.
 
     Args:
-        scores: float32 (classes, …), with 255 classes at most; overwritten.
+        scores: float32 (classes, …), with 256 classes at most; overwritten.
 
     Returns:
         uint8 (…).
