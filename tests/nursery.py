@@ -1,10 +1,11 @@
-"""A process that has libraries imported, and forks the daemons, batches and checks that tests start.
+"""A process that has everything imported, and forks the daemons, batches and checks that tests start.
 
-Importing PyTorch takes a second of a processor, and the others a third of one, which the suite would
-pay for each of some hundred daemons. What is forked from here has nothing of maskdrop loaded yet: it
-gets arguments, environment, mask and files of its own, and from there on does what ``python -m maskdrop``
-does; its workers come from its `cradle`. Tests of the start itself, and those that start it by way of
-another program, execute it instead; with MASKDROP_EXEC=1 all do.
+Importing PyTorch takes a second of a processor, the other libraries a third of one, and maskdrop's own
+modules a fifth in each of four processes, which the suite would pay for each of some hundred daemons. What
+is forked from here has run nothing of maskdrop yet, whose modules hold constants alone: it gets arguments,
+environment, mask and files of its own, and from there on does what ``python -m maskdrop`` does; its
+workers come from its `cradle`. Tests of the start itself, of who imports what, and those that start it by
+way of another program, execute it instead; with MASKDROP_EXEC=1 all do.
 
 Run as a program, this is that process: it reads orders from the socket that is its standard
 input, answers each with a process number, and tells when one ends.
@@ -26,6 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from PIL import Image
+
 from cradle import MESSAGE_SIZE, Cradle, enter, linked
 
 AT_START = ("PYTHONPATH", "LD_PRELOAD", "LD_LIBRARY_PATH")
@@ -46,6 +49,17 @@ LIBRARIES = (
     "zoneinfo",
 )
 """What a daemon and its workers import. Not torchvision: maskdrop has a way of its own to that."""
+
+PROGRAM = (
+    "maskdrop.cli",
+    "maskdrop.daemon",
+    "maskdrop.preprocess",
+    "maskdrop.infer",
+    "maskdrop.save",
+    "maskdrop.batch.run",
+    "maskdrop.check.run",
+)
+"""What commands and workers begin with; the rest comes with it."""
 
 
 @dataclass(frozen=True)
@@ -214,8 +228,9 @@ def become(order: Order) -> None:
 
 
 def main() -> None:
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *PROGRAM):
         importlib.import_module(name)
+    Image.init()  # imports Pillow's formats, as decoders and savers have it do
     gc.freeze()  # so that what is forked neither copies nor looks through it
     serve(socket.socket(fileno=os.dup(0)))
 

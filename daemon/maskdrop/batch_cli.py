@@ -11,7 +11,7 @@ import typer
 from maskdrop.batch.ledger import Outcome
 from maskdrop.config_file import ConfigurationError
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
-from maskdrop.lasting import lasting_imports
+from maskdrop.lasting import lasting_imports, leave
 from maskdrop.progress import progress
 
 if TYPE_CHECKING:
@@ -100,7 +100,10 @@ def batch(
             one = _here(places, config, overrides, again, verbose)
     except ConfigurationError as error:
         end_with(str(error), EX_CONFIG)
-    _tell(one, report, verbose)
+    code = _tell(one, report, verbose)
+    if engine == "ray":
+        raise typer.Exit(code)  # Ray has something to do at a process's end
+    leave(code)
 
 
 def _here(
@@ -175,8 +178,8 @@ def _check_local(places: _Places, options: dict[str, str | None]) -> None:
             end_with(f"{name} {value}: goes with --engine ray; add it, or leave {name} out", EX_CONFIG)
 
 
-def _tell(one: "Batch", report: Path | None, verbose: bool) -> None:
-    """The summary and the report, and the exit code."""
+def _tell(one: "Batch", report: Path | None, verbose: bool) -> int:
+    """The summary and the report; the exit code."""
     from maskdrop.batch.report import summary, write_report
 
     with contextlib.suppress(OSError):  # the terminal may be gone
@@ -188,8 +191,8 @@ def _tell(one: "Batch", report: Path | None, verbose: bool) -> None:
         except OSError as error:
             end_with(f"--report {report}: {error.strerror}", EX_FAILED)
     if one.end_signal:
-        raise typer.Exit(SIGNAL_EXIT + one.end_signal)
-    raise typer.Exit(0 if one.is_complete else EX_FAILED)
+        return SIGNAL_EXIT + one.end_signal
+    return 0 if one.is_complete else EX_FAILED
 
 
 def _check_report(report: Path | None, source: str) -> None:

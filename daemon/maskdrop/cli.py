@@ -15,7 +15,7 @@ from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.doctor_cli import doctor
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
 from maskdrop.health import HealthUnreadable, read_health
-from maskdrop.lasting import lasting_imports
+from maskdrop.lasting import lasting_imports, leave
 from maskdrop.model_cli import model_app
 from maskdrop.replay_cli import replay
 from maskdrop.service_cli import service_app
@@ -69,7 +69,7 @@ def run(
         end_with(str(error), EX_CONFIG)
     except InboxHeld as error:
         end_with(str(error), EX_TEMPFAIL)
-    raise typer.Exit(code)
+    leave(code)
 
 
 @app.command()

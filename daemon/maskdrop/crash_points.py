@@ -3,13 +3,14 @@
 `CRASH_AT` in the environment arms them: entries ``point@/path/to/marker``, with ``:`` between.
 A process that comes to an armed point makes the marker, which must not exist yet, and kills
 itself with SIGKILL. So each entry fires once over all restarts, and an entry whose marker's
-folder is missing waits until a test makes that folder. Where the variable is not set, a point
-costs a look at a constant.
+folder is missing waits until a test makes that folder. The variable is read at a process's first
+point; where it is not set, a point costs a look into an empty dictionary.
 """
 
 import os
 import signal
 from enum import Enum
+from functools import cache
 
 CRASH_AT = "MASKDROP_CRASH_AT"
 
@@ -35,27 +36,23 @@ class CrashPoint(Enum):
     REPORT_TAKEN = "report-taken"
 
 
-def _armed(entries: str) -> dict[CrashPoint, list[str]]:
+@cache
+def _armed() -> dict[CrashPoint, list[str]]:
     """Markers of each armed point.
 
     Raises:
         ValueError: an entry names no point.
     """
     armed: dict[CrashPoint, list[str]] = {}
-    for entry in filter(None, entries.split(os.pathsep)):
+    for entry in filter(None, os.environ.get(CRASH_AT, "").split(os.pathsep)):
         name, _, marker = entry.partition("@")
         armed.setdefault(CrashPoint(name), []).append(marker)
     return armed
 
 
-_ARMED = _armed(os.environ.get(CRASH_AT, ""))
-
-
 def crash_point(point: CrashPoint) -> None:
     """Die here, if this point is armed and has not fired yet."""
-    if not _ARMED:
-        return
-    for marker in _ARMED.get(point, ()):
+    for marker in _armed().get(point, ()):
         try:
             os.close(os.open(marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
         except OSError:  # fired already, or not to fire yet

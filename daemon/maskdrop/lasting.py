@@ -1,8 +1,11 @@
-"""Importing libraries that stay for as long as the process does."""
+"""Libraries that stay for as long as the process does: their import, and its end."""
 
 import contextlib
 import gc
+import os
+import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 
 @contextlib.contextmanager
@@ -18,3 +21,15 @@ def lasting_imports() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, of which nothing else is on its way anywhere, and no child is left.
+
+    Taking PyTorch apart, module by module, takes a sixth of the time that importing it does; the kernel
+    takes all of it at once.
+    """
+    with contextlib.suppress(OSError):  # nobody may be there to read it any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

@@ -1,6 +1,5 @@
 """A worker process from its first instruction: its frame, the same for every stage."""
 
-import contextlib
 import ctypes
 import faulthandler
 import importlib
@@ -10,14 +9,14 @@ import signal
 import sys
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import Any
 
 from maskdrop.config import Settings
 from maskdrop.exit_codes import EX_OUT_OF_MEMORY
 from maskdrop.folders import Folders
 from maskdrop.heap import REST_S, give_memory_back
 from maskdrop.inbox.lock import InboxLock
-from maskdrop.lasting import lasting_imports
+from maskdrop.lasting import lasting_imports, leave
 from maskdrop.log import WorkerFormatter
 from maskdrop.ticket import Report, Stage, Task
 from maskdrop.topology.slots import Slots
@@ -120,20 +119,8 @@ def work(workplace: Workplace, tasks: Any, reports: Any, stderr: Any, supervisor
     except MemoryError as error:
         # Whoever's fault it is, a fresh process has the best chance; the supervisor counts the attempts.
         logging.getLogger("maskdrop").error("no memory for what is in hand: %s", error)
-        _leave(EX_OUT_OF_MEMORY)
-    _leave(0)
-
-
-def _leave(code: int) -> NoReturn:
-    """End this process, of which nothing else is on its way anywhere.
-
-    Taking PyTorch apart, module by module, takes a sixth of the time that importing it does; the kernel
-    takes all of it at once.
-    """
-    with contextlib.suppress(OSError):  # nobody may be there to read it any more
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+        leave(EX_OUT_OF_MEMORY)
+    leave(0)
 
 
 def cause_of_death(code: int | None) -> str:
