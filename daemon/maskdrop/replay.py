@@ -1,7 +1,8 @@
 """Putting pictures from quarantine or archive back into the inbox, while a daemon works or not.
 
 One rename brings a picture back, and replaces nothing. Its reason is removed only when that is
-on disk: whoever dies in between leaves a reason without its picture, and nothing else.
+on disk: whoever dies in between leaves a reason without its picture, maybe under a hidden name, and
+nothing else. Hidden ones go with the next replay.
 """
 
 import contextlib
@@ -23,6 +24,9 @@ from maskdrop.inbox.scan import Seen, scan
 from maskdrop.names import numbered, printable
 from maskdrop.quarantine import LONGEST_REASON, REASON_TAIL
 from maskdrop.ticket import Identity
+
+_ASIDE = re.compile(r"\.maskdrop-reason-([1-9][0-9]{0,8})\.tmp")
+"""A reason out of the way, and the process number of who took it there."""
 
 
 class Room(StrEnum):
@@ -93,6 +97,32 @@ def find(room: Path, kind: Room, wanted: Wanted, now: float | None = None) -> It
         kept = _look(room, kind, seen)
         if kept is not None and _is_wanted(kept, wanted, now):
             yield kept
+
+
+def clear_leftovers(room: Path) -> None:
+    """Remove the reasons that replays had taken out of the way when they died.
+
+    Raises:
+        OSError: the room can't be read or changed.
+    """
+    for _, _, names, folder in os.fwalk(room):
+        for name in names:
+            owner = _ASIDE.fullmatch(name)
+            if owner and not _is_running(int(owner[1])):
+                remove(folder, name)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether such a process is there, but for this one, which has taken nothing yet."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def put_back(room: Path, inbox: Path, kept: Kept, folder_mode: int) -> str | None:

@@ -10,7 +10,7 @@ import typer
 from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.exits import EX_CONFIG, EX_FAILED, end_with
 from maskdrop.names import printable
-from maskdrop.replay import Kept, Room, Wanted, find, put_back
+from maskdrop.replay import Kept, Room, Wanted, clear_leftovers, find, put_back
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -49,6 +49,8 @@ def replay(
     source, target, mode = _folders(config, inbox, quarantine, archive, room)
     moved = failed = 0
     try:
+        if not dry_run:
+            clear_leftovers(source)
         for kept in find(source, room, wanted):
             try:
                 name = printable(kept.path) if dry_run else _put_back(source, target, kept, mode)
