@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from batch_job import Pictures
 from maskdrop.cli import app
 from maskdrop.exit_codes import EX_CONFIG
-from running import QUICK
+from running import QUICK, maskdrop
 
 parquet: Any = pytest.importorskip("pyarrow.parquet")
 
@@ -36,13 +36,12 @@ class Job(Pictures):
     def begin(
         self,
         *arguments: str,
-        engine: str = "ray",
         settings: str = QUICK,
         source: object = None,
         out: object = None,
         **options: Any,
     ) -> Any:
-        command = [sys.executable, "-m", "maskdrop", *self.words(arguments, engine, settings, source, out)]
+        command = [sys.executable, "-m", "maskdrop", *self.words(arguments, "ray", settings, source, out)]
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
         return subprocess.Popen(command, text=True, **options)
 
@@ -56,10 +55,13 @@ class Job(Pictures):
         """All that the batch says."""
         process = self.begin(*arguments, **options)
         told: str = process.communicate(timeout=280)[0]
-        assert "Traceback" not in told, told
-        assert "Warning" not in told, told
-        assert process.returncode == code, told
+        check_end(told, process.returncode, code)
         return told
+
+    def run_here(self, out: Path, code: int, settings: str) -> None:
+        """The same with the local engine."""
+        done = maskdrop(self.words((), "local", settings, None, out))
+        check_end(done.stdout + done.stderr, done.returncode, code)
 
     def rows(self, out: Path | None = None) -> list[dict[str, Any]]:
         """The whole manifest, read as one."""
@@ -76,3 +78,9 @@ class Job(Pictures):
         top = out or self.out
         paths = [path for path in top.rglob("*") if path.is_file() and path.suffix != ".parquet"]
         return {str(p.relative_to(top)): p.read_bytes() for p in paths if not p.name.startswith(".")}
+
+
+def check_end(told: str, ended_with: int, code: int) -> None:
+    assert "Traceback" not in told, told
+    assert "Warning" not in told, told
+    assert ended_with == code, told

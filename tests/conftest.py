@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+# Before PyTorch is imported, here and where daemons are forked: with several tests at a time, threads that
+# wait for each other would spin on processors that the others need. Workers give themselves the same.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 import pytest
 from hypothesis import HealthCheck, settings
 

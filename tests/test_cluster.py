@@ -81,7 +81,7 @@ def test_two_nodes_give_what_this_machine_gives_and_then_only_what_is_new(
         job.put(name, content)
     before = {path: path.stat().st_mtime_ns for path in job.source.rglob("*")}
     here, lost = job.base / "here", job.base / "lost"
-    job.run(out=here, code=1, engine="local", settings=EXACT)
+    job.run_here(here, code=1, settings=EXACT)
     with ray_nodes(1, 1) as nodes:
         there = ["--address", nodes.address, "--quarantine", str(lost)]
         report = job.base / "report.json"
@@ -238,7 +238,7 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
     assert 5 <= len(first) < len(names)
     report = job.base / "report.json"
     at_once = ONE_ACTOR + "[drain]\ndrain_timeout_s = 0\n"
-    with ray_nodes(2, store=SMALL_STORE // 2) as nodes:
+    with ray_nodes(1, store=SMALL_STORE) as nodes:
         there = ["--address", nodes.address]
         process = job.begin(*there, "--report", str(report), settings=at_once)
         more = len(first) + 5
@@ -268,8 +268,8 @@ def test_from_and_to_object_storage_with_a_second_look(job: Job) -> None:
     for name, content in good.items():
         job.put(name, content)
     here = job.base / "here"
-    job.run(out=here, code=0, engine="local", settings=LOCATING)
-    with object_storage() as bucket, ray_nodes(2) as nodes:
+    job.run_here(here, code=0, settings=LOCATING)
+    with object_storage() as bucket, ray_nodes(1) as nodes:
         for name, content in {**good, "broken.jpg": b"no picture", "empty.jpg": b""}.items():
             bucket.put(f"in/{name}", content)
         bucket.put("in/.hidden.jpg", b"not for us")

@@ -114,7 +114,10 @@ def test_ready_status_watchdog_reload_and_stop_are_told(start: Start, rooms: Roo
 def test_a_stage_without_progress_stops_the_feeding(start: Start, rooms: Rooms, manager: Manager) -> None:
     timeouts = "preprocess = 1\nstage_timeout_s = 1\nstart_timeout_s = 1000"
     settings = QUICK.replace("preprocess = 1", timeouts)
-    daemon = start(settings=settings, env=manager.environment(watchdog_s=1.0)).wait_ready()
+    # Executed, so that a worker takes long enough to start to be stopped before it is ready.
+    environment = manager.environment(watchdog_s=1.0) | {"MASKDROP_EXEC": "1"}
+    daemon = start(settings=settings, env=environment).wait_ready()
+    known = {process.pid for process in daemon.processes()}
     (rooms.base / "maskdrop.toml").write_text(settings.replace("1000", "2"))
     daemon.process.send_signal(signal.SIGHUP)
     daemon.wait_log("the configuration is taken up: 0 workers")
@@ -123,10 +126,10 @@ def test_a_stage_without_progress_stops_the_feeding(start: Start, rooms: Rooms, 
     stopped.suspend()
 
     def stop_the_next() -> bool:
-        for pid in daemon.workers("preprocess"):
-            with contextlib.suppress(psutil.NoSuchProcess):  # the health file is older than its end
-                if psutil.Process(pid).status() != psutil.STATUS_STOPPED:
-                    psutil.Process(pid).suspend()
+        for process in daemon.processes():
+            if process.pid not in known:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.suspend()
         return "no answer from preprocess: the watchdog is not fed any more" in daemon.log
 
     wait_for(stop_the_next, "the feeding to stop")
