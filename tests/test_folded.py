@@ -66,9 +66,32 @@ def test_fused_steps_give_what_the_folded_network_gives(side: int, dtype: torch.
         single, fused = (FoldedBiSeNet(tiny_network(0.25), *IMAGENET).to(dtype) for _ in range(2))
         for network in (single, fused):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        fused.fuse(side)
+        fused.fuse()
         distances = [float((net(pixels, torch.channels_last) - exact).abs().max()) for net in (single, fused)]
     assert distances[1] <= max(1.5 * distances[0], 1e-5 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("threads", [(1, 3), (3, 1), (2, 2)])
+def test_weights_are_laid_out_for_however_many_threads_come(threads: tuple[int, int]) -> None:
+    """Also for more than there were when the network was made."""
+    if not can_fuse(torch.float32):
+        pytest.skip("this PyTorch has no fused steps in fp32 on this processor")
+    pixels = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads[0])
+        with torch.inference_mode():
+            network = FoldedBiSeNet(tiny_network(0.25), *IMAGENET)
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            plain = network(pixels, torch.channels_last)
+            network.fuse()
+            found = [network(pixels, torch.channels_last)]
+            torch.set_num_threads(threads[1])
+            found += [network(pixels, torch.channels_last) for _ in range(2)]
+    finally:
+        torch.set_num_threads(before)
+    for scores in found:
+        torch.testing.assert_close(scores, plain, rtol=0, atol=1e-5 * float(plain.abs().max()))
 
 
 def test_a_type_without_fused_steps_is_found_out_by_trying() -> None:

@@ -5,7 +5,6 @@ normalisation of pixels; a convolution beside them takes both into its weights a
 """
 
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -43,24 +42,9 @@ class FoldedBiSeNet(nn.Module):
         # The picture's border is padded with what is 0 once normalised: the mean.
         self.register_buffer("_border", torch.tensor(mean) * 255 - _MIDDLE)
 
-    @torch.inference_mode()
-    def fuse(self, side: int) -> None:
-        """Run in fused steps from now on (see `maskdrop.model.fused`), on a CPU and pictures of this side."""
-        shapes: dict[str, torch.Size] = {}
-
-        def notes(name: str) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
-            return lambda _, inputs, __: shapes.update({name: inputs[0].shape})
-
-        hooks = [
-            module.register_forward_hook(notes(name))
-            for name, module in self._network.named_modules()
-            if isinstance(module, nn.Conv2d)
-        ]
-        # A run, because PyTorch would import its whole compiler to tell shapes without one.
-        self(torch.zeros(1, side, side, 3, dtype=torch.uint8), torch.channels_last)
-        for hook in hooks:
-            hook.remove()
-        fuse(self._network, shapes)
+    def fuse(self) -> None:
+        """Run in fused steps from now on (see `maskdrop.model.fused`), on a CPU."""
+        fuse(self._network)
 
     def forward(self, pixels: Tensor, memory_format: torch.memory_format) -> Tensor:
         """Class scores at 1/8 of the input's scale, ``BiSeNet.forward`` before it scales them up.

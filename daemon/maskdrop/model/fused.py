@@ -6,7 +6,6 @@ while numbers are still at hand. PyTorch's own compiler reaches it by the operat
 part of its documented interface, so `can_fuse` tries them before anybody relies on them.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,8 +14,6 @@ from torch.nn import functional
 
 from maskdrop.model.bisenet import BiSeNet, ConvBNReLU, FeatureFusion
 from maskdrop.model.torchvision_resnet import BasicBlock
-
-Shapes = Mapping[str, torch.Size]
 
 _TOLERANCE = 0.05
 """Of results around 1, computed in bf16, which has 8 bits: more is not rounding."""
@@ -36,105 +33,101 @@ def can_fuse(dtype: torch.dtype) -> bool:
 
 @torch.inference_mode()
 def _tries_well(dtype: torch.dtype) -> bool:
-    shape = torch.Size((1, 8, 6, 6))
-    x = torch.linspace(-1, 1, shape.numel()).view(shape)
+    x = torch.linspace(-1, 1, 1 * 8 * 6 * 6).view(1, 8, 6, 6)
     x, shortcut = (
         each.to(dtype).contiguous(memory_format=torch.channels_last) for each in (x, x.flip(1, 2, 3))
     )
-    channels = shape[1]
+    channels = x.shape[1]
     with torch.random.fork_rng(devices=[]):  # whoever seeded random numbers wants them as they are
         conv = nn.Conv2d(channels, channels, 3, padding=1, dtype=dtype)
     for numbers in conv.parameters():
         numbers.copy_(torch.linspace(-0.1, 0.1, numbers.numel()).view_as(numbers))
     conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    plain, fused = conv(x), FusedConv(conv, shape)
+    plain, fused = conv(x), FusedConv(conv)
     expected = (plain, plain.relu(), (plain + shortcut).relu())
-    found = (fused(x), FusedConv(conv, shape, relu=True)(x), fused.added_to(shortcut, x))
+    found = (fused(x), FusedConv(conv, relu=True)(x), fused.added_to(shortcut, x))
     pairs = zip(found, expected, strict=True)
     return all(torch.allclose(mine, other, atol=_TOLERANCE, rtol=0) for mine, other in pairs)
 
 
-def fuse(network: BiSeNet, shapes: Shapes) -> None:
+def fuse(network: BiSeNet) -> None:
     """Put fused steps into a network in place of its modules: the same function, but for rounding.
 
     Args:
         network: on a CPU, its weights in channels_last; batch norms are folded into its convolutions.
-        shapes: what each convolution reads, by its name.
     """
     trunk = network.cp.resnet
-    trunk.conv1 = FusedConv(trunk.conv1, shapes["cp.resnet.conv1"], relu=True)  # type: ignore[assignment]
+    trunk.conv1 = FusedConv(trunk.conv1, relu=True)  # type: ignore[assignment]
     trunk.relu, trunk.maxpool = nn.Identity(), HalvingPool()
-    _fuse_below(network, shapes)
+    _fuse_below(network)
     network.ffm = _FusedFusion(network.ffm)  # type: ignore[assignment]
 
 
-def _fuse_below(module: nn.Module, shapes: Shapes, above: str = "") -> None:
+def _fuse_below(module: nn.Module) -> None:
     for name, child in list(module.named_children()):
-        path = f"{above}{name}"
         if isinstance(child, BasicBlock):
-            setattr(module, name, _FusedBlock(child, path, shapes))
+            setattr(module, name, _FusedBlock(child))
         elif isinstance(child, ConvBNReLU):
-            setattr(module, name, FusedConv(child.conv, shapes[f"{path}.conv"], relu=True))
+            setattr(module, name, FusedConv(child.conv, relu=True))
         elif isinstance(child, nn.Conv2d):
-            setattr(module, name, FusedConv(child, shapes[path]))
+            setattr(module, name, FusedConv(child))
         else:
-            _fuse_below(child, shapes, f"{path}.")
+            _fuse_below(child)
 
 
 class FusedConv(nn.Module):
     """A convolution, and behind it a ReLU if one is wanted, of bf16 or fp32 in channels_last.
 
-    Args:
-        shape: of what it will read; another is computed too, but weights may be laid out anew for it.
+    Its weights are laid out when they are first wanted, for what is read then; what has another shape is
+    computed too, but they may be laid out anew for it. Where several threads share a picture oneDNN wants
+    another order than for one thread: each is made once, and the plain weights go with the last.
     """
 
-    def __init__(self, conv: nn.Conv2d, shape: torch.Size, relu: bool = False) -> None:
+    def __init__(self, conv: nn.Conv2d, relu: bool = False) -> None:
         super().__init__()
         self._geometry = ([*conv.padding], [*conv.stride], [*conv.dilation], conv.groups)
         self._after = "relu" if relu else "none"
         self._bias = None if conv.bias is None else conv.bias.detach()
-        # Where several threads share a picture, oneDNN wants another order than for one thread.
-        self._alone = self._shared = self._laid_out(conv, shape, threads=1)
-        if (threads := torch.get_num_threads()) > 1:
-            self._shared = self._laid_out(conv, shape, threads)
+        self._plain: Tensor | None = conv.weight.detach()
+        self._laid_out: dict[bool, Tensor] = {}
+        self._orders = 1 if torch.get_num_threads() == 1 else 2
 
     def forward(self, x: Tensor) -> Tensor:
         step: Any = torch.ops.mkldnn._convolution_pointwise
-        result: Tensor = step(x, self._weight(), self._bias, *self._geometry, self._after, [], "")
+        result: Tensor = step(x, self._weight(x), self._bias, *self._geometry, self._after, [], "")
         return result
 
     def added_to(self, shortcut: Tensor, x: Tensor) -> Tensor:
         """ReLU of the sum of this convolution of x and a shortcut, which is overwritten with it."""
         step: Any = torch.ops.mkldnn._convolution_pointwise_.binary
         how: tuple[Any, ...] = (*self._geometry, "add", 1.0, "relu", [], "")
-        result: Tensor = step(shortcut, x, self._weight(), self._bias, *how)
+        result: Tensor = step(shortcut, x, self._weight(x), self._bias, *how)
         return result
 
-    def _weight(self) -> Tensor:
-        return self._alone if torch.get_num_threads() == 1 else self._shared
-
-    def _laid_out(self, conv: nn.Conv2d, shape: torch.Size, threads: int) -> Tensor:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            weight = conv.weight.detach().to_mkldnn()
-            laid_out: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self._geometry, shape)
-            return laid_out
-        finally:
-            torch.set_num_threads(before)
+    def _weight(self, x: Tensor) -> Tensor:
+        is_shared = torch.get_num_threads() > 1
+        plain = self._plain  # looked at before the others are: another lane may be laying them out
+        if (known := self._laid_out.get(is_shared)) is not None:
+            return known
+        if plain is None:  # there are more threads than at first
+            return self._laid_out[not is_shared]
+        reorder: Any = torch.ops.aten.mkldnn_reorder_conv2d_weight
+        weight: Tensor = reorder(plain.to_mkldnn(), *self._geometry, x.shape)
+        self._laid_out[is_shared] = weight
+        if len(self._laid_out) == self._orders:
+            self._plain = None
+        return weight
 
 
 class _FusedBlock(nn.Module):
     """A ResNet's basic block. Without a downsample the sum is written over what came in: features that
     others read too only go into blocks with one."""
 
-    def __init__(self, block: BasicBlock, path: str, shapes: Shapes) -> None:
+    def __init__(self, block: BasicBlock) -> None:
         super().__init__()
-        self._first = FusedConv(block.conv1, shapes[f"{path}.conv1"], relu=True)
-        self._second = FusedConv(block.conv2, shapes[f"{path}.conv2"])
-        self._downsample = None
-        if block.downsample is not None:
-            self._downsample = FusedConv(block.downsample[0], shapes[f"{path}.downsample.0"])
+        self._first = FusedConv(block.conv1, relu=True)
+        self._second = FusedConv(block.conv2)
+        self._downsample = None if block.downsample is None else FusedConv(block.downsample[0])
 
     def forward(self, x: Tensor) -> Tensor:
         between = self._first(x)

@@ -62,8 +62,7 @@ class FaceParser:
             folded = FoldedBiSeNet(loaded.network, settings.mean, settings.deviation)
             folded.to(self._device, self._dtype).to(memory_format=self._format)  # type: ignore[call-overload]
             if self._on_cpu and settings.channels_last and can_fuse(self._dtype):
-                with self._blamed():
-                    folded.fuse(settings.input_size)
+                folded.fuse()
             self._folded = folded
         elif loaded.form is not Form.ONNX:
             self._network = loaded.network.to(self._device, self._dtype)
