@@ -38,6 +38,7 @@ AT_START = ("PYTHONPATH", "LD_PRELOAD", "LD_LIBRARY_PATH")
 LIBRARIES = (
     "PIL.ImageCms",
     "PIL.ImageFont",
+    "numpy.random",
     "pydantic.main",
     "rich.progress",
     "rich.table",

@@ -1,7 +1,6 @@
 """Configuration: defaults, and one clear line with exit code 78 for every fault."""
 
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -11,15 +10,13 @@ from hypothesis import strategies as st
 
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError, load_settings
-from running import Rooms
+from running import Rooms, maskdrop
 
 ETC = Path(__file__).parent.parent / "etc" / "maskdrop.toml"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "maskdrop", "run", *arguments], capture_output=True, text=True, timeout=60
-    )
+    return maskdrop(["run", *arguments])
 
 
 def refused(rooms: Rooms, settings: str, *arguments: str) -> str:

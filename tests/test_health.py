@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -33,15 +32,14 @@ from maskdrop.health import (
 )
 from maskdrop.supervisor.pulse import Pulse
 from maskdrop.totals import Totals
-from running import PAIRS, QUICK, Daemon, Rooms
+from running import PAIRS, QUICK, Daemon, Rooms, maskdrop
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
 
 
 def status(health: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "maskdrop", "status", "--health", str(health), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return maskdrop(["status", "--health", str(health), *arguments])
 
 
 def test_it_holds_what_is_promised(start: Start, rooms: Rooms) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from drawing import face_bytes
 from maskdrop.health import is_fresh
-from running import QUICK, Daemon, Rooms
+from running import QUICK, Daemon, Rooms, maskdrop
 from waiting import PATIENCE_S, wait_for
 
 Start = Callable[..., Daemon]
@@ -118,8 +118,7 @@ def test_nagios_knows_backlogs(start: Start, rooms: Rooms) -> None:
     daemon.wait_health(lambda h: h["backlog"] == 3, "a backlog of three")
 
     def nagios(*limits: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "maskdrop", "status", "--nagios", "--health", str(rooms.health)]
-        done = subprocess.run([*command, *limits], capture_output=True, text=True, check=False)
+        done = maskdrop(["status", "--nagios", "--health", str(rooms.health), *limits])
         assert re.fullmatch(NAGIOS, done.stdout)
         return done.returncode, done.stdout
 

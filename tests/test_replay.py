@@ -14,7 +14,7 @@ import pytest
 
 from drawing import face_bytes
 from maskdrop.replay import Room, Wanted, find, put_back
-from running import QUICK, Daemon, Rooms
+from running import QUICK, Daemon, Rooms, maskdrop
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
@@ -22,9 +22,8 @@ Start = Callable[..., Daemon]
 COMMAND = [sys.executable, "-m", "maskdrop", "replay"]
 
 
-def replay(rooms: Rooms, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[bytes]":
-    command = [*COMMAND, "--inbox", str(rooms.inbox), *arguments]
-    done = subprocess.run(command, capture_output=True, timeout=120)
+def replay(rooms: Rooms, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
+    done = maskdrop(["replay", "--inbox", str(rooms.inbox), *arguments])
     assert done.returncode == code, done.stderr
     return done
 
@@ -63,12 +62,12 @@ def test_what_was_quarantined_goes_through_once_the_limit_is_raised(start: Start
 
     second = start().wait_ready()
     told = replay(rooms, "--reason", "toomany*")
-    assert sorted(told.stdout.decode().splitlines()) == [
+    assert sorted(told.stdout.splitlines()) == [
         "a~2.jpg as a.jpg (TooManyPixels)",
         "b.jpg (TooManyPixels)",
         "sub/b.jpg (TooManyPixels)",
     ]
-    assert told.stderr == b"3 are back in the inbox\n"
+    assert told.stderr == "3 are back in the inbox\n"
     second.wait_count("saved", 3)
     assert rooms.pictures("archive") == ["a.jpg", "b.jpg", "sub/b.jpg"]
     assert everything_in(rooms.quarantine) == {"a.jpg", "bad.jpg", "bad.jpg.reason.json"}
@@ -106,7 +105,7 @@ def test_pictures_are_chosen_by_pattern_reason_and_age(rooms: Rooms) -> None:
     everyone = {"new.jpg", "x/old.jpg", "x/plain.reason.json", "without.png"}
 
     def chosen(*arguments: str) -> set[str]:
-        lines = replay(rooms, "--dry-run", *arguments).stdout.decode().splitlines()
+        lines = replay(rooms, "--dry-run", *arguments).stdout.splitlines()
         return {line.partition(" (")[0] for line in lines}
 
     assert chosen("--all") == everyone
@@ -121,7 +120,7 @@ def test_pictures_are_chosen_by_pattern_reason_and_age(rooms: Rooms) -> None:
     assert chosen("--from", "archive", "--all") == set()
     assert everything_in(rooms.inbox) == set()
     for arguments in ([], ["--from", "archive", "--reason", "x"], ["--older-than", "soon"]):
-        assert b"maskdrop: " in replay(rooms, *arguments, code=78).stderr
+        assert "maskdrop: " in replay(rooms, *arguments, code=78).stderr
 
 
 def test_nothing_in_the_inbox_is_replaced_and_odd_names_come_back_as_they_were(rooms: Rooms) -> None:
@@ -130,8 +129,8 @@ def test_nothing_in_the_inbox_is_replaced_and_odd_names_come_back_as_they_were(r
     quarantined(rooms, odd, b"odd")
     (rooms.inbox / "a.jpg").write_bytes(b"another's")
     told = replay(rooms, "--all")
-    assert b"a.jpg as a~2.jpg (OSError)" in told.stdout
-    assert rb"sub/two\nlines-\xff.jpg (OSError)" in told.stdout
+    assert "a.jpg as a~2.jpg (OSError)" in told.stdout
+    assert r"sub/two\nlines-\xff.jpg (OSError)" in told.stdout
     assert everything_in(rooms.inbox) == {"a.jpg", "a~2.jpg", os.fsdecode(odd)}
     assert (rooms.inbox / "a.jpg").read_bytes() == b"another's"
     assert (rooms.inbox / "a~2.jpg").read_bytes() == b"mine"
@@ -204,7 +203,7 @@ def test_an_inbox_on_another_disk_is_told_and_everything_stays(rooms: Rooms) -> 
         pytest.skip("mounting a tmpfs needs root")
     try:
         quarantined(rooms, "a.jpg", b"1")
-        told = replay(rooms, "--all", code=1).stderr.decode()
+        told = replay(rooms, "--all", code=1).stderr
         assert "a.jpg: Invalid cross-device link; it stays where it is" in told
         assert everything_in(rooms.quarantine) == {"a.jpg", "a.jpg.reason.json"}
     finally:

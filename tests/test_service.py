@@ -14,6 +14,7 @@ from maskdrop.config_file import load_settings
 from maskdrop.exits import EX_CONFIG, EX_FAILED
 from maskdrop.service.environment import build_wheel, why_unusable
 from maskdrop.service.layout import FILES, ROOMS
+from running import maskdrop
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders to another user")
 
@@ -36,8 +37,7 @@ def root(tmp_path: Path) -> Path:
 
 def service(root: Path, *arguments: str, code: int = 0) -> str:
     """Standard output of the command, or standard error where it is to fail."""
-    command = [sys.executable, "-m", "maskdrop", "service", arguments[0], "--root", str(root), *arguments[1:]]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    answer = maskdrop(["service", arguments[0], "--root", str(root), *arguments[1:]])
     assert answer.returncode == code, answer.stderr
     return answer.stderr if code and not answer.stdout else answer.stdout
 

@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,12 +13,10 @@ from PIL import Image
 
 import browser
 from drawing import face_bytes
-from running import QUICK
+from running import QUICK, maskdrop
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
-
-COMMAND = [sys.executable, "-m", "maskdrop"]
 
 OUTPUTS = '[save]\noutputs = ["face", "model", "cutout", "labels", "overlay", "json"]\n'
 
@@ -63,9 +60,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Path:
     (base / "maskdrop.toml").write_text(QUICK + OUTPUTS)
     folders = [str(base / "archive"), str(base / "outbox"), "--quarantine", str(base / "quarantine")]
     weights = ["--config", str(base / "maskdrop.toml"), "--weights", str(tiny_weights)]
-    done = subprocess.run(
-        [*COMMAND, "batch", *folders, *weights], capture_output=True, text=True, timeout=200
-    )
+    done = maskdrop(["batch", *folders, *weights])
     assert done.returncode == 1, done.stderr
     # Made to look like a reason, and like a result.
     reason = base / "quarantine" / "half.jpg.reason.json"
@@ -76,8 +71,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> Path:
 
 
 def sheet(base: Path, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
-    command = [*COMMAND, "sheet", str(base / "outbox"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = maskdrop(["sheet", str(base / "outbox"), *arguments])
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done
