@@ -8,6 +8,7 @@ the owner's, which waits for it, kills it and takes it along as ever: the proces
 ends at once, and orphans come to the owner (prctl(2), PR_SET_CHILD_SUBREAPER).
 """
 
+import atexit
 import contextlib
 import ctypes
 import fcntl
@@ -16,13 +17,14 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing import util
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -169,8 +171,33 @@ def _be(birth: Birth, files: list[int]) -> None:
     sys.argv = ["-c", *birth.arguments]
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     signal.pthread_sigmask(signal.SIG_SETMASK, birth.blocked)
-    exec(birth.program, main.__dict__)
-    sys.exit()
+    be_to_the_end(lambda: exec(birth.program, main.__dict__))
+
+
+def be_to_the_end(program: Callable[[], object]) -> NoReturn:
+    """Run a program and end as Python does, but for taking its modules apart: that would copy all the memory
+    that is shared with whom this process was forked from."""
+    code: object = 0
+    try:
+        program()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    if code is None or isinstance(code, int):
+        code = code or 0
+    else:
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for those that are no daemons
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = 120  # sys.exit's own, where what was written can't be
+    os._exit(code & 0xFF)
 
 
 def _umask() -> int:

@@ -23,13 +23,14 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from PIL import Image
 
-from cradle import MESSAGE_SIZE, Cradle, enter, linked
+from cradle import MESSAGE_SIZE, Cradle, be_to_the_end, enter, linked
 
 AT_START = ("PYTHONPATH", "LD_PRELOAD", "LD_LIBRARY_PATH")
 """Variables that only count when a program is executed."""
@@ -225,13 +226,15 @@ def become(order: Order) -> None:
     Cradle().take_over()
     sys.argv = ["maskdrop", *order.arguments]
     sys.path[0] = order.folder  # in place of this file's
-    runpy.run_module("maskdrop", run_name="__main__", alter_sys=True)
+    be_to_the_end(lambda: runpy.run_module("maskdrop", run_name="__main__", alter_sys=True))
 
 
 def main() -> None:
     for name in (*LIBRARIES, *PROGRAM):
         importlib.import_module(name)
     Image.init()  # imports Pillow's formats, as decoders and savers have it do
+    for ended in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        ended.atexit = False  # PyTorch's own, which take a tenth of a second
     gc.freeze()  # so that what is forked neither copies nor looks through it
     serve(socket.socket(fileno=os.dup(0)))
 
