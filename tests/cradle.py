@@ -193,8 +193,9 @@ def be_to_the_end(program: Callable[[], object]) -> NoReturn:
     threading._shutdown()  # type: ignore[attr-defined]  # waits for those that are no daemons
     atexit._run_exitfuncs()
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for file in (sys.stdout, sys.stderr):
+            if not file.closed:
+                file.flush()
     except OSError:
         code = 120  # sys.exit's own, where what was written can't be
     os._exit(code & 0xFF)
