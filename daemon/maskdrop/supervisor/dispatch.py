@@ -27,7 +27,7 @@ class Dispatch:
 
     def give(self, stage: Stage, steps: tuple[Step, ...], now: float, most: int | None = None) -> None:
         """Give each idle worker of a stage one ticket, the first step's first."""
-        idle = [child for child in self._crew.ready(stage) if not self._pipeline.held_by(child.name)]
+        idle = [child for child in self._crew.ready(stage) if self._pipeline.is_idle(child.name)]
         for child in idle[:most]:
             step = next((step for step in steps if self._pipeline.waiting(step)), None)
             if step is None:
@@ -45,9 +45,9 @@ class Dispatch:
                 if (held and must_wait) or len(held) >= 2 * self._max_batch:
                     break
                 self._hand(Step.INFER, child, now)
-                held = self._pipeline.held_by(child.name)
+                held.append(flight)
 
     def _hand(self, step: Step, child: Child, now: float) -> None:
-        if not self._pipeline.held_by(child.name):
+        if self._pipeline.is_idle(child.name):
             child.heard_at = now  # the wait for it begins with its first ticket
         child.send(self._pipeline.assign(step, child.name).task(len(self._pipeline)))

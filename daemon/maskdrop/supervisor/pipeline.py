@@ -145,28 +145,25 @@ class Pipeline:
             self._change(number, working=number in numbers)
 
     def prepared(self, number: int, facts: Facts, milliseconds: float) -> None:
-        flight = self._change(number, facts=facts)
-        self._queue(flight, Step.INFER, preprocess=milliseconds)
+        self._queue(number, Step.INFER, {"preprocess": milliseconds}, facts=facts)
 
     def inferred(
         self, number: int, milliseconds: float, is_small: bool = False, judged: Judged | None = None
     ) -> None:
         """Labels are there. Faces that are small are looked at again, once."""
-        flight = self._change(number, judged=judged)
-        again = bool(flight.regions)
+        again = bool(self._flights[number].regions)
         step = Step.LOCATE if is_small and not again else Step.SAVE
-        self._queue(flight, step, **{"infer again" if again else "infer": milliseconds})
+        self._queue(number, step, {"infer again" if again else "infer": milliseconds}, judged=judged)
 
     def located(self, number: int, regions: tuple[Region, ...], milliseconds: float) -> None:
         """Views of these regions are in the slot; where there are none, the first labels stand."""
-        flight = self._change(number, regions=regions)
-        self._queue(flight, Step.INFER if regions else Step.SAVE, locate=milliseconds)
+        step = Step.INFER if regions else Step.SAVE
+        self._queue(number, step, {"locate": milliseconds}, regions=regions)
 
     def condemn(self, number: int, fault: Fault) -> None:
-        """The picture goes to quarantine."""
+        """The picture goes to quarantine; its reason file tells the attempts."""
         attempts = self._flights[number].attempts
-        self._queue(self._change(number, fault=fault), Step.QUARANTINE)
-        self._change(number, attempts=attempts)  # for the reason file
+        self._queue(number, Step.QUARANTINE, {}, fault=fault, attempts=attempts)
 
     def put_back(self, number: int) -> None:
         """The step could not be done now; it is the first to be tried again."""
@@ -180,6 +177,10 @@ class Pipeline:
         self._leave_place(flight)
         self._free.append(flight.slot)
         return flight
+
+    def is_idle(self, worker: str) -> bool:
+        """Whether the worker holds nothing, neither at work nor queued."""
+        return not self._held[worker]
 
     def held_by(self, worker: str) -> list[Flight]:
         return [self._flights[number] for number in sorted(self._held[worker])]
@@ -213,11 +214,14 @@ class Pipeline:
                 self.condemn(flight.number, Fault(flight.step.stage, error, message))
         return [self._flights[flight.number] for flight in held]
 
-    def _queue(self, flight: Flight, step: Step, **milliseconds: float) -> None:
+    def _queue(self, number: int, step: Step, spent: Mapping[str, float], **found: object) -> None:
+        """What was done took so long and found this; the next step is waited for, with no attempts yet."""
+        flight = self._flights[number]
         self._leave_place(flight)
-        times = {**flight.milliseconds, **milliseconds}
-        self._change(flight.number, step=step, worker=None, working=False, attempts=0, milliseconds=times)
-        self._waiting[step].append(flight.number)
+        times = {**flight.milliseconds, **spent}
+        place = {"step": step, "worker": None, "working": False, "attempts": 0, "milliseconds": times}
+        self._change(number, **{**place, **found})
+        self._waiting[step].append(number)
 
     def _leave_place(self, flight: Flight) -> None:
         """A flight is either in its step's queue or with a worker."""

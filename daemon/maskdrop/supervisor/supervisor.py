@@ -159,7 +159,7 @@ class Supervisor:
                 self._service.still_draining(self._course.drain_deadline - now)
         if self._service.is_hungry(now):
             busy = {step.stage for step in Step if self._pipeline.waiting(step)}
-            busy |= {child.stage for child in self._crew.children if self._pipeline.held_by(child.name)}
+            busy |= {child.stage for child in self._crew.children if not self._pipeline.is_idle(child.name)}
             self._service.feed(self._vigil.silent(busy, now), now)
 
     def _write_health(self, state: State, reason: str) -> None:
@@ -227,7 +227,7 @@ class Supervisor:
             if self._crew.is_complete:
                 self._staffing.review(now, self._pipeline)
             return
-        if any(self._pipeline.held_by(child.name) for child in self._crew.children):
+        if not all(self._pipeline.is_idle(child.name) for child in self._crew.children):
             return
         premises = self._renewal.take_up()
         self._intake.stop()
@@ -256,9 +256,8 @@ class Supervisor:
         """When the worker is late, if something is expected of it."""
         if child.is_ended:
             return None
-        busy = (
-            bool(self._pipeline.held_by(child.name)) or self._course.stopping or child in self._crew.retired
-        )
+        is_over = self._course.stopping or child in self._crew.retired
+        busy = is_over or not self._pipeline.is_idle(child.name)
         return self._patience.deadline(child.state, busy, child.heard_at)
 
     def _forgive(self, now: float) -> None:
