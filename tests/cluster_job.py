@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from batch_job import Pictures
 from maskdrop.cli import app
 from maskdrop.exit_codes import EX_CONFIG
-from running import QUICK, maskdrop
+from running import FULL, maskdrop
 
 parquet: Any = pytest.importorskip("pyarrow.parquet")
 
@@ -36,7 +36,7 @@ class Job(Pictures):
     def begin(
         self,
         *arguments: str,
-        settings: str = QUICK,
+        settings: str = FULL,
         source: object = None,
         out: object = None,
         **options: Any,
@@ -47,7 +47,7 @@ class Job(Pictures):
 
     def refused(self, *arguments: str, engine: str = "ray", source: object = None, out: object = None) -> str:
         """What is said when nothing is begun; by this process, which has everything imported."""
-        done = CliRunner().invoke(app, self.words(arguments, engine, QUICK, source, out))
+        done = CliRunner().invoke(app, self.words(arguments, engine, FULL, source, out))
         assert done.exit_code == EX_CONFIG, done.output
         return done.output
 

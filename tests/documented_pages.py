@@ -11,7 +11,7 @@ from pathlib import Path
 from documented import ROOT, Command
 from drawing import face_bytes
 from reader import Reader
-from running import QUICK, Daemon, Rooms
+from running import FULL, Daemon, Rooms
 
 PORTRAIT = ROOT / "daemon" / "maskdrop" / "weights" / "known-face.jpg"
 WEIGHTS = ROOT / "daemon" / "maskdrop" / "weights" / "faces.safetensors"
@@ -37,7 +37,7 @@ def _configuration(reader: Reader, weights: Path) -> None:
     """The service's, with quick settings."""
     state = reader.home / "state"
     folders = f"[folders]\ninbox = '{state / 'inbox'}'\noutbox = '{state / 'outbox'}'\n"
-    own = f"{folders}[model]\nweights = '{weights}'\n{QUICK}"
+    own = f"{folders}[model]\nweights = '{weights}'\n{FULL}"
     (reader.home / "etc-maskdrop" / "maskdrop.toml").write_text(own)
 
 
@@ -105,7 +105,7 @@ def _monitoring(reader: Reader, weights: Path) -> None:
     base, health = reader.home / "daemon", reader.home / "run" / "health.json"
     base.mkdir()
     rooms = replace(Rooms.make(base), health=health)
-    settings = QUICK.replace("[health]\n", f"[health]\nfile = '{health}'\n")
+    settings = FULL.replace("[health]\n", f"[health]\nfile = '{health}'\n")
     reader.beside.append(Daemon(rooms, weights, settings, [], {}))
     reader.beside[0].wait_ready()
 

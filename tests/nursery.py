@@ -218,8 +218,9 @@ def take_order(link: socket.socket, pipe: tuple[int, int]) -> bool:
 
 def become(order: Order) -> None:
     """Be ``python -m maskdrop`` with these arguments, as if it had been executed."""
-    for number in (signal.SIGCHLD, signal.SIGINT):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGCHLD, signal.SIGHUP):  # the tests themselves may have been begun by nohup
+        signal.signal(number, signal.SIG_DFL)
     enter(order.environment, order.folder, order.umask)
     if order.session:
         os.setsid()

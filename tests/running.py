@@ -21,7 +21,7 @@ from maskdrop.claim import CLAIMED
 from nursery import Born, Nursery, order_of
 from waiting import PATIENCE_S, wait_for
 
-QUICK = """
+FULL = """
 [watch]
 settle_ms = 100
 rescan_s = 2
@@ -34,7 +34,11 @@ locate = "off"
 [health]
 interval_s = 0.2
 """
-"""As few processes as work, for each start takes its time."""
+"""As few processes as work, for each start takes its time; pictures of the size that the network has by
+default."""
+
+QUICK = FULL + "[model]\ninput_size = 256\n"
+"""The same with a quarter of the pixels. Other keys of that section can follow."""
 
 EXECUTED = {**os.environ, "MASKDROP_EXEC": "1"}
 """The environment of a process that is executed, not forked, and executes its workers."""

@@ -32,7 +32,7 @@ from maskdrop.config_file import ConfigurationError
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from object_storage import object_storage
 from ray_nodes import ray_nodes
-from running import QUICK
+from running import FULL
 from waiting import PATIENCE_S, wait_for
 from weights_for_tests import EMBEDDED
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.timeout(600)  # a batch on a cluster begins slowly on a
 
 ODD = os.fsdecode(b"sub/two\nlines-\xff.jpg")
 
-EXACT = QUICK.replace("[workers]", "[workers]\nmax_batch = 1") + (
+EXACT = FULL.replace("[workers]", "[workers]\nmax_batch = 1") + (
     '[save]\noutputs = ["face", "labels"]\n[model]\nprecision = "fp32"\n'
 )
 """Settings with which every picture is computed by itself, so that results are the same to the last bit."""
@@ -56,7 +56,7 @@ def with_one_actor(settings: str) -> str:
     return settings.replace("inference_threads = 1", "inference_threads = 2")
 
 
-ONE_ACTOR = with_one_actor(QUICK)
+ONE_ACTOR = with_one_actor(FULL)
 
 LOCATING = with_one_actor(EXACT.replace('"off"', '"auto"').replace('"labels"]', '"labels", "model"]'))
 

@@ -26,7 +26,7 @@ from maskdrop.save import Saver
 from maskdrop.ticket import Identity, Prepare, Prepared, Save, Saved, Stage, Ticket
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Workplace
-from running import QUICK, Daemon, Rooms
+from running import FULL, Daemon, Rooms
 
 Start = Callable[..., Daemon]
 
@@ -107,7 +107,7 @@ def test_messages_syncs_and_reads_of_a_picture(start: Start, rooms: Rooms) -> No
     counts = rooms.base / "counts"
     paths = os.pathsep.join([str(counting), os.environ.get("PYTHONPATH", "")])
     daemon = start(
-        settings=QUICK, env={**os.environ, "PYTHONPATH": paths, "MASKDROP_COUNTS": str(counts)}
+        settings=FULL, env={**os.environ, "PYTHONPATH": paths, "MASKDROP_COUNTS": str(counts)}
     ).wait_ready()
     rooms.drop("warm.jpg", encode(draw_face(1)))
     daemon.wait_count("saved", 1)

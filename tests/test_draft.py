@@ -10,7 +10,7 @@ from drawing import draw_face, encode
 from maskdrop.config import DecodeSettings
 from maskdrop.parts import PART_NAMES
 from maskdrop.preprocess import BrokenPicture, decode, decode_at_least
-from running import QUICK, Daemon, Rooms
+from running import FULL, Daemon, Rooms
 
 Start = Callable[..., Daemon]
 DRAFT = DecodeSettings(draft=True)
@@ -64,7 +64,7 @@ def test_a_truncated_jpeg_is_broken_as_a_draft_too() -> None:
 
 
 def test_results_are_of_full_size_all_the_same(start: Start, rooms: Rooms) -> None:
-    settings = QUICK + "[decode]\ndraft = true\n[save]\nkeep = {every}\nformat = 'png'\n"
+    settings = FULL + "[decode]\ndraft = true\n[save]\nkeep = {every}\nformat = 'png'\n"
     content = turned(2600, 2100, 6)
     daemon = start(settings=settings.replace("{every}", str(list(PART_NAMES)))).wait_ready()
     rooms.drop("large.jpg", content)

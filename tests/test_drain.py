@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from drawing import face_bytes
-from running import QUICK, Daemon, Rooms
+from running import FULL, QUICK, Daemon, Rooms
 
 Start = Callable[..., Daemon]
 
@@ -27,7 +27,7 @@ def test_sigterm_in_the_middle_loses_nothing_and_the_next_start_goes_on(start: S
     assert len(left) > 100
     assert first.log.count("saved 0") + first.log.count("saved 1") + first.log.count("saved 2") == len(saved)
 
-    second = start(settings=QUICK + "[model]\ninput_size = 96\n").wait_ready()
+    second = start(settings=FULL + "[model]\ninput_size = 96\n").wait_ready()
     second.wait_count("saved", len(left))
     assert second.stop() == 0
     assert rooms.pictures("outbox") == rooms.pictures("archive") == sorted(contents)

@@ -17,13 +17,13 @@ from maskdrop.model.check import known_labels, known_picture
 from maskdrop.model.parser import load_parser
 from maskdrop.parts import PART_NAMES, Part
 from maskdrop.ticket import Region
-from running import QUICK, Daemon, Rooms
+from running import FULL, Daemon, Rooms
 
 Start = Callable[..., Daemon]
 Pixels = NDArray[np.uint8]
 
 EMBEDDED = str(Path(__file__).parent.parent / "daemon/maskdrop/weights/faces.safetensors")
-LOOKING = QUICK.replace('locate = "off"', 'locate = "auto"')
+LOOKING = FULL.replace('locate = "off"', 'locate = "auto"')
 
 
 def portrait(side: int) -> Image.Image:
@@ -181,7 +181,7 @@ def test_the_second_look_sees_more(start: Start, rooms: Rooms) -> None:
     picture, places = placed([(500, 350, 300)], 1200, 900)
     scores = {}
     for mode in ("off", "auto"):
-        settings = QUICK.replace('locate = "off"', f'locate = "{mode}"') + "[save]\noutputs = ['labels']\n"
+        settings = FULL.replace('locate = "off"', f'locate = "{mode}"') + "[save]\noutputs = ['labels']\n"
         daemon = start("--weights", EMBEDDED, settings=settings).wait_ready()
         rooms.drop(f"{mode}.png", encode(picture, "PNG"))
         daemon.wait_count("saved", 1)
@@ -193,7 +193,7 @@ def test_the_second_look_sees_more(start: Start, rooms: Rooms) -> None:
 
 def test_on_looks_again_at_whatever_does_not_fill_the_picture(start: Start, rooms: Rooms) -> None:
     picture, _ = placed([(60, 60, 400)], 500, 500)
-    settings = QUICK.replace('locate = "off"', 'locate = "on"')
+    settings = FULL.replace('locate = "off"', 'locate = "on"')
     daemon = start("--weights", EMBEDDED, settings=settings).wait_ready()
     rooms.drop("a.png", encode(picture, "PNG"))
     rooms.drop("empty.png", encode(wall(300, 300), "PNG"))

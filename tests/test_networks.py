@@ -28,7 +28,7 @@ from maskdrop.model.parser import load_parser
 from maskdrop.model.program import is_plain_expression
 from maskdrop.model.weights import embedded_weights
 from public_checkpoint import public_checkpoint
-from running import QUICK, Daemon, Rooms, maskdrop
+from running import FULL, Daemon, Rooms, maskdrop
 from torchvision_for_tests import make_importable
 
 Start = Callable[..., Daemon]
@@ -112,7 +112,7 @@ def test_lraspp_of_torchvision_through_the_whole_daemon(start: Start, rooms: Roo
     assert len(np.unique(expected)) > 1
     label = int(np.bincount(expected.ravel()).argmax())
 
-    settings = QUICK + (
+    settings = FULL + (
         f"[model]\nclasses = {json.dumps(VOC)}\ninput_size = {side}\nprecision = 'fp32'\n"
         "mean = [0.5, 0.5, 0.5]\ndeviation = [0.25, 0.25, 0.25]\n"
         f"[save]\noutputs = ['model', 'labels']\nformat = 'png'\nkeep = ['{VOC[label]}']\n"
@@ -147,7 +147,7 @@ def test_a_network_of_no_use_is_found_at_the_start(
 ) -> None:
     path = save_program(Plain(answer=answer), rooms.base / "net.pt2")
     names = [f"c{i}" for i in range(classes)]
-    settings = QUICK + f"[model]\nclasses = {json.dumps(names)}\ninput_size = 64\n[save]\nkeep = ['c1']\n"
+    settings = FULL + f"[model]\nclasses = {json.dumps(names)}\ninput_size = 64\n[save]\nkeep = ['c1']\n"
     rooms.drop("a.png", encode(draw_face(1), "PNG"))
     daemon = start("--weights", str(path), settings=settings)
     assert daemon.wait_end() == 78

@@ -17,7 +17,7 @@ from cradle import started_by
 from drawing import face_bytes
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.model.weights import Card, save_weights
-from running import PAIRS, QUICK, Daemon, Rooms
+from running import FULL, PAIRS, Daemon, Rooms
 from waiting import wait_for
 from weights_for_tests import tiny_network
 
@@ -26,7 +26,7 @@ Start = Callable[..., Daemon]
 NAMES = ["0-poison.jpg", "1.jpg", "2.jpg", "3.jpg"]
 
 
-def quick_with(workers: str, settings: str = QUICK) -> str:
+def quick_with(workers: str, settings: str = FULL) -> str:
     return settings.replace("[workers]", "[workers]\n" + workers)
 
 

@@ -14,7 +14,7 @@ from drawing import draw_face, face_bytes
 from maskdrop import BrokenPicture, ConfigurationError, Parsed, Parser, WeightsError
 from maskdrop.parts import PART_NAMES
 from picture_kinds import picture_kinds
-from running import QUICK, Daemon, Rooms
+from running import FULL, Daemon, Rooms
 
 Start = Callable[..., Daemon]
 
@@ -43,7 +43,7 @@ def test_labels_and_images_are_the_daemons_bit_for_bit(
     small.save(tmp_path / "small.png")
     pictures["small.png"] = (tmp_path / "small.png").read_bytes()
     everything = '[save]\noutputs = ["labels", "face", "cutout", "overlay"]\nformat = "png"\n'
-    settings = QUICK.replace('"off"', '"auto"').replace("[workers]", "[workers]\nmax_batch = 1") + everything
+    settings = FULL.replace('"off"', '"auto"').replace("[workers]", "[workers]\nmax_batch = 1") + everything
     daemon = start(
         "--weights", str(EMBEDDED), settings=settings + "[model]\nprecision = 'fp32'\n"
     ).wait_ready()

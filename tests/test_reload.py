@@ -98,7 +98,7 @@ def test_bad_files_keep_the_old_configuration_and_say_why(start: Start, rooms: R
         assert pids(daemon) == before
         rooms.drop(f"{number}.jpg", face_bytes(number))
         daemon.wait_count("saved", number)
-    reload(daemon, QUICK + '[model]\nweights = "/nowhere"\n')
+    reload(daemon, QUICK + 'weights = "/nowhere"\n')
     daemon.wait_log("configuration read again")  # the command line's go before the file's: nothing is wrong
     rooms.drop("last.jpg", face_bytes(9))
     daemon.wait_count("saved", len(BAD_FILES) + 1)
@@ -108,7 +108,7 @@ def test_bad_files_keep_the_old_configuration_and_say_why(start: Start, rooms: R
 
 def test_weights_of_another_network_are_found_out_and_the_old_ones_go_on(start: Start, rooms: Rooms) -> None:
     daemon = start(settings=QUICK).wait_ready()
-    reload(daemon, QUICK + '[model]\nclasses = ["background", "skin"]\n[save]\nkeep = ["skin"]\n')
+    reload(daemon, QUICK + 'classes = ["background", "skin"]\n[save]\nkeep = ["skin"]\n')
     daemon.wait_log("the new configuration is not taken")
     wait_taken_up(daemon, times=2)
     rooms.drop("a.jpg", face_bytes(1))

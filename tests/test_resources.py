@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 
 from drawing import draw_face, encode, face_bytes
-from running import QUICK, Daemon, Rooms
+from running import FULL, Daemon, Rooms
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
@@ -86,7 +86,7 @@ def test_memory_of_large_pictures_is_kept_while_they_come_and_given_back_after_a
 
 def test_memory_does_not_grow_with_the_number_of_pictures(start: Start, rooms: Rooms) -> None:
     contents = [face_bytes(seed, width=96, height=96) for seed in range(50)]
-    daemon = start(settings=QUICK + "[model]\ninput_size = 96\n").wait_ready()
+    daemon = start(settings=FULL + "[model]\ninput_size = 96\n").wait_ready()
 
     def drop_and_wait(first: int, end: int) -> int:
         for index in range(first, end):

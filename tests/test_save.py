@@ -15,7 +15,7 @@ from drawing import draw_face, encode, face_bytes
 from maskdrop.model.load import load_network
 from maskdrop.outbox import source_of
 from maskdrop.parts import PALETTE
-from running import QUICK, Daemon, Rooms
+from running import FULL, QUICK, Daemon, Rooms
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
@@ -59,7 +59,7 @@ def test_the_model_size_mask_is_the_articles_pixel_for_pixel(
     start: Start, rooms: Rooms, real_or_drawn: list[Path]
 ) -> None:
     embedded = Path(__file__).parent.parent / "daemon/maskdrop/weights/faces.safetensors"
-    settings = QUICK + "[model]\nprecision = 'fp32'\n[save]\noutputs = ['model', 'labels']\nformat = 'png'\n"
+    settings = FULL + "[model]\nprecision = 'fp32'\n[save]\noutputs = ['model', 'labels']\nformat = 'png'\n"
     daemon = start("--weights", str(embedded), settings=settings).wait_ready()
     for index, path in enumerate(real_or_drawn):
         rooms.drop(f"{index}{path.suffix}", path.read_bytes())
@@ -76,7 +76,7 @@ def test_the_model_size_mask_is_the_articles_pixel_for_pixel(
 
 @pytest.mark.parametrize(("width", "height"), [(300, 420), (512, 512)])
 def test_every_output_in_every_format(start: Start, rooms: Rooms, width: int, height: int) -> None:
-    settings = QUICK + (
+    settings = FULL + (
         "[save]\noutputs = ['face', 'model', 'cutout', 'labels', 'overlay']\nformat = 'png'\n"
         "keep = ['background', 'hair', 'hat', 'cloth', 'neck']\nsuffix = { face = '.done' }\n"
     )

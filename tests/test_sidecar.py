@@ -18,13 +18,13 @@ from maskdrop.metadata import Carried, exif_for
 from maskdrop.model.parser import load_parser
 from maskdrop.outbox import source_of
 from maskdrop.parts import FACE_PARTS, PART_NAMES
-from running import QUICK, Daemon, Rooms
+from running import FULL, Daemon, Rooms
 
 Start = Callable[..., Daemon]
 
 WEIGHTS = Path(__file__).parent.parent / "daemon/maskdrop/weights"
 EMBEDDED = WEIGHTS / "faces.safetensors"
-EXACT = QUICK + "[model]\nprecision = 'fp32'\n"
+EXACT = FULL + "[model]\nprecision = 'fp32'\n"
 
 
 def told(rooms: Rooms, name: str) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def test_confidence_is_the_mean_probability_of_the_labels(
 
 
 def test_a_sidecar_replaces_its_own_pictures_only(start: Start, rooms: Rooms) -> None:
-    settings = QUICK + "[folders]\nafter = 'delete'\n[save]\noutputs = ['face', 'json']\n"
+    settings = FULL + "[folders]\nafter = 'delete'\n[save]\noutputs = ['face', 'json']\n"
     (rooms.outbox / "b.json").write_text('{"sha256": "somebody else\'s"}')
     daemon = start(settings=settings).wait_ready()
     first, second = face_bytes(1), face_bytes(2, "PNG")
@@ -169,7 +169,7 @@ def test_exif_and_profile_are_kept_and_places_only_if_asked(start: Start, rooms:
     outputs = "outputs = ['face', 'model', 'cutout', 'labels']\n"
     for round_, (metadata, form) in enumerate(((None, "jpeg"), (["gps"], "webp"))):
         chosen = "" if metadata is None else f"metadata = {metadata}\n"
-        daemon = start(settings=QUICK + f"[save]\n{outputs}format = '{form}'\n{chosen}").wait_ready()
+        daemon = start(settings=FULL + f"[save]\n{outputs}format = '{form}'\n{chosen}").wait_ready()
         rooms.drop(f"{round_}/p.jpg", picture)
         rooms.drop(f"{round_}/plain.png", plain)
         daemon.wait_count("saved", 2)
