@@ -24,6 +24,7 @@ from PIL import Image
 from limits import tickets
 from maskdrop.config import Settings
 from maskdrop.folders import prepare_folders
+from maskdrop.heap import keep_memory
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.model.parser import load_parser
 from maskdrop.preprocess import prepare
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=60, help="pictures a turn")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()  # as decoders and savers do
     Image.MAX_IMAGE_PIXELS = None
     Image.init()
     pictures = sorted(options.pictures.glob("*.jpg"))[: options.count]
