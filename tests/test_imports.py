@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -108,13 +108,28 @@ def test_files_are_small() -> None:
     assert not long
 
 
-@pytest.mark.parametrize("stage", ["preprocess", "save", "cluster.decoding", "cluster.finishing"])
-def test_decoding_and_saving_do_without_torch(stage: str) -> None:
-    if stage.startswith("cluster"):
-        pytest.importorskip("pyarrow")
-    program = f"import sys, maskdrop.topology.worker, maskdrop.{stage}; print('torch' in sys.modules)"
+def loaded_by(modules: Sequence[str], libraries: Sequence[str]) -> list[str]:
+    """Which of these libraries an interpreter has once it has imported these modules of maskdrop."""
+    imports = ", ".join(f"maskdrop.{module}" for module in modules)
+    program = f"import sys, {imports}; print(*(name for name in {list(libraries)} if name in sys.modules))"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert answer.stdout == "False\n"
+    return answer.stdout.split()
+
+
+def test_decoding_and_saving_do_without_torch() -> None:
+    assert loaded_by(["topology.worker", "preprocess", "save"], ["torch"]) == []
+
+
+def test_a_clusters_tasks_do_without_torch() -> None:
+    """What they unpickle brings the engine with it."""
+    pytest.importorskip("ray")
+    modules = ["cluster.decoding", "cluster.finishing", "cluster.engine"]
+    assert loaded_by(modules, ["torch", "ray"]) == ["ray"]
+
+
+def test_only_a_daemon_with_metrics_loads_their_library() -> None:
+    modules = ["daemon", "infer", "preprocess", "save", "status", "top"]
+    assert loaded_by(modules, ["prometheus_client", "torch"]) == ["torch"]
 
 
 def test_labelling_does_without_torchs_compiler_and_leaves_torchvision_as_it_was() -> None:
@@ -144,21 +159,6 @@ def test_what_daemons_of_tests_are_forked_from_has_torch_imported() -> None:
     """Nothing else would show that each of them imports it again."""
     parent = psutil.Process(nursery().pid)
     wait_for(lambda: any("libtorch" in part.path for part in parent.memory_maps()), "PyTorch's libraries")
-
-
-def test_a_clusters_tasks_do_without_torch() -> None:
-    """What they unpickle brings the engine with it."""
-    pytest.importorskip("ray")
-    program = "import sys, maskdrop.cluster.engine; print('torch' in sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert answer.stdout == "False\n"
-
-
-@pytest.mark.parametrize("module", ["daemon", "infer", "preprocess", "save", "status", "top"])
-def test_only_a_daemon_with_metrics_loads_their_library(module: str) -> None:
-    program = f"import sys, maskdrop.{module}; print('prometheus_client' in sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert answer.stdout == "False\n"
 
 
 def test_only_the_spawn_context_is_used() -> None:
