@@ -184,8 +184,10 @@ def test_killed_at_any_moment_it_loses_nothing(rooms: Rooms) -> None:
         goal = before + chance.randrange(1, 25)
         wait_for(lambda: process.poll() is not None or len(everything_in(rooms.inbox)) >= goal, "moves")  # noqa: B023
         process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
+        killed = process.wait() == -signal.SIGKILL
+        kills += killed
         inbox, quarantine = everything_in(rooms.inbox), everything_in(rooms.quarantine)
+        assert not killed or len(inbox) > before
         seen = {name for name in quarantine if not Path(name).name.startswith(".maskdrop-reason-")}
         left = {name for name in seen if not name.endswith(".reason.json")}
         assert inbox | left == names

@@ -103,7 +103,7 @@ def clear_leftovers(room: Path) -> None:
     """Remove the reasons that replays had taken out of the way when they died.
 
     Raises:
-        OSError: the room can't be read or changed.
+        OSError: one can't be removed.
     """
     for _, _, names, folder in os.fwalk(room):
         for name in names:
@@ -120,8 +120,8 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # it is somebody else's
+        pass
     return True
 
 

@@ -49,7 +49,7 @@ def replay(
     source, target, mode = _folders(config, inbox, quarantine, archive, room)
     moved = failed = 0
     try:
-        if not dry_run:
+        if room is Room.QUARANTINE and not dry_run:  # pictures in the archive have no reasons
             clear_leftovers(source)
         for kept in find(source, room, wanted):
             try:
