@@ -1,7 +1,6 @@
 """Running the network: from 8-bit pixels to 8-bit labels, in batches, on one device."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -128,8 +127,14 @@ class FaceParser:
             problem = f"takes pictures of {wanted} x {wanted}, not {side} x {side}"
             raise WeightsError(f"{self._path}: {problem}; set model.input_size = {wanted}")
         noise = np.random.default_rng(1).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-        with self._blamed():
+        try:
             scores = self._scores(noise)
+        except Exception as error:  # a foreign network fails in any way
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            problem = f"fails on a picture of {side} x {side} ({type(error).__name__}: {reason})"
+            raise WeightsError(
+                f"{self._path}: {problem}; see model.input_size and model.precision"
+            ) from error
         shape = tuple(scores.shape)
         if len(shape) == 4 and shape[1] != len(classes) and shape[2:] == (side, side):
             problem = f"answers {shape[1]} classes, but model.classes names {len(classes)}"
@@ -139,19 +144,6 @@ class FaceParser:
             raise WeightsError(f"{self._path}: {problem}; give a network that scores each class and pixel")
         if not bool(torch.isfinite(scores).all()):
             raise WeightsError(f"{self._path}: answers NaN or infinity; its weights are damaged: get it anew")
-
-    @contextmanager
-    def _blamed(self) -> Iterator[None]:
-        """Whatever fails within, which a foreign network does in any way, is a WeightsError."""
-        try:
-            yield
-        except Exception as error:
-            side = self._settings.input_size
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            problem = f"fails on a picture of {side} x {side} ({type(error).__name__}: {reason})"
-            raise WeightsError(
-                f"{self._path}: {problem}; see model.input_size and model.precision"
-            ) from error
 
     @torch.inference_mode()
     def _scores(self, pictures: Pixels) -> Tensor:
