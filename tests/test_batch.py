@@ -267,3 +267,10 @@ def on_a_terminal(job: Job, *arguments: str) -> str:
     os.close(outer)
     assert process.wait(PATIENCE_S) == 0, shown
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_files_are_no_trouble(job: Job, closed: str) -> None:
+    job.put("a.jpg", face_bytes(1))
+    job.run(code=0, prefix=["sh", "-c", f'exec "$@" {closed}', "sh"])
+    assert set(job.results()) == {"a.jpg"}

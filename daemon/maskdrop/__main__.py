@@ -1,14 +1,31 @@
 """Entry point of the ``maskdrop`` command and of ``python -m maskdrop``.
 
 Spawned workers import this module again as their main module, so it imports nothing
-until it is called.
+of maskdrop's until it is called.
 """
+
+import os
+import sys
 
 
 def main() -> None:
+    _open_what_is_closed()
     from maskdrop.cli import app
 
     app()
+
+
+def _open_what_is_closed() -> None:
+    """Standard input, output and error, of which whoever starts this may have closed any (``>&-``): a pipe or
+    picture would get its number, and Python has no file for it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+            os.set_inheritable(number, True)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 if __name__ == "__main__":
