@@ -33,11 +33,14 @@ _QUICK = {
     "settle_ms": "100",
     "rescan_s": "2.0",
     "weights": f'"{WEIGHTS}"',
+    "preprocess": "1",
+    "save": "1",
     "inference_threads": "1",
     "locate": '"off"',
     "interval_s": "0.2",
 }
-"""What tests configure otherwise than it is installed: quick, and little of the processor."""
+"""What tests configure otherwise than it is installed: quick, and little of the processor. Workers have
+their number: what a busy machine measures of itself may call for more."""
 
 
 class Service:
