@@ -2,10 +2,7 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
-from threading import Event
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,12 +11,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from maskdrop.config import ModelSettings
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
 from maskdrop.model.fused import HalvingPool, can_fuse
-from maskdrop.model.lanes import Lanes
 from maskdrop.model.normalise import normalise
-from maskdrop.model.parser import load_parser
 from maskdrop.model.winners import first_of_highest, labels_of
 from waiting import PATIENCE_S
 from weights_for_tests import tiny_network
@@ -164,58 +158,3 @@ def test_the_first_of_several_highest_scores_wins(classes: int, cells: int, seed
 def test_a_class_that_wins_at_no_corner_may_win_between_them() -> None:
     scores = torch.tensor([[[0.0, 4.0], [0.0, 4.0]], [[4.0, 0.0], [4.0, 0.0]], [[3.0, 3.0], [3.0, 3.0]]])
     assert labels_of(scores[None], 9)[0, 4].tolist() == [1, 1, 1, 2, 2, 2, 0, 0, 0]
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize(("count", "threads"), [(1, 2), (3, 2), (2, 5), (9, 4), (6, 1)])
-def test_a_pictures_labels_are_the_same_in_whatever_batch_and_lane(
-    tiny_weights: Path, count: int, threads: int, precision: Literal["fp32", "bf16"]
-) -> None:
-    pictures = np.random.default_rng(count).integers(0, 256, (count, 512, 512, 3), dtype=np.uint8)
-    wanted = ModelSettings(weights=tiny_weights, precision=precision)
-    one_by_one, together = load_parser(wanted, "cpu"), load_parser(wanted, "cpu", threads)
-    labels = together.parse(pictures)
-    judged = together.parse_each(count, pictures.__getitem__, lambda _, one, __: one, judge=True)
-    for index in range(count):
-        np.testing.assert_array_equal(labels[index], one_by_one.parse(pictures[index : index + 1])[0])
-    np.testing.assert_array_equal(np.stack(judged), labels)
-
-
-def test_a_lane_that_is_done_takes_the_next_picture() -> None:
-    done: list[int] = []
-    all_others = Event()
-
-    def label(picture: int) -> int:
-        if picture == 0:
-            assert all_others.wait(PATIENCE_S)  # the other lane does all the rest meanwhile
-        done.append(picture)
-        if len(done) == 7:
-            all_others.set()
-        return picture
-
-    assert Lanes(2).run(label, range(8)) == list(range(8))
-    assert done[-1] == 0
-
-
-@pytest.mark.parametrize(
-    ("count", "company", "each"), [(1, 2, 2), (1, 9, 1), (2, 2, 2), (2, 3, 1), (4, 1, 1)]
-)
-def test_threads_are_shared_with_the_pictures_of_other_stages(count: int, company: int, each: int) -> None:
-    def label(picture: int) -> int:
-        return torch.get_num_threads()
-
-    assert Lanes(4).run(label, range(count), company) == [each] * count
-
-
-def test_a_lane_that_fails_is_told_when_all_have_ended() -> None:
-    ended = []
-
-    def label(picture: int) -> None:
-        if picture == 0:
-            raise MemoryError("for the first")
-        time.sleep(0.2)  # not hope: so that the first would be told before
-        ended.append(picture)
-
-    with pytest.raises(MemoryError, match="for the first"):
-        Lanes(3).run(label, range(3))
-    assert sorted(ended) == [1, 2]

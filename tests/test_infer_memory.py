@@ -96,7 +96,7 @@ except WeightsError as error:
 class Faulty(FaceParser):
     """A parser whose device is at fault, which no smaller batch mends."""
 
-    def parse_each(self, *args: Any, **kwargs: Any) -> list[Any]:
+    def begin(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 

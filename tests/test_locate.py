@@ -205,7 +205,7 @@ def test_on_looks_again_at_whatever_does_not_fill_the_picture(start: Start, room
 
 def test_views_are_labelled_like_whole_pictures() -> None:
     """The same pixels give the same labels, whether they are a picture or a view, and in any batch."""
-    from maskdrop.infer import label
+    from maskdrop.infer import Batch
     from maskdrop.ticket import Infer
     from maskdrop.topology.slots import Slots
 
@@ -214,7 +214,7 @@ def test_views_are_labelled_like_whole_pictures() -> None:
     picture = known_picture(512)
     slots.pictures[0] = slots.view_pictures[1, 0] = picture
     slots.view_pictures[1, 1] = picture[:, ::-1]
-    label([Infer(1, 0), Infer(2, 1, 2)], parser, slots)
+    Batch([Infer(1, 0), Infer(2, 1, 2)], parser, slots).labelled()
     assert (slots.view_labels[1, 0] == slots.labels[0]).mean() > 0.999
     assert (slots.view_labels[1, 1] != slots.labels[0]).mean() > 0.01
     assert not slots.labels[1].any()

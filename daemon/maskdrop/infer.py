@@ -14,6 +14,7 @@ from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import deserves_second_look, find_faces
 from maskdrop.model.check import known_picture
 from maskdrop.model.errors import WeightsError
+from maskdrop.model.lanes import UnderWay
 from maskdrop.model.memory import free_memory, is_want_of_memory
 from maskdrop.model.parser import Certainty, FaceParser, Pixels, load_parser
 from maskdrop.sidecar import judged
@@ -50,9 +51,30 @@ def serve(workplace: Workplace, link: Link) -> None:
     info = parser.info
     cost = measure(parser, workplace) if workplace.measures else None
     link.report(Ready(info.device, f"{info.weights} sha256:{info.sha256[:12]}", info.precision, cost))
+    label_all(workplace, link, parser, look)
+
+
+def label_all(workplace: Workplace, link: Link, parser: FaceParser, look: "FirstLook") -> None:
+    """Label what comes. While some of a CPU's cores are at the last pictures of a batch, the others begin
+    with the next; only these two are ever under way."""
+    settings = workplace.settings
+    max_batch, max_wait = int(settings.workers.max_batch), settings.workers.max_wait_ms / 1000
     judge = "json" in settings.save.outputs
-    while batch := gather(link, max_batch, settings.workers.max_wait_ms / 1000):
-        compute(batch, parser, workplace.slots, link, look, judge)
+    last: Batch | None = None
+    while True:
+        if last is not None and (last.is_done or not link.waiting(0)):
+            last.finish(link)
+            last = None
+        tasks = gather(link, max_batch, 0 if last else max_wait)
+        if not tasks:
+            return
+        unfinished = last.unfinished if last else ()
+        link.report(Started((*unfinished, *(task.number for task in tasks))))
+        batch = Batch(tasks, parser, workplace.slots, look, judge)
+        if last is not None:
+            last.finish(link)
+        parser.wait_for_room()
+        last = batch
 
 
 def measure(parser: FaceParser, workplace: Workplace) -> Cost | None:
@@ -106,80 +128,119 @@ class FirstLook:
         return deserves_second_look(find_faces(labels[::4, ::4], self._classes), self._always)
 
 
+class Batch:
+    """Pictures that are being labelled in their slots: whole ones, or the views of their faces."""
+
+    def __init__(
+        self,
+        tasks: list[Infer],
+        parser: FaceParser,
+        slots: Places,
+        look: FirstLook | None = None,
+        judge: bool = False,
+    ) -> None:
+        """Begin. Where a CPU's cores have a picture each, this does not wait for them."""
+        self._tasks, self._parser, self._slots, self._look, self._judge = tasks, parser, slots, look, judge
+        self._whole = [task for task in tasks if not task.views]
+        self._views = [(task, view) for task in tasks for view in range(task.views)]
+        self._began = time.monotonic()
+        count = len(self._whole) + len(self._views)
+        company = max(task.company for task in tasks)
+        self._under_way = parser.begin(count, self._take, self._finish_one, company, judge)
+
+    @property
+    def unfinished(self) -> tuple[int, ...]:
+        """Numbers of the pictures that are worked on."""
+        owners = [*self._whole, *(task for task, _ in self._views)]
+        return tuple({owners[at].number: None for at in self._under_way.unfinished})
+
+    @property
+    def is_done(self) -> bool:
+        return not self._under_way.unfinished
+
+    def labelled(self) -> tuple[tuple[int, ...], tuple[Judged, ...]]:
+        """Wait until the label maps are filled.
+
+        Returns:
+            Numbers of the whole pictures that deserve a second look, and how sure the network is of each
+            picture, or nothing unless that is asked for.
+        """
+        done = [one for part in self._under_way.results() for one in part]
+        firsts = zip(self._whole, done[: len(self._whole)], strict=True)
+        small = tuple(task.number for task, (is_small, _) in firsts if is_small)
+        if not self._judge:
+            return small, ()
+        certainties = [certainty for _, certainty in done if certainty is not None]
+        return small, _judgements(self._tasks, self._parser.info.sha256, certainties)
+
+    def finish(self, listener: Listener) -> None:
+        """Wait until the label maps are filled, and tell so.
+
+        A batch too large for the device's memory is done in halves. A single picture that is
+        too large ends the worker, as any other fault of the device does: the supervisor starts
+        a new one and counts the attempts.
+
+        Raises:
+            MemoryError: there is no memory for one picture.
+        """
+        tasks, device = self._tasks, self._parser.info.device
+        try:
+            small, judgements = self.labelled()
+            crash_point(CrashPoint.LABELS_WRITTEN)
+        except (RuntimeError, MemoryError) as error:
+            if not is_want_of_memory(error):
+                raise
+            if len(tasks) == 1:
+                raise MemoryError(f"one picture is too much for {device}: {error}") from error
+            logger.warning("no memory on %s for %d pictures at once; halving", device, len(tasks))
+        else:
+            numbers = tuple(task.number for task in tasks)
+            milliseconds = (time.monotonic() - self._began) * 1000
+            listener.report(Inferred(numbers, milliseconds, small, judgements))
+            return
+        self._parser.wait_for_rest()  # of the next batch, which wants memory too
+        self._under_way = UnderWay([])  # whose error's traceback holds tensors
+        free_memory()
+        middle = len(tasks) // 2
+        for half in (tasks[:middle], tasks[middle:]):
+            compute(half, self._parser, self._slots, listener, self._look, self._judge)
+
+    def _take(self, part: slice) -> Pixels:
+        whole, behind = self._whole[part], part.start - len(self._whole)
+        pictures = _in_slots(self._slots, [task.slot for task in whole])
+        views = self._views[max(0, behind) : max(0, behind + part.stop - part.start)]
+        if not views:
+            return pictures
+        of_views = self._slots.view_pictures[[task.slot for task, _ in views], [view for _, view in views]]
+        return np.concatenate([pictures, of_views]) if whole else of_views
+
+    def _finish_one(
+        self, at: int, labels: Pixels, certainty: Certainty | None
+    ) -> tuple[bool, Certainty | None]:
+        """Whether it is small is found out here, where pictures are labelled side by side."""
+        if at >= len(self._whole):
+            task, view = self._views[at - len(self._whole)]
+            self._slots.view_labels[task.slot, view] = labels
+            return False, certainty
+        self._slots.labels[self._whole[at].slot] = labels
+        return self._look is not None and self._look.finds_small(labels), certainty
+
+
 def compute(
-    batch: list[Infer],
+    tasks: list[Infer],
     parser: FaceParser,
     slots: Places,
-    link: Listener,
+    listener: Listener,
     look: FirstLook | None = None,
     judge: bool = False,
 ) -> None:
-    """Label the pictures of a batch in their slots.
-
-    A batch too large for the device's memory is done in halves. A single picture that is
-    too large ends the worker, as any other fault of the device does: the supervisor starts
-    a new one and counts the attempts.
+    """Label a batch from its beginning to its end, with nothing else under way.
 
     Raises:
         MemoryError: there is no memory for one picture.
     """
-    numbers = tuple(task.number for task in batch)
-    link.report(Started(numbers))
-    began = time.monotonic()
-    try:
-        small, judgements = label(batch, parser, slots, look, judge)
-        crash_point(CrashPoint.LABELS_WRITTEN)
-    except (RuntimeError, MemoryError) as error:
-        if not is_want_of_memory(error):
-            raise
-        if len(batch) == 1:
-            raise MemoryError(f"one picture is too much for {parser.info.device}: {error}") from error
-        logger.warning("no memory on %s for %d pictures at once; halving", parser.info.device, len(batch))
-    else:
-        link.report(Inferred(numbers, (time.monotonic() - began) * 1000, small, judgements))
-        return
-    free_memory()  # out of the handler: until there the error's traceback holds the tensors
-    middle = len(batch) // 2
-    for half in (batch[:middle], batch[middle:]):
-        compute(half, parser, slots, link, look, judge)
-
-
-def label(
-    batch: list[Infer], parser: FaceParser, slots: Places, look: FirstLook | None = None, judge: bool = False
-) -> tuple[tuple[int, ...], tuple[Judged, ...]]:
-    """Fill the label maps of a batch: of whole pictures, or of the views of their faces.
-
-    Returns:
-        Numbers of the whole pictures that deserve a second look, and how sure the network is of each
-        picture, or nothing unless that is asked for.
-    """
-    whole = [task for task in batch if not task.views]
-    views = [(task, view) for task in batch for view in range(task.views)]
-
-    def take(part: slice) -> Pixels:
-        pictures = _in_slots(slots, [task.slot for task in whole[part]])
-        behind = views[max(0, part.start - len(whole)) : max(0, part.stop - len(whole))]
-        if not behind:
-            return pictures
-        of_views = slots.view_pictures[[task.slot for task, _ in behind], [view for _, view in behind]]
-        return np.concatenate([pictures, of_views]) if len(pictures) else of_views
-
-    def finish(at: int, labels: Pixels, certainty: Certainty | None) -> tuple[bool, Certainty | None]:
-        """Whether it is small is found out here, where pictures are labelled side by side."""
-        if at >= len(whole):
-            task, view = views[at - len(whole)]
-            slots.view_labels[task.slot, view] = labels
-            return False, certainty
-        slots.labels[whole[at].slot] = labels
-        return look is not None and look.finds_small(labels), certainty
-
-    company = max(task.company for task in batch)
-    done = parser.parse_each(len(whole) + len(views), take, finish, company, judge)
-    small = tuple(
-        task.number for task, (is_small, _) in zip(whole, done[: len(whole)], strict=True) if is_small
-    )
-    certainties = [certainty for _, certainty in done if certainty is not None]
-    return small, _judgements(batch, parser.info.sha256, certainties) if judge else ()
+    listener.report(Started(tuple(task.number for task in tasks)))
+    Batch(tasks, parser, slots, look, judge).finish(listener)
 
 
 def _in_slots(slots: Places, numbers: list[int]) -> Pixels:

@@ -17,7 +17,7 @@ from maskdrop.colours import to_rgb, upright
 from maskdrop.config import ImageOutput, Settings
 from maskdrop.config_file import load_settings
 from maskdrop.cores import usable_cores
-from maskdrop.infer import FirstLook, label
+from maskdrop.infer import Batch, FirstLook
 from maskdrop.locate import find_faces
 from maskdrop.mask import kept
 from maskdrop.model.parser import ModelInfo, load_parser
@@ -133,13 +133,13 @@ class Parser:
             warnings.simplefilter("ignore")  # Pillow's; what is too large is refused below
             picture = self._picture(image)
             put_whole(picture, self._slots, 0)
-            small, _ = label([Infer(0, 0)], self._parser, self._slots, self._look)
+            small, _ = Batch([Infer(0, 0)], self._parser, self._slots, self._look).labelled()
             places: tuple[Region, ...] = ()
             if small:
                 faces = find_faces(self._slots.labels[0], self.settings.model.classes)
                 places = put_views(picture, faces, self._slots, 0)
                 if places:
-                    label([Infer(0, 0, len(places))], self._parser, self._slots)
+                    Batch([Infer(0, 0, len(places))], self._parser, self._slots).labelled()
             labels = np.array(labels_at(self._slots, 0, places, picture.width, picture.height))
         return Parsed(np.array(picture), labels, self.settings.model.classes, self.settings)
 

@@ -2,17 +2,59 @@
 
 Where all threads share every layer, they wait for the slowest of them at its end, a hundred times
 a picture; and that one is slow whenever a decoder or anybody else has its core. A picture in a
-lane of its own waits for nobody.
+lane of its own waits for nobody. Nor does the next batch: lanes that have nothing left of one begin
+with the next, while others are at its last pictures.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from threading import Condition
+from typing import Generic, TypeVar
 
 import torch
 
 Picture = TypeVar("Picture")
 Labelled = TypeVar("Labelled")
+
+
+@dataclass(frozen=True)
+class UnderWay(Generic[Labelled]):
+    """Pictures that are being labelled.
+
+    Attributes:
+        futures: what each is to give, in the pictures' order.
+    """
+
+    futures: "list[Future[Labelled]]"
+
+    @property
+    def unfinished(self) -> list[int]:
+        """Those that are still worked on, or have not been begun, counted from 0."""
+        return [at for at, future in enumerate(self.futures) if not future.done()]
+
+    def results(self) -> list[Labelled]:
+        """What each gave, once none is worked on any more.
+
+        Raises:
+            Exception: the first of those that were raised over them.
+        """
+        wait(self.futures)
+        return [future.result() for future in self.futures]
+
+
+def done_at_once(label: Callable[[Picture], Labelled], pictures: Iterable[Picture]) -> UnderWay[Labelled]:
+    """Pictures that this thread labels before it goes on, up to the first that can't be."""
+    futures = []
+    for picture in pictures:
+        future: Future[Labelled] = Future()
+        futures.append(future)
+        try:
+            future.set_result(label(picture))
+        except Exception as error:
+            future.set_exception(error)
+            break
+    return UnderWay(futures)
 
 
 class Lanes:
@@ -25,35 +67,52 @@ class Lanes:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lane") if threads > 1 else None
+        self._wanted = 0
+        self._changed = Condition()
 
-    def run(
+    def begin(
         self, label: Callable[[Picture], Labelled], pictures: Sequence[Picture], company: int = 1
-    ) -> list[Labelled]:
-        """Label pictures in as many lanes as there are pictures or threads.
+    ) -> UnderWay[Labelled]:
+        """Have pictures labelled in as many lanes as there are pictures or threads, after those of earlier
+        batches. One that all threads share is done when this returns.
 
         Each picture is computed by itself, whatever the batch and the threads: so its labels are the
-        same, bit for bit. A lane that is done with one takes the next: at the end of a batch, lanes wait
-        for the slowest for less than a picture's time, however unevenly others have used their cores.
+        same, bit for bit. A lane that is done with one takes the next, however unevenly others have used
+        the cores.
 
         Args:
             company: pictures that are worked on altogether, with those of other stages. Each has use for
                 a core: threads that share a picture would wait for each other there.
-
-        Returns:
-            What ``label`` gave for each, in the pictures' order.
-
-        Raises:
-            Exception: the first of those that ``label`` raised, once no lane is at work any more.
         """
         lanes = min(self._threads, len(pictures))
         each = max(1, self._threads // max(lanes, company))
         if self._pool is None or each == self._threads:
-            return [label(picture) for picture in pictures]
+            return done_at_once(label, pictures)
 
         def in_lane(picture: Picture) -> Labelled:
             torch.set_num_threads(each)  # of this thread alone
-            return label(picture)
+            try:
+                return label(picture)
+            finally:
+                self._want(-each)
 
-        futures = [self._pool.submit(in_lane, picture) for picture in pictures]
-        wait(futures)
-        return [future.result() for future in futures]
+        self._want(each * len(pictures))
+        return UnderWay([self._pool.submit(in_lane, picture) for picture in pictures])
+
+    def wait_for_room(self) -> None:
+        """Wait until a thread has nothing to do: what is under way are then the last pictures of a batch."""
+        self._wait_until_wanted(self._threads - 1)
+
+    def wait_for_rest(self) -> None:
+        """Wait until no thread has anything to do."""
+        self._wait_until_wanted(0)
+
+    def _want(self, threads: int) -> None:
+        with self._changed:
+            self._wanted += threads
+            if self._wanted < self._threads:
+                self._changed.notify_all()
+
+    def _wait_until_wanted(self, most: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._wanted <= most)

@@ -15,7 +15,7 @@ from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
 from maskdrop.model.fused import can_fuse
-from maskdrop.model.lanes import Lanes
+from maskdrop.model.lanes import Lanes, UnderWay, done_at_once
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.precision import choose_precision
@@ -76,17 +76,18 @@ class FaceParser:
             uint8 (batch, side, side): the class of highest score. Only these bytes come
             back from the device.
         """
-        return np.stack(self.parse_each(len(pictures), pictures.__getitem__, lambda _, labels, __: labels))
+        under_way = self.begin(len(pictures), pictures.__getitem__, lambda _, labels, __: labels)
+        return np.stack([labels for part in under_way.results() for labels in part])
 
-    def parse_each(
+    def begin(
         self,
         count: int,
         take: Callable[[slice], Pixels],
         finish: Callable[[int, Pixels, Certainty | None], Finished],
         company: int = 1,
         judge: bool = False,
-    ) -> list[Finished]:
-        """Label pictures, and hand on each one's labels as soon as they are there.
+    ) -> UnderWay[list[Finished]]:
+        """Have pictures labelled, and each one's labels handed on as soon as they are there.
 
         Args:
             count: how many there are.
@@ -95,11 +96,12 @@ class FaceParser:
                 for, how sure the network is: float64 (classes, 2), the sum of the probabilities (softmax) of
                 the labels over each class's pixels, and the number of these; all is summed on the device.
                 A CPU's cores label pictures side by side, and finish them so.
-            company: see `Lanes.run`.
+            company: see `Lanes.begin`.
             judge: whether to tell how sure the network is.
 
         Returns:
-            What ``finish`` gave for each, in their order.
+            What ``finish`` gives for each, in parts that follow their order. Where a CPU's cores have a
+            picture each, this is under way, with a part for each picture; else it is done.
         """
         label = self._judge if judge else self._label
 
@@ -109,10 +111,16 @@ class FaceParser:
             return [finish(part.start + at, *one) for at, one in enumerate(zip(maps, certain, strict=True))]
 
         if self._folded is not None and self._on_cpu:  # where nothing is gained by several at once
-            parts = self._lanes.run(do, [slice(at, at + 1) for at in range(count)], company)
-        else:
-            parts = [do(part) for part in self._shape.parts_of(count)]
-        return [one for part in parts for one in part]
+            return self._lanes.begin(do, [slice(at, at + 1) for at in range(count)], company)
+        return done_at_once(do, self._shape.parts_of(count))
+
+    def wait_for_room(self) -> None:
+        """Wait until what is under way is so little that a CPU's cores can begin with the next batch."""
+        self._lanes.wait_for_room()
+
+    def wait_for_rest(self) -> None:
+        """Wait until nothing is under way."""
+        self._lanes.wait_for_rest()
 
     def probe(self) -> None:
         """Run once on noise, which also makes the kernels, and look at the answer.

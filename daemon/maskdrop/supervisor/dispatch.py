@@ -35,7 +35,7 @@ class Dispatch:
             self._hand(step, child, now)
 
     def give_batches(self, now: float) -> None:
-        """Keep two batches with each inference worker: one computing, one gathering. A picture
+        """Keep two batches with each inference worker: one computing, one gathering or begun with. A picture
         at which a worker died goes alone.
         """
         for child in self._crew.ready(Stage.INFER):

@@ -142,7 +142,8 @@ class Pipeline:
     def begin(self, worker: str, numbers: tuple[int, ...]) -> None:
         """Of all the flights that the worker holds, it is at these now."""
         for number in self._held[worker]:
-            self._change(number, working=number in numbers)
+            if self._flights[number].working is not (number in numbers):
+                self._change(number, working=number in numbers)
 
     def prepared(self, number: int, facts: Facts, milliseconds: float) -> None:
         self._queue(number, Step.INFER, {"preprocess": milliseconds}, facts=facts)

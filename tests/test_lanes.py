@@ -1,0 +1,190 @@
+"""Pictures side by side on a CPU's cores, and batches that follow each other there without a gap."""
+
+import time
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+
+from maskdrop.config import ModelSettings, Settings
+from maskdrop.infer import Batch, FirstLook
+from maskdrop.model.lanes import Lanes, UnderWay
+from maskdrop.model.load import load_network
+from maskdrop.model.parser import FaceParser, Pixels, load_parser
+from maskdrop.ticket import Infer, Inferred, Report, Started
+from maskdrop.topology.slots import OwnPlaces
+from waiting import PATIENCE_S
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("count", "threads"), [(1, 2), (3, 2), (2, 5), (9, 4), (6, 1)])
+def test_a_pictures_labels_are_the_same_in_whatever_batch_and_lane(
+    tiny_weights: Path, count: int, threads: int, precision: Literal["fp32", "bf16"]
+) -> None:
+    pictures = np.random.default_rng(count).integers(0, 256, (count, 512, 512, 3), dtype=np.uint8)
+    wanted = ModelSettings(weights=tiny_weights, precision=precision)
+    one_by_one, together = load_parser(wanted, "cpu"), load_parser(wanted, "cpu", threads)
+    labels = together.parse(pictures)
+    judged = together.begin(count, pictures.__getitem__, lambda _, one, __: one, judge=True).results()
+    for index in range(count):
+        np.testing.assert_array_equal(labels[index], one_by_one.parse(pictures[index : index + 1])[0])
+    np.testing.assert_array_equal(np.concatenate(judged), labels)
+
+
+def test_a_lane_that_is_done_takes_the_next_picture() -> None:
+    done: list[int] = []
+    all_others = Event()
+
+    def label(picture: int) -> int:
+        if picture == 0:
+            assert all_others.wait(PATIENCE_S)  # the other lane does all the rest meanwhile
+        done.append(picture)
+        if len(done) == 7:
+            all_others.set()
+        return picture
+
+    assert Lanes(2).begin(label, range(8)).results() == list(range(8))
+    assert done[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "company", "each"), [(1, 2, 2), (1, 9, 1), (2, 2, 2), (2, 3, 1), (4, 1, 1)]
+)
+def test_threads_are_shared_with_the_pictures_of_other_stages(count: int, company: int, each: int) -> None:
+    def label(picture: int) -> int:
+        return torch.get_num_threads()
+
+    assert Lanes(4).begin(label, range(count), company).results() == [each] * count
+
+
+def test_a_lane_that_fails_is_told_when_all_have_ended() -> None:
+    ended = []
+
+    def label(picture: int) -> None:
+        if picture == 0:
+            raise MemoryError("for the first")
+        time.sleep(0.2)  # not hope: so that the first would be told before
+        ended.append(picture)
+
+    with pytest.raises(MemoryError, match="for the first"):
+        Lanes(3).begin(label, range(3)).results()
+    assert sorted(ended) == [1, 2]
+
+
+def test_a_batch_begins_while_lanes_are_at_the_last_pictures_of_the_one_before() -> None:
+    """The first of the first batch ends when the second batch has: without room for that, never."""
+    lanes, second_is_done = Lanes(2), Event()
+
+    def label(picture: int) -> int:
+        assert picture > 0 or second_is_done.wait(PATIENCE_S)
+        return picture
+
+    first = lanes.begin(label, range(4))
+    lanes.wait_for_room()
+    assert first.unfinished == [0]
+    assert lanes.begin(label, range(4, 6)).results() == [4, 5]
+    second_is_done.set()
+    assert first.results() == [0, 1, 2, 3]
+    lanes.wait_for_rest()
+    assert first.unfinished == []
+
+
+@pytest.mark.parametrize(("company", "has_room"), [(2, False), (4, True)])
+def test_there_is_no_room_while_pictures_have_all_threads(company: int, has_room: bool) -> None:
+    """A picture in a batch of its own has half of four threads, or all its neighbours have one each."""
+    lanes, may_end, found = Lanes(4), Event(), Event()
+
+    def wait_for_room() -> None:
+        lanes.wait_for_room()
+        found.set()
+
+    under_way = lanes.begin(lambda _: may_end.wait(PATIENCE_S), range(2), company)
+    looks = Thread(target=wait_for_room)
+    looks.start()
+    if has_room:
+        assert found.wait(PATIENCE_S)
+    else:
+        assert not found.is_set()
+    may_end.set()
+    assert under_way.results() == [True, True]
+    looks.join(PATIENCE_S)
+    assert found.is_set()
+
+
+class LooksFor(FirstLook):
+    """One that doesn't end until it is told to, at the picture with these labels."""
+
+    def __init__(self, labels: Pixels) -> None:
+        super().__init__(Settings.model_validate({"folders": {"inbox": "/i", "outbox": "/o"}}))
+        self._labels, self.may_end = labels, Event()
+
+    def finds_small(self, labels: Pixels) -> bool:
+        return np.array_equal(labels, self._labels) and self.may_end.wait(PATIENCE_S)
+
+
+class Told:
+    """Keeps what is reported."""
+
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+
+    def report(self, report: Report, /) -> None:
+        self.reports.append(report)
+
+
+def places_of(count: int, side: int) -> OwnPlaces:
+    pictures = np.random.default_rng(count).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    return OwnPlaces(side, pictures, np.empty((count, side, side), np.uint8))
+
+
+def test_a_later_batch_may_be_done_first_and_each_has_its_own_labels(tiny_weights: Path) -> None:
+    parser = load_parser(ModelSettings(weights=tiny_weights, input_size=256), "cpu", threads=2)
+    places = places_of(5, 256)
+    expected = parser.parse(places.pictures)
+    look, told = LooksFor(expected[0]), Told()
+    tasks = [Infer(10 + slot, slot, company=5) for slot in range(5)]
+    first = Batch(tasks[:3], parser, places, look)
+    parser.wait_for_room()
+    assert (first.unfinished, first.is_done) == ((10,), False)
+    second = Batch(tasks[3:], parser, places, look)
+    second.finish(told)
+    assert first.unfinished == (10,)
+    look.may_end.set()
+    first.finish(told)
+    assert [(type(report), report.numbers) for report in told.reports] == [  # type: ignore[union-attr]
+        (Inferred, (13, 14)),
+        (Inferred, (10, 11, 12)),
+    ]
+    assert isinstance(told.reports[1], Inferred)
+    assert told.reports[1].small == (10,)
+    assert first.is_done
+    np.testing.assert_array_equal(places.labels, expected)
+
+
+class Wanting(FaceParser):
+    """A parser whose device has no memory for batches of several pictures."""
+
+    def begin(self, count: int, *args: Any, **kwargs: Any) -> UnderWay[Any]:
+        def fail(_: int) -> Any:
+            raise MemoryError
+
+        return super().begin(count, *args, **kwargs) if count == 1 else self._lanes.begin(fail, range(count))
+
+
+def test_where_memory_ends_the_next_batch_is_waited_for_and_both_are_done_in_halves(
+    tiny_weights: Path,
+) -> None:
+    settings = ModelSettings(weights=tiny_weights, input_size=256, precision="fp32")
+    parser = Wanting(load_network(tiny_weights), settings, "cpu", "fp32", threads=2)
+    places, told = places_of(4, 256), Told()
+    tasks = [Infer(10 + slot, slot, company=4) for slot in range(4)]
+    first, second = Batch(tasks[:2], parser, places), Batch(tasks[2:], parser, places)
+    first.finish(told)
+    second.finish(told)
+    kinds = [(type(report), report.numbers) for report in told.reports]  # type: ignore[union-attr]
+    assert kinds == [(kind, (number,)) for number in range(10, 14) for kind in (Started, Inferred)]
+    single = load_parser(settings, "cpu")
+    np.testing.assert_array_equal(places.labels, single.parse(places.pictures))
