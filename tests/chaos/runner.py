@@ -26,7 +26,7 @@ rescan_s = 2
 [workers]
 preprocess = 2
 save = 2
-inference_threads = 1
+inference_threads = 2  # so that batches follow each other without a gap
 max_batch = 4
 max_attempts = 1000  # the killer kills innocents too
 stage_timeout_s = 6
