@@ -216,7 +216,7 @@ def test_a_picture_that_kills_its_process_is_a_row_and_nothing_of_ray_stays(job:
 
 
 def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
-    names = {f"{number}.jpg" for number in range(300)}
+    names = {f"{number}.jpg" for number in range(160)}
     contents = [face_bytes(number) for number in range(20)]
     for number, name in enumerate(sorted(names)):
         job.put(name, contents[number % len(contents)])
