@@ -152,17 +152,38 @@ def test_a_reason_written_meanwhile_stays(rooms: Rooms) -> None:
     assert put_back(rooms.quarantine, rooms.inbox, kept, 0o755) is None
 
 
-def test_reasons_that_a_dead_one_had_aside_are_removed(rooms: Rooms) -> None:
+def test_reasons_that_a_dead_one_had_aside_go_or_come_back_to_their_picture(rooms: Rooms) -> None:
+    """Its picture is gone, or has a newer reason, or has none; and one of a process that is not dead."""
     ended = subprocess.Popen(["true"])
     ended.wait()
-    for name in (f"sub/.maskdrop-reason-{ended.pid}.tmp", f".maskdrop-reason-{os.getpid()}.tmp"):
-        (rooms.quarantine / name).parent.mkdir(exist_ok=True)
-        (rooms.quarantine / name).write_text("{}")
+    dead, alive = (f".maskdrop-reason-{pid}.tmp" for pid in (ended.pid, os.getpid()))
+    quarantined(rooms, "newer.jpg", b"1")
+    quarantined(rooms, "sub/none.jpg", b"2")
+    taken = rooms.quarantine / "sub" / "none.jpg.reason.json"
+    reason = taken.read_text()
+    taken.unlink()
+    for name in (f"{dead}/gone.jpg", f"{dead}/newer.jpg", f"sub/{dead}/none.jpg", f"{alive}/gone.jpg"):
+        aside = rooms.quarantine / f"{name}.reason.json"
+        aside.parent.mkdir(exist_ok=True)
+        aside.write_text(reason if "none" in name else "{}")
+    link = rooms.quarantine / ".maskdrop-reason-999999999.tmp"  # no process has that number
+    link.symlink_to(rooms.inbox)
     before = everything_in(rooms.quarantine)
     replay(rooms, "--all", "--dry-run")
     assert everything_in(rooms.quarantine) == before
-    replay(rooms, "--all")
-    assert everything_in(rooms.quarantine) == {f".maskdrop-reason-{os.getpid()}.tmp"}
+    newer = (rooms.quarantine / "newer.jpg.reason.json").read_text()
+    replay(rooms, "of no picture")
+    notes = {"newer.jpg.reason.json", "sub/none.jpg.reason.json"}
+    assert everything_in(rooms.quarantine) == {
+        "newer.jpg",
+        "sub/none.jpg",
+        *notes,
+        f"{alive}/gone.jpg.reason.json",
+    }
+    assert taken.read_text() == reason
+    assert (rooms.quarantine / "newer.jpg.reason.json").read_text() == newer != "{}"
+    assert not list(rooms.quarantine.rglob(dead))
+    assert link.is_symlink()
 
 
 def test_killed_at_any_moment_it_loses_nothing(rooms: Rooms) -> None:
@@ -188,7 +209,7 @@ def test_killed_at_any_moment_it_loses_nothing(rooms: Rooms) -> None:
         kills += killed
         inbox, quarantine = everything_in(rooms.inbox), everything_in(rooms.quarantine)
         assert not killed or len(inbox) > before
-        seen = {name for name in quarantine if not Path(name).name.startswith(".maskdrop-reason-")}
+        seen = {name for name in quarantine if ".maskdrop-reason-" not in name}
         left = {name for name in seen if not name.endswith(".reason.json")}
         assert inbox | left == names
         assert not inbox & left
@@ -196,6 +217,7 @@ def test_killed_at_any_moment_it_loses_nothing(rooms: Rooms) -> None:
     replay(rooms, "--all")
     assert everything_in(rooms.inbox) == names
     assert all(name.endswith(".reason.json") for name in everything_in(rooms.quarantine))
+    assert not list(rooms.quarantine.rglob(".maskdrop-reason-*"))
     assert all((rooms.inbox / name).read_bytes() == name.encode() for name in names)
 
 

@@ -42,6 +42,16 @@ def open_folder(base: Path, relative: str | PurePath = "", make_mode: int | None
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def open_folder_at(folder: int, name: str) -> Iterator[int]:
+    """A descriptor of a folder in another one, never following a link."""
+    descriptor = os.open(name, _FOLDER, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def parts_of(relative: str | PurePath) -> list[str]:
     """A relative path's components.
 

@@ -1,8 +1,8 @@
 """Putting pictures from quarantine or archive back into the inbox, while a daemon works or not.
 
 One rename brings a picture back, and replaces nothing. Its reason is removed only when that is
-on disk: whoever dies in between leaves a reason without its picture, maybe under a hidden name, and
-nothing else. Hidden ones go with the next replay.
+on disk: whoever dies in between leaves a reason without its picture, maybe in a hidden folder, and
+nothing else. The next replay clears these away.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Any
 
-from maskdrop.beneath import identity_at, open_file, open_folder, split
+from maskdrop.beneath import identity_at, open_file, open_folder, open_folder_at, split
 from maskdrop.durable import remove, rename_new, sync_folder
 from maskdrop.inbox.scan import Seen, scan
 from maskdrop.names import numbered, printable
@@ -26,7 +26,7 @@ from maskdrop.quarantine import LONGEST_REASON, REASON_TAIL
 from maskdrop.ticket import Identity
 
 _ASIDE = re.compile(r"\.maskdrop-reason-([1-9][0-9]{0,8})\.tmp")
-"""A reason out of the way, and the process number of who took it there."""
+"""A folder for a reason that is out of the way, and the process number of who took it there."""
 
 
 class Room(StrEnum):
@@ -100,16 +100,27 @@ def find(room: Path, kind: Room, wanted: Wanted, now: float | None = None) -> It
 
 
 def clear_leftovers(room: Path) -> None:
-    """Remove the reasons that replays had taken out of the way when they died.
+    """Remove the reasons that replays had taken out of the way when they died; but one whose picture lies
+    there without a reason, because a daemon had just written it anew, is given back.
 
     Raises:
         OSError: one can't be removed.
     """
-    for _, _, names, folder in os.fwalk(room):
-        for name in names:
+    for _, folders, _, folder in os.fwalk(room):
+        for name in folders:
             owner = _ASIDE.fullmatch(name)
             if owner and not _is_running(int(owner[1])):
-                remove(folder, name)
+                with contextlib.suppress(NotADirectoryError):  # a link, which is nobody's leftover
+                    _clear(folder, name)
+
+
+def _clear(folder: int, name: str) -> None:
+    with open_folder_at(folder, name) as aside:
+        for note in os.listdir(aside):
+            if identity_at(folder, note.removesuffix(REASON_TAIL)) is not None:
+                _give_back(aside, note, folder)
+            remove(aside, note)
+    os.rmdir(name, dir_fd=folder)
 
 
 def _is_running(pid: int) -> bool:
@@ -164,13 +175,21 @@ def _remove_reason(folder: int, note: str, identity: Identity) -> None:
     """
     if identity_at(folder, note) != identity:
         return
-    aside = f".maskdrop-reason-{os.getpid()}.tmp"
-    with contextlib.suppress(FileNotFoundError):
-        rename_new(folder, note, folder, aside)
-        if identity_at(folder, aside) != identity:
-            with contextlib.suppress(FileExistsError):
-                rename_new(folder, aside, folder, note)
-        remove(folder, aside)
+    name = f".maskdrop-reason-{os.getpid()}.tmp"
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=folder)
+    with open_folder_at(folder, name) as aside:
+        with contextlib.suppress(FileNotFoundError):
+            rename_new(folder, note, aside, note)
+            if identity_at(aside, note) != identity:
+                _give_back(aside, note, folder)
+        remove(aside, note)
+    os.rmdir(name, dir_fd=folder)
+
+
+def _give_back(aside: int, note: str, folder: int) -> None:
+    with contextlib.suppress(FileExistsError):  # there is a newer one still
+        rename_new(aside, note, folder, note)
 
 
 def _look(room: Path, kind: Room, seen: Seen) -> Kept | None:
