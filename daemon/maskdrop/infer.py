@@ -14,7 +14,6 @@ from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import deserves_second_look, find_faces
 from maskdrop.model.check import known_picture
 from maskdrop.model.errors import WeightsError
-from maskdrop.model.lanes import UnderWay
 from maskdrop.model.memory import free_memory, is_want_of_memory
 from maskdrop.model.parser import Certainty, FaceParser, Pixels, load_parser
 from maskdrop.sidecar import judged
@@ -199,7 +198,7 @@ class Batch:
             listener.report(Inferred(numbers, milliseconds, small, judgements))
             return
         self._parser.wait_for_rest()  # of the next batch, which wants memory too
-        self._under_way = UnderWay([])  # whose error's traceback holds tensors
+        del self._under_way  # whose error's traceback holds tensors
         free_memory()
         middle = len(tasks) // 2
         for half in (tasks[:middle], tasks[middle:]):

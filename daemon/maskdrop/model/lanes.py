@@ -91,13 +91,13 @@ class Lanes:
 
         def in_lane(picture: Picture) -> Labelled:
             torch.set_num_threads(each)  # of this thread alone
-            try:
-                return label(picture)
-            finally:
-                self._want(-each)
+            return label(picture)
 
         self._want(each * len(pictures))
-        return UnderWay([self._pool.submit(in_lane, picture) for picture in pictures])
+        futures = [self._pool.submit(in_lane, picture) for picture in pictures]
+        for future in futures:
+            future.add_done_callback(lambda _: self._want(-each))
+        return UnderWay(futures)
 
     def wait_for_room(self) -> None:
         """Wait until a thread has nothing to do: what is under way are then the last pictures of a batch."""
