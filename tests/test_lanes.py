@@ -162,19 +162,18 @@ def test_a_later_batch_may_be_done_first_and_each_has_its_own_labels(tiny_weight
 class Wanting(FaceParser):
     """A parser whose device has no memory for batches of several pictures, nor for one beside them."""
 
-    at_work = 0
+    begun: tuple[UnderWay[Any], ...] = ()
 
     def begin(self, count: int, *args: Any, **kwargs: Any) -> UnderWay[Any]:
         def fail(_: int) -> Any:
             time.sleep(0.2)  # not hope: so that it is at work when the batch before has failed
-            self.at_work -= 1
             raise MemoryError
 
         if count == 1:
-            assert self.at_work == 0
+            assert not any(batch.unfinished for batch in self.begun)
             return super().begin(count, *args, **kwargs)
-        self.at_work += count
-        return self._lanes.begin(fail, range(count))
+        self.begun += (self._lanes.begin(fail, range(count)),)
+        return self.begun[-1]
 
 
 def test_where_memory_ends_the_next_batch_is_waited_for_and_both_are_done_in_halves(

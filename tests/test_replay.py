@@ -1,5 +1,6 @@
 """`maskdrop replay`, with the real daemon at work and without one."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,6 +221,28 @@ def test_killed_at_any_moment_it_loses_nothing(rooms: Rooms) -> None:
     assert all(name.endswith(".reason.json") for name in everything_in(rooms.quarantine))
     assert not list(rooms.quarantine.rglob(".maskdrop-reason-*"))
     assert all((rooms.inbox / name).read_bytes() == name.encode() for name in names)
+
+
+def test_where_no_file_can_be_made_pictures_come_back_and_reasons_stay(rooms: Rooms, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=8", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        full = replace(rooms, inbox=disk / "inbox", quarantine=disk / "quarantine")
+        full.inbox.mkdir()
+        full.quarantine.mkdir()
+        quarantined(full, "a.jpg", b"1")
+        with contextlib.suppress(OSError):
+            for number in range(8):
+                (disk / str(number)).touch()
+        told = replay(full, "--all").stdout
+        assert "a.jpg" in told
+        assert everything_in(full.inbox) == {"a.jpg"}
+        assert everything_in(full.quarantine) == {"a.jpg.reason.json"}
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def test_an_inbox_on_another_disk_is_told_and_everything_stays(rooms: Rooms) -> None:

@@ -110,7 +110,8 @@ def clear_leftovers(room: Path) -> None:
         for name in folders:
             owner = _ASIDE.fullmatch(name)
             if owner and not _is_running(int(owner[1])):
-                with contextlib.suppress(NotADirectoryError):  # a link, which is nobody's leftover
+                # A link, which is nobody's leftover; or another replay clears it at the same time.
+                with contextlib.suppress(NotADirectoryError, FileNotFoundError):
                     _clear(folder, name)
 
 
@@ -156,7 +157,8 @@ def put_back(room: Path, inbox: Path, kept: Kept, folder_mode: int) -> str | Non
             new_name = _rename(source, name, target, wanted_name)
             sync_folder(target)
         if kept.note is not None:
-            _remove_reason(source, name + REASON_TAIL, kept.note)
+            with contextlib.suppress(OSError):  # the picture is back: a reason that stays is as after a kill
+                _remove_reason(source, name + REASON_TAIL, kept.note)
         sync_folder(source)
     return str(PurePath(wanted_parent) / new_name)
 
@@ -188,7 +190,7 @@ def _remove_reason(folder: int, note: str, identity: Identity) -> None:
 
 
 def _give_back(aside: int, note: str, folder: int) -> None:
-    with contextlib.suppress(FileExistsError):  # there is a newer one still
+    with contextlib.suppress(FileExistsError, FileNotFoundError):  # a newer one still; another gave it back
         rename_new(aside, note, folder, note)
 
 
