@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from maskdrop.model.check import known_picture
+from maskdrop.model.known import known_picture
 from measured import machine, running
 
 MODES = ("off", "auto", "on")

@@ -27,6 +27,7 @@ from maskdrop.model.folded import FoldedBiSeNet
 from maskdrop.model.load import load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.parser import load_parser
+from maskdrop.model.quantised import can_quantise
 from maskdrop.model.weights import embedded_weights
 from maskdrop.model.winners import labels_of
 from measured import machine
@@ -123,6 +124,8 @@ def forward(faces: Pixels, exact: Pixels) -> None:
         "maskdrop, bf16, in single steps": in_single_steps(torch.bfloat16),
         "maskdrop, bf16": load_parser(ModelSettings(precision="bf16"), "cpu").parse,
     }
+    if can_quantise():
+        variants["maskdrop, int8"] = load_parser(ModelSettings(precision="int8"), "cpu").parse
     rows("forward", variants, faces, exact)
     same = float((coarse(faces) == exact).mean())
     print(f"\nArgmax at 1/8, scaled up by nearest neighbour: {same:.2%} of the labels are the same.")

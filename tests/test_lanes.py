@@ -14,18 +14,25 @@ from maskdrop.infer import Batch, FirstLook
 from maskdrop.model.lanes import Lanes, UnderWay
 from maskdrop.model.load import load_network
 from maskdrop.model.parser import FaceParser, Pixels, load_parser
+from maskdrop.model.quantised import can_quantise
 from maskdrop.ticket import Infer, Inferred, Report, Started
 from maskdrop.topology.slots import OwnPlaces
 from waiting import PATIENCE_S
+from weights_for_tests import EMBEDDED
+
+INT8 = pytest.param(
+    "int8", marks=pytest.mark.skipif(not can_quantise(), reason="no whole numbers of 8 bits here")
+)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", INT8])
 @pytest.mark.parametrize(("count", "threads"), [(1, 2), (3, 2), (2, 5), (9, 4), (6, 1)])
 def test_a_pictures_labels_are_the_same_in_whatever_batch_and_lane(
-    tiny_weights: Path, count: int, threads: int, precision: Literal["fp32", "bf16"]
+    tiny_weights: Path, count: int, threads: int, precision: Literal["fp32", "bf16", "int8"]
 ) -> None:
     pictures = np.random.default_rng(count).integers(0, 256, (count, 512, 512, 3), dtype=np.uint8)
-    wanted = ModelSettings(weights=tiny_weights, precision=precision)
+    weights = EMBEDDED if precision == "int8" else tiny_weights  # random ones are too noisy for whole numbers
+    wanted = ModelSettings(weights=weights, precision=precision)
     one_by_one, together = load_parser(wanted, "cpu"), load_parser(wanted, "cpu", threads)
     labels = together.parse(pictures)
     judged = together.begin(count, pictures.__getitem__, lambda _, one, __: one, judge=True).results()

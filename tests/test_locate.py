@@ -13,7 +13,7 @@ from PIL import Image
 from drawing import encode
 from maskdrop.config import MODEL_SIDE, ModelSettings
 from maskdrop.locate import at_scale, deserves_second_look, find_faces, joined, regions_of
-from maskdrop.model.check import known_labels, known_picture
+from maskdrop.model.known import known_labels, known_picture
 from maskdrop.model.parser import load_parser
 from maskdrop.parts import PART_NAMES, Part
 from maskdrop.ticket import Region

@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("faces", type=Path, help="folder with images/ and labels/")
     parser.add_argument("--weights", type=Path, help="in place of the embedded weights")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "auto"])
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "int8", "auto"])
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
 

@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import data
 
 from maskdrop.config import MODEL_SIDE, ModelSettings
-from maskdrop.model.check import known_picture
+from maskdrop.model.known import known_picture
 from maskdrop.model.parser import load_parser
 
 FOLDER = Path(__file__).parent.parent / "daemon" / "maskdrop" / "weights"

@@ -22,7 +22,7 @@ from evaluate import BATCH, confusion, intersection_over_union
 from faces import find_faces
 from maskdrop.config import MODEL_SIDE, ModelSettings
 from maskdrop.mask import overlay
-from maskdrop.model.check import known_picture
+from maskdrop.model.known import known_picture
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.parts import Part
 

@@ -107,13 +107,21 @@ class ModelSettings(Section):
 
     weights: Folder | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")] = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     channels_last: bool = True
     input_size: Annotated[int, Field(ge=32, le=4096)] = MODEL_SIDE
     mean: tuple[Channel, Channel, Channel] = IMAGENET_MEAN
     deviation: tuple[Spread, Spread, Spread] = IMAGENET_DEVIATION
     classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=256)] = PART_NAMES
     palette: tuple[tuple[Byte, Byte, Byte], ...] | None = None
+
+    @model_validator(mode="after")
+    def _int8_where_it_is_computed(self) -> "ModelSettings":
+        if self.precision == "int8" and not self.channels_last:
+            raise ValueError("precision = int8 wants channels_last = true; leave it so, or set auto")
+        if self.precision == "int8" and self.device.startswith("cuda"):
+            raise ValueError(f"precision = int8 is for a CPU, and device is {self.device}; set auto")
+        return self
 
     @model_validator(mode="after")
     def _one_name_and_colour_a_class(self) -> "ModelSettings":

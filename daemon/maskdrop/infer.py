@@ -12,8 +12,8 @@ from maskdrop.config import Settings
 from maskdrop.cost import cost_of
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import deserves_second_look, find_faces
-from maskdrop.model.check import known_picture
 from maskdrop.model.errors import WeightsError
+from maskdrop.model.known import known_picture
 from maskdrop.model.memory import free_memory, is_want_of_memory
 from maskdrop.model.parser import Certainty, FaceParser, Pixels, load_parser
 from maskdrop.sidecar import judged

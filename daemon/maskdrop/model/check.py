@@ -1,21 +1,13 @@
 """Does a network do its work here? Run on a picture whose labels are known."""
 
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from maskdrop.config import ModelSettings
+from maskdrop.model.known import LEAST_AGREEMENT, known_labels, known_picture
 from maskdrop.model.parser import ModelInfo, load_parser
 from maskdrop.parts import PART_NAMES
-
-Pixels = NDArray[np.uint8]
-
-LEAST_AGREEMENT = 0.99
-"""Share of pixels that must have the same label in fp32 and in the precision that is used."""
 
 LEAST_LIKENESS = 0.5
 """Share of pixels that must have the known labels, where the classes are the nineteen parts.
@@ -50,18 +42,6 @@ class Verdict:
         return None
 
 
-def known_picture(side: int) -> Pixels:
-    """A portrait in the public domain (NASA: Eileen Collins), uint8 (side, side, 3)."""
-    with Image.open(_beside_weights("known-face.jpg")) as image:
-        return np.array(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
-
-
-def known_labels(side: int) -> Pixels:
-    """Its labels by the embedded weights in fp32, uint8 (side, side)."""
-    with Image.open(_beside_weights("known-labels.png")) as image:
-        return np.array(image.resize((side, side), Image.Resampling.NEAREST))
-
-
 def check_model(settings: ModelSettings, device: str, threads: int) -> Verdict:
     """Load a network as the daemon does, and run it.
 
@@ -83,7 +63,3 @@ def check_model(settings: ModelSettings, device: str, threads: int) -> Verdict:
     counts = np.bincount(labels.ravel(), minlength=len(settings.classes))
     shares = {name: float(n / labels.size) for name, n in zip(settings.classes, counts, strict=True) if n}
     return Verdict(parser.info, float((labels == exact).mean()), likeness, shares)
-
-
-def _beside_weights(name: str) -> Path:
-    return Path(str(files("maskdrop") / "weights" / name))

@@ -12,8 +12,10 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from maskdrop.model.bisenet import BiSeNet
-from maskdrop.model.fused import fuse
+from maskdrop.model.fused import can_fuse, fuse, fuse_below
 from maskdrop.model.normalise import Channels
+from maskdrop.model.quantised import quantise
+from maskdrop.model.ranges import ranges_of
 
 _MIDDLE = 128
 """Taken off every pixel, so that numbers are small on both sides of 0; bf16 holds -128..127 exactly."""
@@ -46,6 +48,26 @@ class FoldedBiSeNet(nn.Module):
         """Run in fused steps from now on (see `maskdrop.model.fused`), on a CPU."""
         fuse(self._network)
 
+    def quantise(self, picture: Tensor, dtype: torch.dtype) -> Tensor:
+        """Run in whole numbers of 8 bits from now on, on a CPU (see `maskdrop.model.quantised`).
+
+        Args:
+            picture: uint8 (1, height, width, 3), like those that are to come: numbers between layers
+                may become as large as they do in it.
+            dtype: of what is not quantised.
+
+        Returns:
+            Its scores, as they are without this.
+        """
+        exact: list[Tensor] = []
+        ranges = ranges_of(self._network, lambda: exact.append(self(picture, torch.channels_last)))
+        quantise(self._network, ranges, dtype, _MIDDLE)
+        self._border = (self._border + _MIDDLE).round().clamp(0, 255).to(torch.uint8)
+        self._network.to(dtype)
+        if can_fuse(dtype):
+            fuse_below(self._network)
+        return exact[0]
+
     def forward(self, pixels: Tensor, memory_format: torch.memory_format) -> Tensor:
         """Class scores at 1/8 of the input's scale, ``BiSeNet.forward`` before it scales them up.
 
@@ -62,7 +84,10 @@ class FoldedBiSeNet(nn.Module):
             padded[:, edge] = self._border
             padded[:, :, edge] = self._border
         inside = padded[:, around : around + height, around : around + width]
-        inside.copy_((pixels ^ _MIDDLE).view(torch.int8))  # 8 bits less 128 are those bits but the first
+        if self._border.dtype == torch.uint8:
+            inside.copy_(pixels)
+        else:
+            inside.copy_((pixels ^ _MIDDLE).view(torch.int8))  # 8 bits less 128 are those bits but the first
         x = padded.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
         eighth, context, _ = self._network.cp(x)
         scores: Tensor = self._network.conv_out(self._network.ffm(eighth, context))

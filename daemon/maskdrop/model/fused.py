@@ -59,11 +59,12 @@ def fuse(network: BiSeNet) -> None:
     trunk = network.cp.resnet
     trunk.conv1 = FusedConv(trunk.conv1, relu=True)  # type: ignore[assignment]
     trunk.relu, trunk.maxpool = nn.Identity(), HalvingPool()
-    _fuse_below(network)
+    fuse_below(network)
     network.ffm = _FusedFusion(network.ffm)  # type: ignore[assignment]
 
 
-def _fuse_below(module: nn.Module) -> None:
+def fuse_below(module: nn.Module) -> None:
+    """Put fused convolutions in place of those in a module."""
     for name, child in list(module.named_children()):
         if isinstance(child, BasicBlock):
             setattr(module, name, _FusedBlock(child))
@@ -72,7 +73,7 @@ def _fuse_below(module: nn.Module) -> None:
         elif isinstance(child, nn.Conv2d):
             setattr(module, name, FusedConv(child))
         else:
-            _fuse_below(child)
+            fuse_below(child)
 
 
 class FusedConv(nn.Module):
@@ -140,7 +141,8 @@ class HalvingPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2] % 2 or x.shape[3] % 2:  # where input_size doesn't divide by 4
-            return functional.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+            plain = x if x.is_floating_point() else x.float()  # PyTorch's takes only few whole numbers
+            return functional.max_pool2d(plain, kernel_size=3, stride=2, padding=1).to(x.dtype)
         by_pixel = x.permute(0, 2, 3, 1)
         rows = _halved(by_pixel[:, 0::2], by_pixel[:, 1::2], dim=1)
         return _halved(rows[:, :, 0::2], rows[:, :, 1::2], dim=2).permute(0, 3, 1, 2)

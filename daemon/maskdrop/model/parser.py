@@ -15,16 +15,20 @@ from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
 from maskdrop.model.fused import can_fuse
+from maskdrop.model.known import LEAST_AGREEMENT, known_picture
 from maskdrop.model.lanes import Lanes, UnderWay, done_at_once
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.precision import choose_precision
+from maskdrop.model.quantised import can_quantise
 from maskdrop.model.weights import embedded_weights
 from maskdrop.model.winners import labels_of
 
 Pixels = NDArray[np.uint8]
 Certainty = NDArray[np.float64]
 Finished = TypeVar("Finished")
+
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 _CACHED_ROWS = 16
 """Rows of scores that are judged at once on a CPU: what is computed of them on the way (600 KiB each for 19
@@ -51,7 +55,7 @@ class FaceParser:
         self._settings = settings
         self._path, self._shape = loaded.path, loaded.shape
         self._device = torch.device(device)
-        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._dtype = _TYPES.get(precision, torch.float32)
         self._format = torch.channels_last if settings.channels_last else torch.contiguous_format
         self._lanes = Lanes(threads)
         self._folded: FoldedBiSeNet | None = None
@@ -59,12 +63,31 @@ class FaceParser:
         self._network = loaded.network
         if isinstance(loaded.network, BiSeNet):
             folded = FoldedBiSeNet(loaded.network, settings.mean, settings.deviation)
-            folded.to(self._device, self._dtype).to(memory_format=self._format)  # type: ignore[call-overload]
-            if self._on_cpu and settings.channels_last and can_fuse(self._dtype):
-                folded.fuse()
+            if precision == "int8":
+                folded.to(memory_format=self._format)  # type: ignore[call-overload]
+                self._quantise(folded)
+            else:
+                folded.to(self._device, self._dtype).to(memory_format=self._format)  # type: ignore[call-overload]
+                if self._on_cpu and settings.channels_last and can_fuse(self._dtype):
+                    folded.fuse()
             self._folded = folded
         elif loaded.form is not Form.ONNX:
             self._network = loaded.network.to(self._device, self._dtype)
+
+    @torch.inference_mode()
+    def _quantise(self, network: FoldedBiSeNet) -> None:
+        """Have a network compute in whole numbers, and see that it still answers the same.
+
+        Raises:
+            WeightsError: it doesn't.
+        """
+        side, wide = self._settings.input_size, _TYPES[choose_precision("cpu")]
+        picture = torch.from_numpy(known_picture(side)[np.newaxis])
+        exact = labels_of(network.quantise(picture, wide), side)
+        agreement = float((labels_of(network(picture, self._format), side) == exact).float().mean())
+        if agreement < LEAST_AGREEMENT:
+            problem = f"only {agreement:.1%} of a known picture's labels are the same in int8 as in fp32"
+            raise WeightsError(f"{self._path}: {problem}; set model.precision = auto")
 
     def parse(self, pictures: Pixels) -> Pixels:
         """Label every pixel.
@@ -245,6 +268,19 @@ def _precision_for(loaded: Loaded, settings: ModelSettings, device: str) -> str:
     if loaded.form is Form.ONNX and settings.precision == "bf16":
         problem = "an ONNX network computes as it was exported, not in model.precision = bf16"
         raise WeightsError(f"{loaded.path}: {problem}; set auto or fp32")
+    if settings.precision == "int8" and (problem := _int8_obstacle(loaded, device)):
+        raise WeightsError(f"{loaded.path}: model.precision = int8 {problem}; set auto")
     if settings.precision != "auto":
         return settings.precision
     return choose_precision(device) if loaded.form is Form.BISENET else "fp32"
+
+
+def _int8_obstacle(loaded: Loaded, device: str) -> str:
+    """Why a network can't be run in whole numbers of 8 bits here, or nothing."""
+    if loaded.form is not Form.BISENET:
+        return f"is for BiSeNet weights, which this is not ({loaded.form})"
+    if device != "cpu":
+        return f"is computed on a CPU, and the device is {device}"
+    if not can_quantise():
+        return "needs a processor with VNNI or AMX, and a PyTorch that has operators for it"
+    return ""

@@ -1,0 +1,244 @@
+"""BiSeNet's convolutions in whole numbers of 8 bits: a CPU multiplies twice as many at once as of bf16.
+
+Between two convolutions of the trunk there is a ReLU, so numbers are at least 0: they are kept as codes from
+0 to 255, each worth a scale. Weights are -127 to 127, with a scale for each channel; sums are whole numbers
+of 32 bits, and exact. The scales follow from the largest numbers that a known picture gives (affine
+quantisation after Jacob et al. 2018, arXiv 1712.05877, section 2.1, with a zero point of 0). What weighs
+features, adds them or scores classes stays in bf16 or fp32: it is a hundredth of the work.
+
+oneDNN computes it, reached by operators that PyTorch's compiler uses; see fused.py for what that means.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from maskdrop.model.bisenet import BiSeNet, FeatureFusion
+from maskdrop.model.fused import HalvingPool
+from maskdrop.model.ranges import Ranges
+from maskdrop.model.torchvision_resnet import BasicBlock
+
+_MOST, _MOST_WEIGHT = 255, 127
+"""The largest code, and the largest weight."""
+
+_LEAST_SCALE = 1e-12
+"""In place of none at all, where every number is 0."""
+
+Result = float | torch.dtype
+"""What a step gives: codes of this scale, or plain numbers of this type."""
+
+
+def can_quantise() -> bool:
+    """Whether this PyTorch has the operators, and they give what whole numbers do.
+
+    Processors without VNNI add products of two pairs in 16 bits, which can't hold the largest
+    (oneDNN's developer guide, "Nuances of int8 computations"); so these are tried.
+    """
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    try:
+        return _tries_well()
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # gone, or of another form
+        return False
+
+
+@torch.inference_mode()
+def _tries_well() -> bool:
+    channels = 16
+    with torch.random.fork_rng(devices=[]):  # whoever seeded random numbers wants them as they are
+        conv = nn.Conv2d(channels, channels, 3, padding=1)
+    for numbers in conv.parameters():
+        numbers.fill_(1.0)
+    x = torch.full((1, channels, 6, 6), _MOST, dtype=torch.uint8).contiguous(
+        memory_format=torch.channels_last
+    )
+    plain = conv(x.float())
+    most = float(plain.max())
+    found = QuantisedConv(conv, 1.0, torch.float32)(x)
+    codes = QuantisedConv(conv, 1.0, most / _MOST)(x)
+    total = QuantisedConv(conv, 1.0, most / _MOST).added_to(codes.clone(), x, most / _MOST)
+    twice = (2 * plain * _MOST / most).round().clamp(max=_MOST)
+    pairs = ((found, plain), (codes, (plain * _MOST / most).round()), (total, twice))
+    return all(torch.allclose(mine.float(), other, atol=1.0, rtol=1e-3) for mine, other in pairs)
+
+
+def quantise(network: BiSeNet, ranges: Ranges, dtype: torch.dtype, middle: int) -> None:
+    """Put quantised steps into a network in place of its large convolutions.
+
+    Args:
+        network: on the CPU, in fp32, batch norms folded into its convolutions; what is left of it is to
+            be cast to ``dtype`` and channels_last.
+        ranges: what passed through it.
+        dtype: of what is not quantised.
+        middle: what its first convolution wants taken off every pixel; from now on it is given pixels.
+    """
+    context, trunk = network.cp, network.cp.resnet
+    given = {module: _scale_of(numbers) for module, numbers in ranges.given.items()}
+    made = {module: _scale_of(numbers) for module, numbers in ranges.made.items()}
+    scale = made[trunk.maxpool]
+    trunk.conv1 = QuantisedConv(trunk.conv1, 1.0, scale, middle=middle)  # type: ignore[assignment]
+    trunk.relu, trunk.maxpool = nn.Identity(), HalvingPool()
+    after: list[float] = []
+    for layer in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
+        for at, block in enumerate(layer):
+            between, end = (_scale_of([most]) for most in ranges.made[block.relu])
+            is_last = block is trunk.layer4[-1]
+            layer[at] = _QuantisedBlock(block, scale, between, dtype if is_last else end, dtype)
+            scale = end
+        after.append(scale)
+    _, eighth, sixteenth, _ = after
+    ahead = made[context.conv_head16]
+    context.arm16.conv = QuantisedConv(context.arm16.conv.conv, sixteenth, dtype)  # type: ignore[assignment]
+    for owner, name in ((context.arm32, "conv"), (context, "conv_head32"), (context, "conv_head16")):
+        module = getattr(owner, name)
+        result: Result = ahead if name == "conv_head16" else dtype
+        conv = QuantisedConv(module.conv, given[module], result)
+        setattr(owner, name, nn.Sequential(_Coding(given[module]), conv))
+    features = made[network.ffm]
+    network.ffm = _QuantisedFusion(network.ffm, (eighth, ahead), features, dtype)  # type: ignore[assignment]
+    network.conv_out.conv = QuantisedConv(network.conv_out.conv.conv, features, dtype)  # type: ignore[assignment]
+
+
+def codes_of(x: Tensor, scale: float) -> Tensor:
+    """Numbers as codes, uint8: the nearest one, and the largest for all that is beyond it."""
+    nearest = x.to(torch.float32, copy=True).mul_(1 / scale).round_().clamp_(0, _MOST)
+    return nearest.to(torch.int16).to(
+        torch.uint8
+    )  # in two steps, each of many numbers at once: half the time
+
+
+def _scale_of(numbers: list[float]) -> float:
+    return max(*numbers, _LEAST_SCALE * _MOST) / _MOST
+
+
+class QuantisedConv(nn.Module):
+    """A convolution of codes, and behind it a ReLU unless none is wanted.
+
+    Args:
+        conv: in fp32; its padding is with zeros, as codes are.
+        scale: of the codes it is given.
+        result: what it gives.
+        middle: what it wants taken off all that it is given.
+    """
+
+    def __init__(
+        self, conv: nn.Conv2d, scale: float, result: Result, relu: bool = True, middle: int = 0
+    ) -> None:
+        super().__init__()
+        weight = conv.weight.detach().float()
+        self._scales = weight.abs().amax(dim=(1, 2, 3)).clamp(min=_LEAST_SCALE) / _MOST_WEIGHT
+        self._plain: Tensor | None = (weight / self._scales.view(-1, 1, 1, 1)).round().to(torch.int8)
+        bias = torch.zeros(len(weight)) if conv.bias is None else conv.bias.detach().float()
+        self._bias = bias - middle * scale * weight.sum(dim=(1, 2, 3))
+        self._zeros = torch.zeros(len(weight), dtype=torch.long)
+        self._geometry = ([*conv.stride], [*conv.padding], [*conv.dilation], conv.groups)
+        self._scale, self._result, self._after = scale, result, "relu" if relu else "none"
+        self._laid_out: dict[bool, Tensor] = {}
+        self._orders = 1 if torch.get_num_threads() == 1 else 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        step: Any = torch.ops.onednn.qconv2d_pointwise
+        how: tuple[Any, ...] = (self._bias, *self._geometry, *self._told, self._after, [], "")
+        result: Tensor = step(x, self._scale, 0, self._weight(x), self._scales, self._zeros, *how)
+        return result
+
+    def added_to(self, other: Tensor, x: Tensor, scale: float = 1.0) -> Tensor:
+        """ReLU of the sum of this convolution of x and of other numbers, which are overwritten with it.
+
+        Args:
+            other: codes where this step gives codes, else plain numbers.
+            scale: of these codes.
+        """
+        step: Any = torch.ops.onednn.qconv2d_pointwise.binary
+        given = (x, self._scale, 0, self._weight(x), self._scales, self._zeros, other)
+        then: tuple[Any, ...] = (scale, 0, "sum", 1.0, "relu", [], "")
+        how: tuple[Any, ...] = (self._bias, *self._geometry, *self._told, *then)
+        result: Tensor = step(*given, *how)
+        return result
+
+    @property
+    def _told(self) -> tuple[float, int, torch.dtype]:
+        """Scale, zero point and type of the result, as the operators want them."""
+        if isinstance(self._result, torch.dtype):
+            return 1.0, 0, self._result
+        return self._result, 0, torch.uint8
+
+    def _weight(self, x: Tensor) -> Tensor:
+        """Laid out when it is first wanted, as `FusedConv` does and for its reasons."""
+        is_shared = torch.get_num_threads() > 1
+        plain = self._plain  # looked at before the others are: another lane may be laying them out
+        if (known := self._laid_out.get(is_shared)) is not None:
+            return known
+        if plain is None:  # there are more threads than at first
+            return self._laid_out[not is_shared]
+        lay_out: Any = torch.ops.onednn.qconv_prepack
+        weight: Tensor = lay_out(plain, self._scales, self._scale, 0, *self._geometry, [*x.shape])
+        self._laid_out[is_shared] = weight
+        if len(self._laid_out) == self._orders:
+            self._plain = None
+        return weight
+
+
+class _Coding(nn.Module):
+    """Plain numbers become codes."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self._scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return codes_of(x, self._scale)
+
+
+class _QuantisedBlock(nn.Module):
+    """A ResNet's basic block on codes. Without a downsample the sum is written over what came in: features
+    that others read too only go into blocks with one."""
+
+    def __init__(
+        self, block: BasicBlock, scale: float, between: float, result: Result, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self._scale, self._result = scale, result
+        self._first = QuantisedConv(block.conv1, scale, between)
+        self._downsample: QuantisedConv | None = None
+        self._adds_plain = block.downsample is not None or isinstance(result, torch.dtype)
+        if block.downsample is not None:  # may be below 0, which no code is
+            self._downsample = QuantisedConv(block.downsample[0], scale, dtype, relu=False)
+        self._second = QuantisedConv(block.conv2, between, dtype if self._adds_plain else result)
+        self._dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        between = self._first(x)
+        if not self._adds_plain:
+            return self._second.added_to(x, between, self._scale)
+        if self._downsample is not None:
+            shortcut = self._downsample(x)
+        else:
+            shortcut = x.to(self._dtype).mul_(self._scale)
+        total = self._second.added_to(shortcut, between)
+        return total if isinstance(self._result, torch.dtype) else codes_of(total, self._result)
+
+
+class _QuantisedFusion(nn.Module):
+    """Feature fusion of codes: the convolution of two features one behind the other is the sum of two."""
+
+    def __init__(
+        self, fusion: FeatureFusion, scales: tuple[float, float], result: float, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        whole = fusion.convblk.conv
+        parts = torch.split(whole.weight, whole.in_channels // 2, dim=1)
+        convs = [nn.Conv2d(part.shape[1], len(part), 1) for part in parts]
+        for conv, part in zip(convs, parts, strict=True):
+            conv.weight, conv.bias = nn.Parameter(part), whole.bias
+        convs[1].bias = None
+        self._spatial = QuantisedConv(convs[0], scales[0], dtype)
+        self._context = QuantisedConv(convs[1], scales[1], dtype, relu=False)
+        self._fusion, self._result = fusion, result
+        del fusion.convblk
+
+    def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
+        feature = self._spatial.added_to(self._context(context), spatial)
+        weighed = torch.addcmul(feature, feature, self._fusion.attention(feature))
+        return codes_of(weighed, self._result)
