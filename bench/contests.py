@@ -37,6 +37,7 @@ DEFAULTS = Contestant(
     "maskdrop, own outputs", ("maskdrop_daemon.py", "PICTURES", "RESULTS", "--default-outputs")
 )
 FP32 = Contestant("maskdrop, fp32", (*MASKDROP.arguments, "--set", 'model.precision="fp32"'))
+INT8 = Contestant("maskdrop, int8", (*MASKDROP.arguments, "--set", 'model.precision="int8"'))
 LIMITS = Contestant("limits", ("limits.py", "PICTURES"))
 
 ALL = (PLAIN, ARTICLE, ARTICLE_ONE, MASKDROP, FP32, DEFAULTS, LIMITS)
@@ -76,13 +77,18 @@ def interleaved(
     found: dict[str, list[Figures]] = {}
     for turn in range(repeats):
         for contestant in contestants:
-            figures = run(contestant, pictures, results / contestant.name.replace(" ", "-"))
+            figures = run(contestant, pictures, results_of(contestant.name, results))
             found.setdefault(contestant.name, []).append(figures)
             rate = figures.get("per_second", figures.get("slowest"))
             print(
                 f"  {turn + 1}/{repeats} {contestant.name}: {rate:.2f} a second", file=sys.stderr, flush=True
             )
     return found
+
+
+def results_of(name: str, results: Path) -> Path:
+    """Where a contestant's results are."""
+    return results / name.replace(" ", "-")
 
 
 def middle(runs: list[Figures], *path: str) -> float:

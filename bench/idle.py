@@ -12,7 +12,6 @@ import json
 import shutil
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import psutil
 
 import pictures
 from maskdrop_daemon import configuration
-from measured import PATIENCE_S, Daemon, running
+from measured import PATIENCE_S, Daemon, running, scratch
 
 SETTLE_MS = 100
 PAUSE_S = 0.3
@@ -105,11 +104,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
-    base = Path(tempfile.mkdtemp(prefix="maskdrop-idle-"))
-    try:
+    with scratch("idle") as base:
         print(json.dumps(run(base, options.pictures, options.seconds)))
-    finally:
-        shutil.rmtree(base)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import shutil
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ from maskdrop.supervisor.plan import find_devices
 from maskdrop.ticket import Facts, Identity, Prepare, Save, Saved, Stage, Ticket
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Workplace
-from measured import SAME_OUTPUTS
+from measured import SAME_OUTPUTS, scratch
 
 SAMPLES = 8
 """Different pictures that are labelled and saved."""
@@ -116,11 +115,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes a stage; 0: as many as cores")
     options = parser.parse_args()
     workers = options.workers or usable_cores()
-    base = Path(tempfile.mkdtemp(prefix="maskdrop-limits-"))
-    try:
+    with scratch("limits") as base:
         print(json.dumps(measure(base, options.pictures, workers)))
-    finally:
-        shutil.rmtree(base)
 
 
 def measure(base: Path, pictures: Path, workers: int) -> dict[str, Any]:

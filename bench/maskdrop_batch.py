@@ -13,7 +13,6 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import psutil
 
 from maskdrop_daemon import configuration
+from measured import scratch
 
 SAMPLE_S = 0.25
 
@@ -35,8 +35,8 @@ def run(pictures: Path, target: Path, input_size: int = 512) -> dict[str, Any]:
     Raises:
         SystemExit: it failed.
     """
-    with tempfile.TemporaryDirectory(prefix="maskdrop-bench-") as base:
-        config, log, report = (Path(base) / name for name in ("maskdrop.toml", "log", "report.json"))
+    with scratch("bench") as base:
+        config, log, report = (base / name for name in ("maskdrop.toml", "log", "report.json"))
         config.write_text(configuration({"model.input_size": str(input_size)}, default_outputs=False))
         command = [sys.executable, "-m", "maskdrop", "batch", str(pictures), str(target), "--verbose"]
         command += ["--config", str(config), "--report", str(report)]

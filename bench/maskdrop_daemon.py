@@ -11,19 +11,40 @@ Prints JSON.
 
 import argparse
 import json
+import os
 import shutil
 import sys
-import tempfile
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from measured import PATIENCE_S, SAME_OUTPUTS, Daemon, running
+import psutil
+
+from measured import PATIENCE_S, SAME_OUTPUTS, Daemon, running, scratch
 
 WARM = 8
 POLL_S = 0.2
 STAGES = ("preprocess", "infer", "save")
+
+ENDS = 0.1
+"""Share of a run at its beginning, and again at its end, in which stages fill and empty."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is looked at while pictures are worked on.
+
+    Attributes:
+        at: seconds of a monotonic clock.
+        idle_s: seconds for which the cores that may be used have been idle since the machine's start.
+        waiting: pictures in each queue.
+    """
+
+    at: float
+    idle_s: float
+    waiting: dict[str, int]
 
 
 def configuration(changes: dict[str, str], default_outputs: bool) -> str:
@@ -46,8 +67,7 @@ def in_toml(value: Any) -> str:
 
 def run(pictures: Path, target: Path, changes: dict[str, str], default_outputs: bool) -> dict[str, Any]:
     """Figures of one run; the results go to the target folder."""
-    base = Path(tempfile.mkdtemp(prefix="maskdrop-bench-"))
-    try:
+    with scratch("bench") as base:
         (base / "inbox").mkdir()
         shutil.copytree(pictures, base / "staged" / "batch")
         began = time.monotonic()
@@ -55,22 +75,26 @@ def run(pictures: Path, target: Path, changes: dict[str, str], default_outputs: 
             daemon.wait_saved(0)
             ready = time.monotonic() - began
             names = sorted((base / "staged" / "batch").iterdir())
-            for number in range(WARM):
-                shutil.copyfile(names[number % len(names)], base / f"warm-{number}.jpg")
-                (base / f"warm-{number}.jpg").rename(base / "inbox" / f"warm-{number}.jpg")
-            daemon.wait_saved(WARM)
+            warm_up(daemon, names)
             (base / "staged" / "batch").rename(base / "inbox" / "batch")
-            lengths = wait_and_sample(daemon, WARM + len(names))
-        figures = told(saved_lines(base / "log"), lengths)
+            samples = wait_and_sample(daemon, WARM + len(names))
+        figures = told(saved_lines(base / "log"), samples)
         shutil.copytree(base / "outbox" / "batch", target, dirs_exist_ok=True)
-        return {**figures, "ready_s": ready}
-    finally:
-        shutil.rmtree(base)
+    return {**figures, "ready_s": ready}
 
 
-def wait_and_sample(daemon: Daemon, count: int) -> list[dict[str, int]]:
-    """Wait for so many saved pictures; how many waited in each queue meanwhile."""
-    samples: list[dict[str, int]] = []
+def warm_up(daemon: Daemon, paths: list[Path]) -> None:
+    """Have it save `WARM` pictures."""
+    for number in range(WARM):
+        copy = daemon.base / f"warm-{number}.jpg"
+        shutil.copyfile(paths[number % len(paths)], copy)
+        copy.rename(daemon.base / "inbox" / copy.name)
+    daemon.wait_saved(WARM)
+
+
+def wait_and_sample(daemon: Daemon, count: int) -> list[Sample]:
+    """Wait for so many saved pictures, and look around meanwhile."""
+    samples: list[Sample] = []
     deadline = time.monotonic() + PATIENCE_S + count
     while time.monotonic() < deadline:
         if daemon.process.poll() is not None:
@@ -78,9 +102,24 @@ def wait_and_sample(daemon: Daemon, count: int) -> list[dict[str, int]]:
         health = daemon.health()
         if health["counts"]["saved"] >= count:
             return samples
-        samples.append(health.get("queues", {}))
+        samples.append(Sample(time.monotonic(), idle_seconds(), health.get("queues", {})))
         time.sleep(POLL_S)
     sys.exit(f"{count} results did not come:\n{(daemon.base / 'log').read_text()[-3000:]}")
+
+
+def idle_seconds() -> float:
+    each = psutil.cpu_times(percpu=True)
+    return float(sum(each[core].idle + each[core].iowait for core in os.sched_getaffinity(0)))
+
+
+def idle_share(samples: list[Sample]) -> float | None:
+    """Of the cores' time, between the ends of a run; None where it was too short to tell."""
+    left_out = round(ENDS * len(samples))
+    inner = samples[left_out : len(samples) - left_out]
+    if len(inner) < 2:
+        return None
+    cores = len(os.sched_getaffinity(0))
+    return (inner[-1].idle_s - inner[0].idle_s) / (inner[-1].at - inner[0].at) / cores
 
 
 def saved_lines(log: Path) -> list[dict[str, Any]]:
@@ -89,8 +128,8 @@ def saved_lines(log: Path) -> list[dict[str, Any]]:
     return [e for e in entries if e.get("result") == "saved" and e["picture"].startswith("batch/")]
 
 
-def told(saved: list[dict[str, Any]], lengths: list[dict[str, int]]) -> dict[str, Any]:
-    """Pictures, seconds, and mean milliseconds of each stage and in each queue.
+def told(saved: list[dict[str, Any]], samples: list[Sample]) -> dict[str, Any]:
+    """Pictures, seconds, the cores' idle share, and mean milliseconds of each stage and in each queue.
 
     A queue's time is its mean length over its throughput (Little's law); pictures that an
     inference worker holds beyond the batch it computes, and messages on their way, are "in hand".
@@ -102,10 +141,11 @@ def told(saved: list[dict[str, Any]], lengths: list[dict[str, int]]) -> dict[str
     total = sum(entry["ms"]["total"] for entry in saved) / count
     queues = {}
     for stage in STAGES:
-        mean = sum(sample.get(stage, 0) for sample in lengths) / max(1, len(lengths))
+        mean = sum(sample.waiting.get(stage, 0) for sample in samples) / max(1, len(samples))
         queues[stage] = mean * seconds / count * 1000
     queues["in hand"] = max(0.0, total - sum(stages.values()) - sum(queues.values()))
-    return {"pictures": count, "seconds": seconds, "stages": stages, "queues": queues, "total_ms": total}
+    times = {"stages": stages, "queues": queues, "total_ms": total}
+    return {"pictures": count, "seconds": seconds, "idle_share": idle_share(samples), **times}
 
 
 def main() -> None:

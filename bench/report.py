@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from contests import ARTICLE, ARTICLE_ONE, FP32, Figures, middle, ratio
@@ -97,7 +98,7 @@ def _throughput(part: Result) -> str:
         "article does (fp32, one picture at a time, numpy's argmax), without the two further outputs that "
         "its network "
         'computes. "Own outputs" is what the daemon writes by default: own size, JPEG quality 95. '
-        f"{part['alike']:.2%} of the pixels of maskdrop's results are those of the plain loop's."
+        f"{_alike(part['alike'])}"
     )
     told = f"{intro}\n\n{table(['', 'pictures a second', 'maskdrop / this'], rows)}"
     if FP32.name in runs:
@@ -106,7 +107,18 @@ def _throughput(part: Result) -> str:
             "\n\nAs on a processor without bf16 instructions (fp32): "
             f"{pairs[0]} times the article's pipeline, {pairs[1]} times with one thread each."
         )
+    idle = [run["idle_share"] for run in maskdrop if run.get("idle_share") is not None]
+    if idle:
+        told += (
+            f"\n\nWhile maskdrop worked, {median(idle):.1%} of the cores' time was idle; the first and last "
+            "tenth, in which stages fill and empty, are not in it."
+        )
     return told
+
+
+def _alike(shares: dict[str, float]) -> str:
+    told = [f"{share:.2%} of the pixels of {name}'s results" for name, share in shares.items()]
+    return " and ".join(told) + " are those of the plain loop's."
 
 
 def _times(runs: dict[str, list[Figures]]) -> str:

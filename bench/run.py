@@ -10,7 +10,6 @@ the marks in docs/benchmarks.md. A short look: --pictures 40 --repeats 1 --only 
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,19 +20,25 @@ import contests
 import pictures
 import report
 from contests import Figures, configured
-from measured import machine
+from maskdrop.model.quantised import can_quantise
+from measured import SCRATCH, machine
 
 Part = Callable[[Path, argparse.Namespace], dict[str, Any]]
 
 
 def throughput(base: Path, options: argparse.Namespace) -> dict[str, Any]:
     folder = pictures.fill(base / "pictures", options.pictures)
-    runs = contests.interleaved(contests.ALL, folder, base / "results", options.repeats)
+    everyone = (*contests.ALL, *([contests.INT8] if can_quantise() else []))
+    runs = contests.interleaved(everyone, folder, base / "results", options.repeats)
     kept = base / "results"
     return {
         "pictures": options.pictures,
         "runs": runs,
-        "alike": contests.alike(kept / "plain-loop", kept / "maskdrop"),
+        "alike": {
+            name: contests.alike(kept / "plain-loop", contests.results_of(name, kept))
+            for name in (contests.MASKDROP.name, contests.INT8.name)
+            if name in runs
+        },
     }
 
 
@@ -103,7 +108,6 @@ def size(base: Path, options: argparse.Namespace) -> dict[str, Any]:
         folder = pictures.fill(base / f"{side}", max(4, count), side)
         everyone = [contests.PLAIN, contests.ARTICLE_ONE, contests.MASKDROP, contests.DEFAULTS, many]
         found[str(side)] = contests.interleaved(everyone, folder, base / "results", options.repeats)
-        shutil.rmtree(folder)
     return {"sizes": found}
 
 
@@ -114,8 +118,6 @@ def backlog(base: Path, options: argparse.Namespace) -> dict[str, Any]:
         repeats = max(1, min(options.repeats, 2_000 // count))
         runs = contests.interleaved([contests.MASKDROP], folder, base / "results", repeats)
         found[str(count)] = runs[contests.MASKDROP.name]
-        shutil.rmtree(folder)
-        shutil.rmtree(base / "results")
     return {"runs": found}
 
 
@@ -143,17 +145,16 @@ def main() -> None:
         os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})
     pictures.faces()
     result: dict[str, Any] = {} if options.no_write else report.last()
-    for name in options.only:
-        base = Path(tempfile.mkdtemp(prefix=f"maskdrop-{name}-"))
-        print(f"{name}:", file=sys.stderr, flush=True)
-        try:
-            part = PARTS[name](base, options)
-        finally:
-            shutil.rmtree(base)
-        cores = len(os.sched_getaffinity(0))
-        result[name] = {**part, "machine": machine(), "cores": cores, "repeats": options.repeats}
-        if not options.no_write:
-            report.keep(result)
+    with tempfile.TemporaryDirectory(prefix="maskdrop-run-") as base:
+        os.environ[SCRATCH] = base
+        for name in options.only:
+            print(f"{name}:", file=sys.stderr, flush=True)
+            (Path(base) / name).mkdir()
+            part = PARTS[name](Path(base) / name, options)
+            cores = len(os.sched_getaffinity(0))
+            result[name] = {**part, "machine": machine(), "cores": cores, "repeats": options.repeats}
+            if not options.no_write:
+                report.keep(result)
     print(report.text(result))
     if not options.no_write:
         report.write(result)

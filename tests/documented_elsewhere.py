@@ -90,6 +90,7 @@ ELSEWHERE: dict[str, Elsewhere] = {
     "python bench/run.py --repeats 3 --only throughput --no-write": _LONG,
     "python bench/run.py --repeats 3 --only idle --no-write": _LONG,
     "python bench/run.py --repeats 3 --only batch workers threads --no-write": _LONG,
+    "python bench/topology.py": _LONG,
     "python bench/batch.py": _LONG,
     "python bench/cluster.py": _LONG,
     "podman build --format docker -t maskdrop .": _CONTAINER,

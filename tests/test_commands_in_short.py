@@ -20,6 +20,7 @@ LESS = {
     "bench/cluster.py": "--pictures 32 --side 512 --repeats 1 --no-write",
     "bench/locate.py": "--pictures 2 --repeats 1",
     "bench/run.py": "--pictures 6 --repeats 1",
+    "bench/topology.py": "--pictures 12 --workers 1 --repeats 1 --no-write",
     "bench/stage_costs.py": "--sides 512 --turns 1 --count 4",
     "bench/tries.py": "decode",
     "bench/tries_beside.py": "messages",

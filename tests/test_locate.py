@@ -12,7 +12,7 @@ from PIL import Image
 
 from drawing import encode
 from maskdrop.config import MODEL_SIDE, ModelSettings
-from maskdrop.locate import at_scale, deserves_second_look, find_faces, joined, regions_of
+from maskdrop.locate import at_scale, deserves_second_look, find_faces, joined, quantiles, regions_of
 from maskdrop.model.known import known_labels, known_picture
 from maskdrop.model.parser import load_parser
 from maskdrop.parts import PART_NAMES, Part
@@ -117,6 +117,16 @@ def test_regions_lie_in_the_picture(width: int, height: int, places: list[tuple[
             scaled = at_scale(region, across, down)
             assert scaled.width >= 1
             assert scaled.height >= 1
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=40).filter(any),
+    st.lists(st.floats(0, 1), min_size=1, max_size=4),
+)
+def test_quantiles_of_counts_are_those_of_the_numbers(counts: list[int], shares: list[float]) -> None:
+    numbers = np.repeat(np.arange(len(counts)), counts)
+    found = quantiles(np.array(counts), tuple(shares))
+    np.testing.assert_allclose(found, np.quantile(numbers, shares), rtol=0, atol=1e-9)
 
 
 def test_joined_views_against_a_plain_reference() -> None:

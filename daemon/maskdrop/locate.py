@@ -7,6 +7,7 @@ face as a portrait does.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,9 @@ _LEAST_OF_CORE = (
 first labels has spots of some parts, but hardly of all. 241 of 243 training faces have them."""
 
 _TRIMMED = (0.05, 0.95)
+
+_NEIGHBOURS = np.ones((3, 3), dtype=np.int64)
+"""Pixels that touch at a corner belong together."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,8 @@ def find_faces(labels: Pixels, classes: Sequence[str]) -> list[Face]:
     """
     faces = []
     for down, across, inside in _pieces(labels, classes):
-        rows, columns = np.nonzero(inside)
-        top, bottom = (np.quantile(rows, _TRIMMED) + down.start + (0, 1)) / labels.shape[0]
-        left, right = (np.quantile(columns, _TRIMMED) + across.start + (0, 1)) / labels.shape[1]
+        top, bottom = (quantiles(inside.sum(axis=1), _TRIMMED) + down.start + (0, 1)) / labels.shape[0]
+        left, right = (quantiles(inside.sum(axis=0), _TRIMMED) + across.start + (0, 1)) / labels.shape[1]
         faces.append(Face((left + right) / 2, (top + bottom) / 2, right - left, bottom - top))
     return sorted(faces, key=lambda face: -face.side)
 
@@ -94,11 +97,13 @@ def _pieces(labels: Pixels, classes: Sequence[str]) -> Iterator[tuple[slice, sli
     from scipy import ndimage  # here, because most workers never need it, and it takes as long as all else
 
     core = _table(classes, CORE_PARTS)[labels]
-    pieces, _ = ndimage.label(_table(classes, FACE_PARTS)[labels], structure=np.ones((3, 3)))
-    for number, window in enumerate(ndimage.find_objects(pieces), start=1):
+    pieces, _ = ndimage.label(_table(classes, FACE_PARTS)[labels], structure=_NEIGHBOURS)
+    sizes = np.bincount(pieces[core])  # by number; most are specks
+    windows = ndimage.find_objects(pieces)
+    for number in np.flatnonzero(sizes >= _LEAST_SHARE * labels.size):
+        window = windows[number - 1]
         inside = (pieces[window] == number) & core[window]
-        counts = np.bincount(labels[window][inside], minlength=256)
-        if inside.sum() >= _LEAST_SHARE * labels.size and _is_face(counts, classes):
+        if _is_face(np.bincount(labels[window][inside], minlength=256), classes):
             yield *window, inside
 
 
@@ -108,6 +113,17 @@ def _is_face(counts: NDArray[np.int64], classes: Sequence[str]) -> bool:
         if counts[_table(classes, names)].sum() < least * counts.sum():
             return False
     return True
+
+
+def quantiles(counts: NDArray[np.int64], shares: tuple[float, ...]) -> NDArray[np.float64]:
+    """`numpy.quantile` of numbers from 0 on that are there so many times each, at least one of them once."""
+    ends = counts.cumsum()
+    position = np.array(shares) * (ends[-1] - 1)
+    before = np.floor(position)
+    low = np.searchsorted(ends, before, side="right")
+    high = np.searchsorted(ends, np.minimum(before + 1, ends[-1] - 1), side="right")
+    between: NDArray[np.float64] = low + (high - low) * (position - before)
+    return between
 
 
 def deserves_second_look(faces: Sequence[Face], always: bool) -> bool:
@@ -167,6 +183,13 @@ def at_scale(region: Region, across: float, down: float) -> Region:
 
 
 def _table(classes: Sequence[str], names: Sequence[str]) -> NDArray[np.bool_]:
+    return _table_of(tuple(classes), tuple(names))
+
+
+@lru_cache(maxsize=16)
+def _table_of(classes: tuple[str, ...], names: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Whether each label is one of these names'."""
     table = np.zeros(256, dtype=np.bool_)
     table[[label for label, name in enumerate(classes) if name in names]] = True
+    table.setflags(write=False)  # everybody's
     return table
