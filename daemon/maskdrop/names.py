@@ -19,7 +19,10 @@ _LONG_SUFFIX = 32
 
 def printable(name: str | PurePath) -> str:
     """The name on one line of valid UTF-8: control characters and odd bytes escaped."""
-    text = "".join(c if c.isprintable() or 0xDC80 <= ord(c) <= 0xDCFF else _escape(c) for c in str(name))
+    whole = str(name)
+    if whole.isprintable():  # nearly every name: lone surrogates aren't printable
+        return whole
+    text = "".join(c if c.isprintable() or 0xDC80 <= ord(c) <= 0xDCFF else _escape(c) for c in whole)
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 

@@ -30,8 +30,8 @@ class Journal:
     def saved(self, flight: Flight, report: Saved, now: float) -> None:
         total = (now - flight.accepted_at) * 1000
         times = {**flight.milliseconds, "save": report.milliseconds, "total": total}
-        name = printable(flight.ticket.path)
-        self.record.note_saved(now, times, SavedPicture(shortened(name), timestamp(), _rounded(times)))
+        name, rounded = printable(flight.ticket.path), _rounded(times)
+        self.record.note_saved(now, times, SavedPicture(shortened(name), timestamp(), rounded))
         results = [printable(result) for result in report.names]
         shown = ", ".join(f"{stage} {spent:.0f}" for stage, spent in times.items())
         target = ", ".join(results) or "the outbox, before its worker died"
@@ -43,7 +43,7 @@ class Journal:
             result="saved",
             stage="save",
             outputs=results,
-            ms=_rounded(times),
+            ms=rounded,
         )
 
     def quarantined(self, flight: Flight, report: Quarantined, now: float) -> None:
