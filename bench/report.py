@@ -18,6 +18,7 @@ Result = dict[str, Any]
 GROWTH = {
     "workers": "preprocess and save workers, each",
     "threads": "threads of the inference worker",
+    "inferrers": "inference workers",
     "batch": "largest batch",
     "backlog": "pictures dropped at once",
 }

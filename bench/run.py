@@ -3,9 +3,10 @@
     python bench/run.py [--pictures 200] [--repeats 5] [--only throughput idle …] [--cores 0,1]
 
 Parts: throughput (plain loop, the article's pipeline, maskdrop, limits), idle (start, latency, memory,
-idle share), workers, threads, batch, size, backlog (how throughput grows). Parts that are not run keep
-the figures of the last run. Writes docs/benchmarks.json, docs/images/benchmark.png, and the section between
-the marks in docs/benchmarks.md. A short look: --pictures 40 --repeats 1 --only throughput --no-write.
+idle share), workers, threads, inferrers, batch, size, backlog (how throughput grows). Parts that are not
+run keep the figures of the last run. Writes docs/benchmarks.json, docs/images/benchmark.png, and the section
+between the marks in docs/benchmarks.md. A short look:
+--pictures 40 --repeats 1 --only throughput --no-write.
 """
 
 import argparse
@@ -70,6 +71,11 @@ def threads(base: Path, options: argparse.Namespace) -> dict[str, Any]:
     )
 
 
+def inferrers(base: Path, options: argparse.Namespace) -> dict[str, Any]:
+    most = len(os.sched_getaffinity(0))
+    return grown(base, options, {f"{n}": configured(workers__infer=n) for n in contests.doublings(most)})
+
+
 def batch(base: Path, options: argparse.Namespace) -> dict[str, Any]:
     return grown(base, options, {f"{n}": configured(workers__max_batch=n) for n in (1, 2, 4, 8, 16)})
 
@@ -126,6 +132,7 @@ PARTS: dict[str, Part] = {
     "idle": idle,
     "workers": workers,
     "threads": threads,
+    "inferrers": inferrers,
     "batch": batch,
     "size": size,
     "backlog": backlog,

@@ -58,6 +58,30 @@ def test_a_lane_that_is_done_takes_the_next_picture() -> None:
 
 
 @pytest.mark.parametrize(
+    ("threads", "count", "company", "each"),
+    [
+        (1, 1, 1, 4),
+        (1, 1, 2, 2),
+        (1, 1, 9, 1),
+        (1, 3, 1, 4),
+        (1, 3, 8, 1),
+        (2, 1, 1, 4),
+        (2, 2, 9, 1),
+        (2, 9, 1, 2),
+    ],
+)
+def test_a_picture_that_is_the_only_one_has_the_threads_of_other_workers_too(
+    threads: int, count: int, company: int, each: int
+) -> None:
+    def label(picture: int) -> int:
+        return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    assert Lanes(threads, 4).begin(label, range(count), company).results() == [each] * count
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
     ("count", "company", "each"), [(1, 2, 2), (1, 9, 1), (2, 2, 2), (2, 3, 1), (4, 1, 1)]
 )
 def test_threads_are_shared_with_the_pictures_of_other_stages(count: int, company: int, each: int) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.cores import quota_of, usable_cores
-from maskdrop.supervisor.plan import count_gpus, find_devices, make_plan
+from maskdrop.supervisor.plan import count_gpus, find_devices, inference_for, make_plan, plan_for
 
 
 def settings(**workers: object) -> Settings:
@@ -22,11 +22,43 @@ def settings(**workers: object) -> Settings:
 
 def test_on_a_cpu_inference_gets_all_cores_and_there_are_slots_for_all() -> None:
     plan = make_plan(settings())
-    assert plan.devices == ("cpu",)
-    assert plan.threads == usable_cores() <= len(os.sched_getaffinity(0))
+    assert set(plan.devices) == {"cpu"}
+    assert usable_cores() - 1 <= len(plan.devices) * plan.threads <= plan.most_threads == usable_cores()
+    assert usable_cores() <= len(os.sched_getaffinity(0))
     assert plan.preprocess >= 1
     assert plan.save >= 1
     assert plan.slots >= 2 * plan.max_batch + plan.preprocess + plan.save
+
+
+@pytest.mark.parametrize(
+    ("cores", "wanted", "on_gpu", "chosen"),
+    [
+        (1, {}, False, (1, 1, 1)),
+        (2, {}, False, (1, 2, 2)),
+        (3, {}, False, (1, 3, 3)),
+        (4, {}, False, (2, 2, 4)),
+        (5, {}, False, (2, 2, 5)),
+        (16, {}, False, (8, 2, 16)),
+        (2, {"infer": 2}, False, (2, 1, 2)),
+        (2, {"infer": 5}, False, (5, 1, 2)),
+        (16, {"infer": 1}, False, (1, 16, 16)),
+        (16, {"inference_threads": 3}, False, (1, 3, 3)),
+        (16, {"inference_threads": 3, "infer": 4}, False, (4, 3, 3)),
+        (16, {}, True, (1, 1, 1)),
+        (16, {"infer": 2}, True, (2, 1, 1)),
+    ],
+)
+def test_a_cpu_has_several_inference_workers_and_a_gpu_one(
+    cores: int, wanted: dict[str, int], on_gpu: bool, chosen: tuple[int, int, int]
+) -> None:
+    assert inference_for(settings(**wanted).workers, on_gpu, cores) == chosen
+
+
+@pytest.mark.parametrize("devices", [("cpu",), ("cuda:0", "cuda:1")])
+def test_a_plan_made_again_has_as_many_inference_workers(devices: tuple[str, ...]) -> None:
+    plan = plan_for(settings(infer=2), devices)
+    assert plan.devices == tuple(device for device in devices for _ in range(2))
+    assert plan_for(settings(infer=2), plan.devices) == plan
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 64), st.integers(1, 64), st.integers(1, 64))

@@ -17,6 +17,7 @@ CHANGED = ("json", "another")
 
 BY_PLAN = {
     "workers.preprocess": "preprocess, those too many or missing",
+    "workers.infer": "infer",
     "workers.save": "save, those too many or missing",
     "workers.inference_threads": "infer",
     "workers.slots": "all, for other shared memory",

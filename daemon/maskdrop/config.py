@@ -143,6 +143,7 @@ class WorkerSettings(Section):
 
     preprocess: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
     save: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
+    infer: Annotated[int, Field(ge=1, le=64)] | Auto = "auto"
     inference_threads: Annotated[int, Field(ge=1, le=1024)] | Auto = "auto"
     slots: Annotated[int, Field(ge=1, le=4096)] | Auto = "auto"
     max_batch: Annotated[int, Field(ge=1, le=512)] | Auto = "auto"

@@ -36,15 +36,17 @@ class Listener(Protocol):
 def serve(workplace: Workplace, link: Link) -> None:
     """Label pictures until told to stop."""
     warnings.simplefilter("ignore")
-    torch.set_num_threads(workplace.threads)
+    torch.set_num_threads(workplace.most_threads)  # so that weights are laid out for as many, too
     settings = workplace.settings
     max_batch = int(settings.workers.max_batch)
     try:
-        parser = load_parser(settings.model, workplace.device, workplace.threads, max_batch)
+        threads = (workplace.threads, workplace.most_threads)
+        parser = load_parser(settings.model, workplace.device, *threads, max_batch=max_batch)
         parser.probe()
     except WeightsError as error:
         link.report(Unfit(str(error)[:MESSAGE_LIMIT]))
         return
+    torch.set_num_threads(workplace.threads)
     look = FirstLook(settings)
     look.finds_small(workplace.slots.labels[0])  # so that no picture waits for its imports
     info = parser.info

@@ -76,7 +76,7 @@ class Labeller:
             return str(fault("model.device", self._job.settings.model.device, problem, remedy))
         device = f"{self._device}:0" if self._device == "cuda" else self._device
         try:
-            parser = load_parser(self._job.settings.model, device, self._threads, self._max_batch)
+            parser = load_parser(self._job.settings.model, device, self._threads, max_batch=self._max_batch)
             parser.probe()
         except WeightsError as error:
             return str(error)

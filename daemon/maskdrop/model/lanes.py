@@ -62,10 +62,12 @@ class Lanes:
 
     Args:
         threads: all that may compute at the same time.
+        most: as many as may share a picture that is the only one of all; None: no more than ``threads``.
+            The others are those of other workers, which have nothing to do then.
     """
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, threads: int, most: int | None = None) -> None:
+        self._threads, self._most = threads, max(threads, most or threads)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lane") if threads > 1 else None
         self._wanted = 0
         self._changed = Condition()
@@ -85,9 +87,9 @@ class Lanes:
                 a core: threads that share a picture would wait for each other there.
         """
         lanes = min(self._threads, len(pictures))
-        each = max(1, self._threads // max(lanes, company))
-        if self._pool is None or each == self._threads:
-            return done_at_once(label, pictures)
+        each = max(1, self._most // max(lanes, company))
+        if self._pool is None or each >= self._threads:
+            return self._done_by_all(each, label, pictures)
 
         def in_lane(picture: Picture) -> Labelled:
             torch.set_num_threads(each)  # of this thread alone
@@ -98,6 +100,16 @@ class Lanes:
         for future in futures:
             future.add_done_callback(lambda _: self._want(-each))
         return UnderWay(futures)
+
+    def _done_by_all(
+        self, threads: int, label: Callable[[Picture], Labelled], pictures: Sequence[Picture]
+    ) -> UnderWay[Labelled]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            return done_at_once(label, pictures)
+        finally:
+            torch.set_num_threads(before)
 
     def wait_for_room(self) -> None:
         """Wait until a thread has nothing to do: what is under way are then the last pictures of a batch."""

@@ -49,7 +49,13 @@ class FaceParser:
     """A network on a device, ready to label pictures."""
 
     def __init__(
-        self, loaded: Loaded, settings: ModelSettings, device: str, precision: str, threads: int = 1
+        self,
+        loaded: Loaded,
+        settings: ModelSettings,
+        device: str,
+        precision: str,
+        threads: int = 1,
+        most_threads: int | None = None,
     ) -> None:
         self.info = ModelInfo(loaded.path.name, loaded.sha256, device, precision)
         self._settings = settings
@@ -57,7 +63,7 @@ class FaceParser:
         self._device = torch.device(device)
         self._dtype = _TYPES.get(precision, torch.float32)
         self._format = torch.channels_last if settings.channels_last else torch.contiguous_format
-        self._lanes = Lanes(threads)
+        self._lanes = Lanes(threads, most_threads)
         self._folded: FoldedBiSeNet | None = None
         self._on_cpu = self._device.type == "cpu"
         self._network = loaded.network
@@ -241,13 +247,18 @@ def first_tensor(answer: Any) -> Tensor:
 
 
 def load_parser(
-    settings: ModelSettings, device: str, threads: int = 1, max_batch: int | None = None
+    settings: ModelSettings,
+    device: str,
+    threads: int = 1,
+    most_threads: int | None = None,
+    max_batch: int | None = None,
 ) -> FaceParser:
     """A parser from a weights file, or from the embedded weights where none is named.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of a CPU that compute at the same time.
+        most_threads: see `Lanes`.
         max_batch: pictures that the network gets at once at most, None for any number.
 
     Raises:
@@ -260,7 +271,8 @@ def load_parser(
         raise WeightsError(f"{loaded.path}: {problem}; set model.classes to them, or leave it out for faces")
     if max_batch is not None:
         loaded = replace(loaded, shape=loaded.shape.limited(max_batch))
-    return FaceParser(loaded, settings, device, _precision_for(loaded, settings, device), threads)
+    precision = _precision_for(loaded, settings, device)
+    return FaceParser(loaded, settings, device, precision, threads, most_threads)
 
 
 def _precision_for(loaded: Loaded, settings: ModelSettings, device: str) -> str:

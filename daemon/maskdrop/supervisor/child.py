@@ -165,7 +165,7 @@ class Child:
 def _environment(workplace: Workplace) -> Any:
     """What must stand in the environment before the worker's libraries load: thread counts."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    wanted = {**dict.fromkeys(names, str(workplace.threads)), "GOMP_SPINCOUNT": str(_SPINS)}
+    wanted = {**dict.fromkeys(names, str(workplace.most_threads)), "GOMP_SPINCOUNT": str(_SPINS)}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -203,14 +203,17 @@ class Crew:
 def _workplaces(premises: Premises) -> list[Workplace]:
     plan, settings = premises.plan, premises.settings
     is_open = "auto" in (settings.workers.preprocess, settings.workers.save)
+    threads = (plan.threads, plan.most_threads)
 
-    def workplace(stage: Stage, index: int, threads: int = 1, device: str = "cpu") -> Workplace:
+    def workplace(
+        stage: Stage, index: int, threads: tuple[int, int] = (1, 1), device: str = "cpu"
+    ) -> Workplace:
         name, measures = f"{stage.value}-{index}", is_open and index == 0
         share = (premises.folders, premises.slots, premises.lock)
-        return Workplace(stage, name, settings, *share, threads, device, measures)
+        return Workplace(stage, name, settings, *share, *threads, device, measures)
 
     return [
         *(workplace(Stage.PREPROCESS, index) for index in range(plan.preprocess)),
-        *(workplace(Stage.INFER, index, plan.threads, device) for index, device in enumerate(plan.devices)),
+        *(workplace(Stage.INFER, index, threads, device) for index, device in enumerate(plan.devices)),
         *(workplace(Stage.SAVE, index) for index in range(plan.save)),
     ]

@@ -5,7 +5,7 @@ from maskdrop.inbox.supply import Supply
 from maskdrop.supervisor.child import Child
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.journal import Journal
-from maskdrop.supervisor.pipeline import Pipeline, Step
+from maskdrop.supervisor.pipeline import Flight, Pipeline, Step
 from maskdrop.ticket import Stage
 
 
@@ -35,17 +35,21 @@ class Dispatch:
             self._hand(step, child, now)
 
     def give_batches(self, now: float) -> None:
-        """Keep two batches with each inference worker: one computing, one gathering or begun with. A picture
-        at which a worker died goes alone.
+        """Keep two batches with each inference worker: one computing, one gathering or begun with. Whoever
+        has least is given the next picture. One at which a worker died goes alone.
         """
-        for child in self._crew.ready(Stage.INFER):
-            held = self._pipeline.held_by(child.name)
-            while (flight := self._pipeline.next_for(Step.INFER)) is not None:
-                must_wait = flight.attempts > 0 or any(other.attempts > 0 for other in held)
-                if (held and must_wait) or len(held) >= 2 * self._max_batch:
-                    break
-                self._hand(Step.INFER, child, now)
-                held.append(flight)
+        held = {child: self._pipeline.held_by(child.name) for child in self._crew.ready(Stage.INFER)}
+        while (flight := self._pipeline.next_for(Step.INFER)) is not None:
+            open_to_it = [child for child, others in held.items() if self._may_join(flight, others)]
+            if not open_to_it:
+                return
+            child = min(open_to_it, key=lambda one: len(held[one]))
+            self._hand(Step.INFER, child, now)
+            held[child].append(flight)
+
+    def _may_join(self, flight: Flight, others: list[Flight]) -> bool:
+        must_be_alone = flight.attempts > 0 or any(other.attempts > 0 for other in others)
+        return len(others) < 2 * self._max_batch and not (others and must_be_alone)
 
     def _hand(self, step: Step, child: Child, now: float) -> None:
         if self._pipeline.is_idle(child.name):

@@ -16,6 +16,10 @@ from maskdrop.ticket import Cost, Stage
 CPU_BATCH = 4
 """Pictures a batch on one thread: more gain nothing there, and make each wait for the others."""
 
+LANES = 2
+"""Threads of an inference worker, where a CPU has so many cores for each of several: what they do in Python
+they do one after the other. More workers cost memory, more threads in one wait for each other."""
+
 LANE_BATCH, MOST_LANES_BATCH = 8, 32
 """Pictures a batch for each of several threads, and at most, or one for each thread where there are
 more. Threads wait for each other at the end of a batch: the longer it is, the less of the time."""
@@ -38,8 +42,9 @@ class Plan:
     """Numbers for one run.
 
     Attributes:
-        devices: one inference worker each.
+        devices: of each inference worker; several may have the same one.
         threads: threads of each inference worker; all other workers have one.
+        most_threads: threads that it may use for a picture that is the only one in the daemon.
         most_preprocess, most_save: how many workers there may come to be: where that is ``auto``, one a core.
         costs: of a picture in each stage, that these numbers follow; empty while nothing is known of them.
     """
@@ -48,6 +53,7 @@ class Plan:
     save: int
     devices: tuple[str, ...]
     threads: int
+    most_threads: int
     max_batch: int
     slots: int
     most_preprocess: int
@@ -77,9 +83,15 @@ def make_plan(settings: Settings) -> Plan:
 
 
 def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage, Cost] | None = None) -> Plan:
-    """The same for devices that are known, and where it is known, from what a picture costs each stage."""
+    """The same for devices that are known, and where it is known, from what a picture costs each stage.
+
+    Args:
+        devices: as often as may be: how many workers each has is decided here.
+    """
     wanted, cores = settings.workers, usable_cores()
     on_gpu = devices[0] != "cpu"
+    each, threads, most_threads = inference_for(wanted, on_gpu, cores)
+    devices = tuple(device for device in dict.fromkeys(devices) for _ in range(each))
     preprocess = 1 if wanted.preprocess == "auto" else wanted.preprocess
     save = 1 if wanted.save == "auto" else wanted.save
     most_preprocess = cores if wanted.preprocess == "auto" else preprocess
@@ -88,15 +100,35 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
         rate = rate_of(costs, cores, len(devices))
         preprocess = min(most_preprocess, max(preprocess, workers_for(rate, costs[Stage.PREPROCESS])))
         save = min(most_save, max(save, workers_for(rate, costs[Stage.SAVE])))
-    threads = (1 if on_gpu else cores) if wanted.inference_threads == "auto" else wanted.inference_threads
     batch = batch_for(wanted, on_gpu, threads)
     # Two batches a device, and for each worker its own slot and the next one; for each that may come
     # to be, its own. What was measured has no say: other slots would take other workers.
     hands = sum(max(2, cores) if n == "auto" else 2 * n for n in (wanted.preprocess, wanted.save))
     slots = 2 * batch * len(devices) + hands if wanted.slots == "auto" else wanted.slots
     return Plan(
-        preprocess, save, devices, threads, batch, slots, most_preprocess, most_save, dict(costs or {})
+        preprocess,
+        save,
+        devices,
+        threads,
+        most_threads,
+        batch,
+        slots,
+        most_preprocess,
+        most_save,
+        dict(costs or {}),
     )
+
+
+def inference_for(wanted: WorkerSettings, on_gpu: bool, cores: int) -> tuple[int, int, int]:
+    """Inference workers for each device, threads of each, and those that a single picture may have."""
+    each = 1 if wanted.infer == "auto" else wanted.infer
+    if wanted.inference_threads != "auto":
+        return each, wanted.inference_threads, wanted.inference_threads
+    if on_gpu:
+        return each, 1, 1
+    if wanted.infer == "auto":
+        each = max(1, cores // LANES)
+    return each, max(1, cores // each), cores
 
 
 def batch_for(wanted: WorkerSettings, on_gpu: bool, threads: int) -> int:

@@ -88,7 +88,7 @@ class Staffing:
         self._looked_at, self._seconds = now, dict(self._busy.seconds)
 
     def _tell(self, plan: Plan) -> None:
-        devices, precision = ", ".join(plan.devices), self._crew.model.precision
+        devices, precision = ", ".join(dict.fromkeys(plan.devices)), self._crew.model.precision
         tell(
             logging.INFO,
             Event.READY,

@@ -7,7 +7,7 @@
     └──────┬──────────▲──┬────────────▲──┬────────────▲──┬────────────▲────────────┘
            │   Prepare│  │Prepared    │  │Inferred    │  │Saved,      │
            │          │  │            │  │            │  │Quarantined │
-           └──► preprocess 0…N       infer, one a device     save 0…M
+           └──► preprocess 0…N       infer, some a device    save 0…M
                       │                  │    ▲                ▲
                       └──► slots: picture┘    └ labels ────────┘   (shared memory)
 

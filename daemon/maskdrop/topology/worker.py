@@ -29,6 +29,8 @@ class Workplace:
     """All that a worker is given when it starts.
 
     Attributes:
+        threads: that compute in it at the same time.
+        most_threads: that it may use for a picture which is the only one in the daemon.
         measures: whether it is to find out what a picture costs before it is ready.
     """
 
@@ -39,14 +41,15 @@ class Workplace:
     slots: Slots
     lock: InboxLock
     threads: int = 1
+    most_threads: int = 1
     device: str = "cpu"
     measures: bool = False
 
     def is_like(self, other: "Workplace") -> bool:
         """Whether a worker that has this one could as well go on at the other one."""
         return (
-            (self.stage, self.name, self.threads, self.device)
-            == (other.stage, other.name, other.threads, other.device)
+            (self.stage, self.name, self.threads, self.most_threads, self.device)
+            == (other.stage, other.name, other.threads, other.most_threads, other.device)
             and self.slots is other.slots
             and self.lock is other.lock
             and settings_of(self.stage, self.settings) == settings_of(other.stage, other.settings)

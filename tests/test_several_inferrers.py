@@ -1,0 +1,69 @@
+"""Several inference workers on one device: both work, and one goes on where the other doesn't."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from drawing import encode
+from maskdrop.config import ModelSettings
+from maskdrop.model.known import known_picture
+from maskdrop.model.parser import load_parser
+from running import Daemon, Rooms
+
+TWO = """
+[workers]
+preprocess = 1
+infer = 2
+save = 1
+max_batch = 2
+[save]
+outputs = ["labels"]
+[watch]
+settle_ms = 0
+"""
+
+PICTURES = 12
+
+
+def drop(rooms: Rooms, count: int) -> None:
+    content = encode(Image.fromarray(known_picture(512)), "PNG")
+    for number in range(count):
+        rooms.drop(f"{number}.png", content)
+
+
+def test_two_inference_workers_share_the_pictures(
+    rooms: Rooms, start: Callable[..., Daemon], tiny_weights: Path
+) -> None:
+    daemon = start(settings=TWO).wait_ready()
+    assert daemon.health()["plan"]["infer"] == 2
+    assert "ready: 1 preprocess, 2 infer (cpu, " in daemon.log
+    stopped, other = daemon.workers("infer")
+    os.kill(stopped, signal.SIGSTOP)
+    drop(rooms, PICTURES)
+    # The one that stands still holds two batches at most; the other one has done all the rest.
+    daemon.wait_health(lambda health: health["counts"]["saved"] >= PICTURES - 4, "the other one's pictures")
+    assert daemon.health()["counts"]["saved"] < PICTURES
+    os.kill(stopped, signal.SIGKILL)
+    daemon.wait_count("saved", PICTURES)
+    health = daemon.wait_health(lambda health: not health["in_flight"], "nothing in flight")
+    assert 1 <= health["counts"]["retried"] <= 4
+    assert other in daemon.workers("infer")
+    expected = load_parser(ModelSettings(weights=tiny_weights), "cpu").parse(known_picture(512)[np.newaxis])
+    for number in range(PICTURES):
+        with Image.open(rooms.outbox / f"{number}.labels.png") as labels:
+            np.testing.assert_array_equal(np.asarray(labels), expected[0])
+
+
+def test_a_single_picture_among_several_workers(rooms: Rooms, start: Callable[..., Daemon]) -> None:
+    """All of the processor's threads share it, in whichever worker gets it."""
+    daemon = start(settings=TWO).wait_ready()
+    content = encode(Image.fromarray(known_picture(512)), "PNG")
+    for number in range(3):
+        rooms.drop(f"{number}.png", content)
+        daemon.wait_count("saved", number + 1)
+    assert rooms.pictures("outbox") == [f"{number}.labels.png" for number in range(3)]
+    assert daemon.stop() == 0
