@@ -21,6 +21,7 @@ from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.model.fused import can_fuse
 from maskdrop.model.parser import load_parser
+from maskdrop.model.quantised import can_quantise
 from maskdrop.preprocess import prepare
 from maskdrop.save import Saver
 from maskdrop.ticket import Identity, Prepare, Prepared, Save, Saved, Stage, Ticket
@@ -64,6 +65,26 @@ def test_a_picture_goes_through_each_convolution_once_and_through_nothing_else_o
         assert counts["conv2d"] == 32 * count
         assert counts["max_pool2d"] == count
     assert counts["relu"] == count
+    assert not [name for name in counts if "norm" in name or "upsample_bilinear" in name]
+
+
+@pytest.mark.skipif(not can_quantise(), reason="no whole numbers of 8 bits here")
+@pytest.mark.parametrize("count", [1, 3])
+def test_in_int8_nothing_of_weight_is_left_in_other_numbers(count: int) -> None:
+    """All but the convolutions of a number for each channel, and of the scores: six. Of the two parts that
+    features are fused from, each is one. Plain numbers become codes behind three blocks whose shortcut may be
+    below 0, before three convolutions whose input is weighed or added, and before the scores."""
+    parser = load_parser(ModelSettings(precision="int8"), "cpu")
+    pictures = np.full((count, 512, 512, 3), 90, dtype=np.uint8)
+    parser.parse(pictures)  # weights are laid out
+    with Operators() as operators:
+        parser.parse(pictures)
+    counts = operators.counts
+    assert counts["qconv2d_pointwise"] == 27 * count
+    assert counts["_convolution_pointwise"] + counts["conv2d"] == 6 * count
+    assert counts["round_"] == 7 * count
+    assert counts["maximum"] == 4 * count
+    assert counts["max_pool2d"] + counts["qconv_prepack"] + counts["_convolution_pointwise_"] == 0
     assert not [name for name in counts if "norm" in name or "upsample_bilinear" in name]
 
 
