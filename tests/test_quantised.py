@@ -194,13 +194,26 @@ def test_a_network_that_8_bits_are_too_few_for_is_refused(tmp_path: Path) -> Non
     """Here one channel's numbers are so much larger than the others' that these have no codes left."""
     network = tiny_network()
     with torch.no_grad():
-        network.cp.resnet.bn1.weight[0] *= 1e5
+        network.cp.resnet.bn1.weight[0] *= 1e3  # files keep numbers of 16 bits
     path = tmp_path / "uneven.safetensors"
     save_weights(path, network, Card(width=0.125, source="random, for tests"))
     load_parser(ModelSettings(weights=path), "cpu")
     with pytest.raises(
         WeightsError, match=r"uneven\.safetensors: only .*% .* int8 as in fp32; set model\.pr"
     ):
+        load_parser(ModelSettings(weights=path, precision="int8"), "cpu")
+
+
+@has_int8
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_damaged_weights_are_told_as_in_other_precisions(tmp_path: Path, number: float) -> None:
+    """Codes hold neither, and hide them."""
+    network = tiny_network()
+    with torch.no_grad():
+        network.cp.resnet.conv1.weight[1, 0, 0, 0] = number
+    path = tmp_path / "damaged.safetensors"
+    save_weights(path, network, Card(width=0.125, source="random, for tests"))
+    with pytest.raises(WeightsError, match=r"damaged\.safetensors: answers NaN or infinity; .* get it anew"):
         load_parser(ModelSettings(weights=path, precision="int8"), "cpu")
 
 

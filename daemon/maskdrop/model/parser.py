@@ -28,6 +28,8 @@ Pixels = NDArray[np.uint8]
 Certainty = NDArray[np.float64]
 Finished = TypeVar("Finished")
 
+_DAMAGED = "answers NaN or infinity; its weights are damaged: get it anew"
+
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 _CACHED_ROWS = 16
@@ -89,8 +91,11 @@ class FaceParser:
         """
         side, wide = self._settings.input_size, _TYPES[choose_precision("cpu")]
         picture = torch.from_numpy(known_picture(side)[np.newaxis])
-        exact = labels_of(network.quantise(picture, wide), side)
-        agreement = float((labels_of(network(picture, self._format), side) == exact).float().mean())
+        scores = network.quantise(picture, wide)
+        if not bool(torch.isfinite(scores).all()):  # which codes can't show
+            raise WeightsError(f"{self._path}: {_DAMAGED}")
+        labels = labels_of(network(picture, self._format), side)
+        agreement = float((labels == labels_of(scores, side)).float().mean())
         if agreement < LEAST_AGREEMENT:
             problem = f"only {agreement:.1%} of a known picture's labels are the same in int8 as in fp32"
             raise WeightsError(f"{self._path}: {problem}; set model.precision = auto")
@@ -180,7 +185,7 @@ class FaceParser:
             problem = f"answers {shape}, not (1, {len(classes)}, {side}, {side})"
             raise WeightsError(f"{self._path}: {problem}; give a network that scores each class and pixel")
         if not bool(torch.isfinite(scores).all()):
-            raise WeightsError(f"{self._path}: answers NaN or infinity; its weights are damaged: get it anew")
+            raise WeightsError(f"{self._path}: {_DAMAGED}")
 
     @torch.inference_mode()
     def _scores(self, pictures: Pixels) -> Tensor:

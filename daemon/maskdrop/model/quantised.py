@@ -103,9 +103,8 @@ def quantise(network: BiSeNet, ranges: Ranges, dtype: torch.dtype, middle: int) 
 def codes_of(x: Tensor, scale: float) -> Tensor:
     """Numbers as codes, uint8: the nearest one, and the largest for all that is beyond it."""
     nearest = x.to(torch.float32, copy=True).mul_(1 / scale).round_().clamp_(0, _MOST)
-    return nearest.to(torch.int16).to(
-        torch.uint8
-    )  # in two steps, each of many numbers at once: half the time
+    # PyTorch goes from float to uint8 number by number, but by way of int16 many at once.
+    return nearest.to(torch.int16).to(torch.uint8)
 
 
 def _scale_of(numbers: list[float]) -> float:
