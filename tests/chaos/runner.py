@@ -26,6 +26,7 @@ rescan_s = 2
 [workers]
 preprocess = 2
 save = 2
+infer = 2  # so that one goes on while the other is dead
 inference_threads = 2  # so that batches follow each other without a gap
 max_batch = 4
 max_attempts = 1000  # the killer kills innocents too
