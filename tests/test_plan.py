@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.cores import quota_of, usable_cores
+from maskdrop.memory_limit import limit_in, memory_groups, usable_bytes
 from maskdrop.supervisor.plan import count_gpus, find_devices, inference_for, make_plan, plan_for
 
 
@@ -51,7 +52,38 @@ def test_on_a_cpu_inference_gets_all_cores_and_there_are_slots_for_all() -> None
 def test_a_cpu_has_several_inference_workers_and_a_gpu_one(
     cores: int, wanted: dict[str, int], on_gpu: bool, chosen: tuple[int, int, int]
 ) -> None:
-    assert inference_for(settings(**wanted).workers, on_gpu, cores) == chosen
+    assert inference_for(settings(**wanted).workers, on_gpu, cores, 64 * 2**30) == chosen
+
+
+@pytest.mark.parametrize(("gibibytes", "chosen"), [(1, (1, 16, 16)), (4, (5, 3, 16)), (32, (8, 2, 16))])
+def test_inference_workers_take_half_of_the_memory_at_most(
+    gibibytes: int, chosen: tuple[int, int, int]
+) -> None:
+    assert inference_for(settings().workers, False, 16, gibibytes * 2**30) == chosen
+    assert inference_for(settings(infer=7).workers, False, 16, gibibytes * 2**30) == (7, 2, 16)
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits", "wanted"),
+    [
+        ("0::/\n", {}, []),
+        ("0::/\n", {"": "max"}, []),
+        ("0::/a/b\n", {"a/b": "max", "a": "1000", "": "5000"}, [1000, 5000]),
+        ("0::/a/b\n", {"a/b": "900", "a/other": "1"}, [900]),
+        ("0::/../elsewhere\n", {"": "4000", "elsewhere": "1"}, [4000]),
+        ("4:cpu:/x\n3:memory:/a\n0::/\n", {"memory/a": "700", "x": "1"}, [700]),
+    ],
+)
+def test_limits_of_memory_are_those_of_the_groups_and_all_that_hold_them(
+    tmp_path: Path, membership: str, limits: dict[str, str], wanted: list[int]
+) -> None:
+    for group, limit in limits.items():
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        name = "memory.limit_in_bytes" if group.startswith("memory") else "memory.max"
+        (tmp_path / group / name).write_text(limit + "\n")
+    found = [limit_in(group) for group in memory_groups(membership, tmp_path)]
+    assert sorted(limit for limit in found if limit is not None) == wanted
+    assert 0 < usable_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.parametrize("devices", [("cpu",), ("cuda:0", "cuda:1")])

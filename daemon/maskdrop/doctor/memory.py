@@ -6,13 +6,11 @@ from pathlib import Path
 
 from maskdrop.config import Settings
 from maskdrop.doctor.finding import Finding, fail, ok, size, warning
-from maskdrop.supervisor.plan import Plan
+from maskdrop.memory_limit import memory_groups
+from maskdrop.supervisor.plan import INFERENCE_BYTES, Plan
 
 WORKER_BYTES = 60 * 2**20
 """Resident memory of a decoding or saving process without a picture, as measured."""
-
-INFERENCE_BYTES = 400 * 2**20
-"""The same of an inference process with the embedded weights on a CPU, at batches of four, as measured."""
 
 _ADDRESSES = 4 * 2**30
 """Addresses that PyTorch's libraries and threads take up in a process, most of them unused, about."""
@@ -106,19 +104,10 @@ def free_bytes() -> int:
 
 
 def _groups() -> list[Path]:
-    """This process's control groups of memory, of both versions (cgroups(7)), as seen from here."""
-    groups = [_CGROUP, _CGROUP / "memory"]
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        return memory_groups(Path("/proc/self/cgroup").read_text(encoding="utf-8"), _CGROUP)
     except OSError:
-        return groups
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            groups += [_CGROUP / path.lstrip("/"), _CGROUP / "unified" / path.lstrip("/")]
-        elif "memory" in controllers.split(","):
-            groups.append(_CGROUP / "memory" / path.lstrip("/"))
-    return groups
+        return []
 
 
 def _available() -> int:

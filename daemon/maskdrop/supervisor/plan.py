@@ -11,6 +11,7 @@ from maskdrop.config import Settings, WorkerSettings
 from maskdrop.config_file import fault
 from maskdrop.cores import usable_cores
 from maskdrop.health import PlanHealth
+from maskdrop.memory_limit import usable_bytes
 from maskdrop.ticket import Cost, Stage
 
 CPU_BATCH = 4
@@ -19,6 +20,10 @@ CPU_BATCH = 4
 LANES = 2
 """Threads of an inference worker, where a CPU has so many cores for each of several: what they do in Python
 they do one after the other. More workers cost memory, more threads in one wait for each other."""
+
+INFERENCE_BYTES = 400 * 2**20
+"""Resident memory of an inference process with the embedded weights on a CPU, as measured. Where their number
+is for the plan to choose, they take half of the memory at most."""
 
 LANE_BATCH, MOST_LANES_BATCH = 8, 32
 """Pictures a batch for each of several threads, and at most, or one for each thread where there are
@@ -90,7 +95,7 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
     """
     wanted, cores = settings.workers, usable_cores()
     on_gpu = devices[0] != "cpu"
-    each, threads, most_threads = inference_for(wanted, on_gpu, cores)
+    each, threads, most_threads = inference_for(wanted, on_gpu, cores, usable_bytes())
     devices = tuple(device for device in dict.fromkeys(devices) for _ in range(each))
     preprocess = 1 if wanted.preprocess == "auto" else wanted.preprocess
     save = 1 if wanted.save == "auto" else wanted.save
@@ -119,15 +124,19 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
     )
 
 
-def inference_for(wanted: WorkerSettings, on_gpu: bool, cores: int) -> tuple[int, int, int]:
-    """Inference workers for each device, threads of each, and those that a single picture may have."""
+def inference_for(wanted: WorkerSettings, on_gpu: bool, cores: int, memory: int) -> tuple[int, int, int]:
+    """Inference workers for each device, threads of each, and those that a single picture may have.
+
+    Args:
+        memory: bytes that may be used at most.
+    """
     each = 1 if wanted.infer == "auto" else wanted.infer
     if wanted.inference_threads != "auto":
         return each, wanted.inference_threads, wanted.inference_threads
     if on_gpu:
         return each, 1, 1
     if wanted.infer == "auto":
-        each = max(1, cores // LANES)
+        each = max(1, min(cores // LANES, memory // 2 // INFERENCE_BYTES))
     return each, max(1, cores // each), cores
 
 
