@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maskdrop.model.bisenet import BiSeNet, ConvBNReLU, FeatureFusion
+from maskdrop.model.laid_out import LaidOutWeight
 from maskdrop.model.torchvision_resnet import BasicBlock
 
 _TOLERANCE = 0.05
@@ -77,46 +78,30 @@ def fuse_below(module: nn.Module) -> None:
 
 
 class FusedConv(nn.Module):
-    """A convolution, and behind it a ReLU if one is wanted, of bf16 or fp32 in channels_last.
-
-    Its weights are laid out when they are first wanted, for what is read then; what has another shape is
-    computed too, but they may be laid out anew for it. Where several threads share a picture oneDNN wants
-    another order than for one thread: each is made once, and the plain weights go with the last.
-    """
+    """A convolution, and behind it a ReLU if one is wanted, of bf16 or fp32 in channels_last."""
 
     def __init__(self, conv: nn.Conv2d, relu: bool = False) -> None:
         super().__init__()
         self._geometry = ([*conv.padding], [*conv.stride], [*conv.dilation], conv.groups)
         self._after = "relu" if relu else "none"
         self._bias = None if conv.bias is None else conv.bias.detach()
-        self._plain: Tensor | None = conv.weight.detach()
-        self._laid_out: dict[bool, Tensor] = {}
-        self._orders = 1 if torch.get_num_threads() == 1 else 2
+        self._weight = LaidOutWeight(conv.weight.detach(), self._lay_out)
 
     def forward(self, x: Tensor) -> Tensor:
         step: Any = torch.ops.mkldnn._convolution_pointwise
-        result: Tensor = step(x, self._weight(x), self._bias, *self._geometry, self._after, [], "")
+        result: Tensor = step(x, self._weight.read_by(x), self._bias, *self._geometry, self._after, [], "")
         return result
 
     def added_to(self, shortcut: Tensor, x: Tensor) -> Tensor:
         """ReLU of the sum of this convolution of x and a shortcut, which is overwritten with it."""
         step: Any = torch.ops.mkldnn._convolution_pointwise_.binary
         how: tuple[Any, ...] = (*self._geometry, "add", 1.0, "relu", [], "")
-        result: Tensor = step(shortcut, x, self._weight(x), self._bias, *how)
+        result: Tensor = step(shortcut, x, self._weight.read_by(x), self._bias, *how)
         return result
 
-    def _weight(self, x: Tensor) -> Tensor:
-        is_shared = torch.get_num_threads() > 1
-        plain = self._plain  # looked at before the others are: another lane may be laying them out
-        if (known := self._laid_out.get(is_shared)) is not None:
-            return known
-        if plain is None:  # there are more threads than at first
-            return self._laid_out[not is_shared]
+    def _lay_out(self, plain: Tensor, x: Tensor) -> Tensor:
         reorder: Any = torch.ops.aten.mkldnn_reorder_conv2d_weight
         weight: Tensor = reorder(plain.to_mkldnn(), *self._geometry, x.shape)
-        self._laid_out[is_shared] = weight
-        if len(self._laid_out) == self._orders:
-            self._plain = None
         return weight
 
 

@@ -4,7 +4,7 @@ Between two convolutions of the trunk there is a ReLU, so numbers are at least 0
 0 to 255, each worth a scale. Weights are -127 to 127, with a scale for each channel; sums are whole numbers
 of 32 bits, and exact. The scales follow from the largest numbers that a known picture gives (affine
 quantisation after Jacob et al. 2018, arXiv 1712.05877, section 2.1, with a zero point of 0). What weighs
-features, adds them or scores classes stays in bf16 or fp32: it is a hundredth of the work.
+features, adds them or scores classes stays in bf16 or fp32: it is a hundredth of the products.
 
 oneDNN computes it, reached by operators that PyTorch's compiler uses; see fused.py for what that means.
 """
@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskdrop.model.bisenet import BiSeNet, FeatureFusion
+from maskdrop.model.bisenet import BiSeNet, ConvBNReLU, FeatureFusion
 from maskdrop.model.fused import HalvingPool
+from maskdrop.model.laid_out import LaidOutWeight
 from maskdrop.model.ranges import Ranges
 from maskdrop.model.torchvision_resnet import BasicBlock
 
@@ -74,28 +75,29 @@ def quantise(network: BiSeNet, ranges: Ranges, dtype: torch.dtype, middle: int) 
         middle: what its first convolution wants taken off every pixel; from now on it is given pixels.
     """
     context, trunk = network.cp, network.cp.resnet
-    given = {module: _scale_of(numbers) for module, numbers in ranges.given.items()}
-    made = {module: _scale_of(numbers) for module, numbers in ranges.made.items()}
-    scale = made[trunk.maxpool]
+    scale = _scale_of(ranges.made[trunk.maxpool][0])
     trunk.conv1 = QuantisedConv(trunk.conv1, 1.0, scale, middle=middle)  # type: ignore[assignment]
     trunk.relu, trunk.maxpool = nn.Identity(), HalvingPool()
     after: list[float] = []
     for layer in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4):
         for at, block in enumerate(layer):
-            between, end = (_scale_of([most]) for most in ranges.made[block.relu])
+            between, end = map(_scale_of, ranges.made[block.relu])
             is_last = block is trunk.layer4[-1]
             layer[at] = _QuantisedBlock(block, scale, between, dtype if is_last else end, dtype)
             scale = end
         after.append(scale)
     _, eighth, sixteenth, _ = after
-    ahead = made[context.conv_head16]
+    ahead = _scale_of(ranges.made[context.conv_head16][0])
+    features = _scale_of(ranges.made[network.ffm][0])
+
+    def coding_first(module: ConvBNReLU, result: Result) -> Any:
+        scale = _scale_of(ranges.given[module][0])
+        return nn.Sequential(_Coding(scale), QuantisedConv(module.conv, scale, result))
+
     context.arm16.conv = QuantisedConv(context.arm16.conv.conv, sixteenth, dtype)  # type: ignore[assignment]
-    for owner, name in ((context.arm32, "conv"), (context, "conv_head32"), (context, "conv_head16")):
-        module = getattr(owner, name)
-        result: Result = ahead if name == "conv_head16" else dtype
-        conv = QuantisedConv(module.conv, given[module], result)
-        setattr(owner, name, nn.Sequential(_Coding(given[module]), conv))
-    features = made[network.ffm]
+    context.arm32.conv = coding_first(context.arm32.conv, dtype)
+    context.conv_head32 = coding_first(context.conv_head32, dtype)
+    context.conv_head16 = coding_first(context.conv_head16, ahead)
     network.ffm = _QuantisedFusion(network.ffm, (eighth, ahead), features, dtype)  # type: ignore[assignment]
     network.conv_out.conv = QuantisedConv(network.conv_out.conv.conv, features, dtype)  # type: ignore[assignment]
 
@@ -107,8 +109,8 @@ def codes_of(x: Tensor, scale: float) -> Tensor:
     return nearest.to(torch.int16).to(torch.uint8)
 
 
-def _scale_of(numbers: list[float]) -> float:
-    return max(*numbers, _LEAST_SCALE * _MOST) / _MOST
+def _scale_of(most: float) -> float:
+    return max(most / _MOST, _LEAST_SCALE)
 
 
 class QuantisedConv(nn.Module):
@@ -127,19 +129,18 @@ class QuantisedConv(nn.Module):
         super().__init__()
         weight = conv.weight.detach().float()
         self._scales = weight.abs().amax(dim=(1, 2, 3)).clamp(min=_LEAST_SCALE) / _MOST_WEIGHT
-        self._plain: Tensor | None = (weight / self._scales.view(-1, 1, 1, 1)).round().to(torch.int8)
+        whole = (weight / self._scales.view(-1, 1, 1, 1)).round().to(torch.int8)
+        self._weight = LaidOutWeight(whole, self._lay_out)
         bias = torch.zeros(len(weight)) if conv.bias is None else conv.bias.detach().float()
         self._bias = bias - middle * scale * weight.sum(dim=(1, 2, 3))
         self._zeros = torch.zeros(len(weight), dtype=torch.long)
         self._geometry = ([*conv.stride], [*conv.padding], [*conv.dilation], conv.groups)
         self._scale, self._result, self._after = scale, result, "relu" if relu else "none"
-        self._laid_out: dict[bool, Tensor] = {}
-        self._orders = 1 if torch.get_num_threads() == 1 else 2
 
     def forward(self, x: Tensor) -> Tensor:
         step: Any = torch.ops.onednn.qconv2d_pointwise
         how: tuple[Any, ...] = (self._bias, *self._geometry, *self._told, self._after, [], "")
-        result: Tensor = step(x, self._scale, 0, self._weight(x), self._scales, self._zeros, *how)
+        result: Tensor = step(x, self._scale, 0, self._weight.read_by(x), self._scales, self._zeros, *how)
         return result
 
     def added_to(self, other: Tensor, x: Tensor, scale: float = 1.0) -> Tensor:
@@ -150,7 +151,7 @@ class QuantisedConv(nn.Module):
             scale: of these codes.
         """
         step: Any = torch.ops.onednn.qconv2d_pointwise.binary
-        given = (x, self._scale, 0, self._weight(x), self._scales, self._zeros, other)
+        given = (x, self._scale, 0, self._weight.read_by(x), self._scales, self._zeros, other)
         then: tuple[Any, ...] = (scale, 0, "sum", 1.0, "relu", [], "")
         how: tuple[Any, ...] = (self._bias, *self._geometry, *self._told, *then)
         result: Tensor = step(*given, *how)
@@ -163,19 +164,9 @@ class QuantisedConv(nn.Module):
             return 1.0, 0, self._result
         return self._result, 0, torch.uint8
 
-    def _weight(self, x: Tensor) -> Tensor:
-        """Laid out when it is first wanted, as `FusedConv` does and for its reasons."""
-        is_shared = torch.get_num_threads() > 1
-        plain = self._plain  # looked at before the others are: another lane may be laying them out
-        if (known := self._laid_out.get(is_shared)) is not None:
-            return known
-        if plain is None:  # there are more threads than at first
-            return self._laid_out[not is_shared]
-        lay_out: Any = torch.ops.onednn.qconv_prepack
-        weight: Tensor = lay_out(plain, self._scales, self._scale, 0, *self._geometry, [*x.shape])
-        self._laid_out[is_shared] = weight
-        if len(self._laid_out) == self._orders:
-            self._plain = None
+    def _lay_out(self, plain: Tensor, x: Tensor) -> Tensor:
+        prepack: Any = torch.ops.onednn.qconv_prepack
+        weight: Tensor = prepack(plain, self._scales, self._scale, 0, *self._geometry, [*x.shape])
         return weight
 
 

@@ -203,7 +203,6 @@ class Crew:
 def _workplaces(premises: Premises) -> list[Workplace]:
     plan, settings = premises.plan, premises.settings
     is_open = "auto" in (settings.workers.preprocess, settings.workers.save)
-    threads = (plan.threads, plan.most_threads)
 
     def workplace(
         stage: Stage, index: int, threads: tuple[int, int] = (1, 1), device: str = "cpu"
@@ -214,6 +213,9 @@ def _workplaces(premises: Premises) -> list[Workplace]:
 
     return [
         *(workplace(Stage.PREPROCESS, index) for index in range(plan.preprocess)),
-        *(workplace(Stage.INFER, index, threads, device) for index, device in enumerate(plan.devices)),
+        *(
+            workplace(Stage.INFER, index, (plan.threads, plan.most_threads), device)
+            for index, device in enumerate(plan.devices)
+        ),
         *(workplace(Stage.SAVE, index) for index in range(plan.save)),
     ]
