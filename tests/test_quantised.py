@@ -13,8 +13,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor, nn
 
+from drawing import encode
 from maskdrop.config import ModelSettings
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.folded import FoldedBiSeNet
@@ -260,10 +262,7 @@ def test_the_daemon_labels_in_int8(rooms: Rooms, start: Callable[..., Daemon]) -
     settings = '[model]\nprecision = "int8"\n[save]\noutputs = ["labels", "json"]\n'
     daemon = start("--weights", str(EMBEDDED), settings=settings)
     daemon.wait_ready()
-    from PIL import Image
-
-    Image.fromarray(known_picture(512)).save(rooms.base / "face.png")
-    (rooms.base / "face.png").rename(rooms.inbox / "face.png")
+    rooms.drop("face.png", encode(Image.fromarray(known_picture(512)), "PNG"))
     daemon.wait_count("saved", 1)
     assert daemon.health()["precision"] == "int8"
     labels: Any = np.asarray(Image.open(rooms.outbox / "face.labels.png"))

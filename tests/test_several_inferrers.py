@@ -52,18 +52,26 @@ def test_two_inference_workers_share_the_pictures(
     health = daemon.wait_health(lambda health: not health["in_flight"], "nothing in flight")
     assert 1 <= health["counts"]["retried"] <= 4
     assert other in daemon.workers("infer")
-    expected = load_parser(ModelSettings(weights=tiny_weights), "cpu").parse(known_picture(512)[np.newaxis])
-    for number in range(PICTURES):
+    assert_labelled(rooms, tiny_weights, PICTURES)
+
+
+def assert_labelled(rooms: Rooms, weights: Path, count: int) -> None:
+    """As one thread labels them."""
+    expected = load_parser(ModelSettings(weights=weights), "cpu").parse(known_picture(512)[np.newaxis])
+    for number in range(count):
         with Image.open(rooms.outbox / f"{number}.labels.png") as labels:
             np.testing.assert_array_equal(np.asarray(labels), expected[0])
 
 
-def test_a_single_picture_among_several_workers(rooms: Rooms, start: Callable[..., Daemon]) -> None:
-    """All of the processor's threads share it, in whichever worker gets it."""
+def test_a_single_picture_among_several_workers(
+    rooms: Rooms, start: Callable[..., Daemon], tiny_weights: Path
+) -> None:
+    """In whichever worker it comes to, more threads share it than label the pictures of a batch."""
     daemon = start(settings=TWO).wait_ready()
     content = encode(Image.fromarray(known_picture(512)), "PNG")
     for number in range(3):
         rooms.drop(f"{number}.png", content)
         daemon.wait_count("saved", number + 1)
     assert rooms.pictures("outbox") == [f"{number}.labels.png" for number in range(3)]
+    assert_labelled(rooms, tiny_weights, 3)
     assert daemon.stop() == 0
