@@ -10,7 +10,6 @@ A short look: --pictures 20 --repeats 1 --entries 50 100 --no-write.
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +19,7 @@ import maskdrop_batch
 import pictures
 import report
 from contests import Contestant, Figures, middle, ratio
-from measured import machine
+from measured import SCRATCH, machine
 
 BEGIN, END = "<!-- bench/batch.py writes from here -->", "<!-- to here: bench/batch.py -->"
 
@@ -31,14 +30,13 @@ SIDE, SMALL_INPUT = 64, 64
 
 def speed(base: Path, count: int, repeats: int) -> dict[str, list[Figures]]:
     """Each turn's batch begins with an empty folder: it would skip what is done."""
-    folder, results = pictures.fill(base / "pictures", count), base / "results"
+    folder = pictures.fill(base / "pictures", count)
     found: dict[str, list[Figures]] = {}
-    for _ in range(repeats):
+    for number in range(repeats):
         everyone = (contests.ARTICLE, contests.ARTICLE_ONE, contests.MASKDROP, BATCH)
-        turn = contests.interleaved(everyone, folder, results, 1)
+        turn = contests.interleaved(everyone, folder, base / f"results-{number}", 1)
         for name, runs in turn.items():
             found.setdefault(name, []).extend(runs)
-        shutil.rmtree(results)
     return found
 
 
@@ -106,6 +104,7 @@ def main() -> None:
     if options.cores:
         os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})
     with tempfile.TemporaryDirectory(prefix="maskdrop-batch-") as base:
+        os.environ[SCRATCH] = base
         runs = speed(Path(base), options.pictures, options.repeats)
         rows = memory(Path(base), options.entries)
     section = text(options.pictures, options.repeats, runs, rows)
