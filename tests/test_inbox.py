@@ -1,6 +1,5 @@
 """What is taken from the inbox, when, and what is left alone."""
 
-import gc
 import os
 import socket
 import threading
@@ -8,10 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from watchdog.utils.delayed_queue import DelayedQueue
-
 from drawing import draw_face, encode, face_bytes
-from maskdrop.inbox.watch import _PAIRING_S, Change, Watch
+from maskdrop.inbox.watch import Change, Watch
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -247,13 +244,43 @@ def test_the_loop_is_woken_for_what_arrives_and_not_for_what_leaves(tmp_path: Pa
         watch.stop()
 
 
-def test_what_holds_back_moves_in_watchdog_is_found_and_hastened(tmp_path: Path) -> None:
-    """Else whatever arrives within half a second of a picture's move to the archive would wait for it."""
+def test_the_kernel_does_not_tell_of_what_leaves(tmp_path: Path) -> None:
+    """Watchdog would hold all events back for half a second, in case it turns up elsewhere, and three threads
+    of the supervisor would wake up for each picture that is done."""
     watch = Watch(tmp_path, polling=False, recursive=True, interval=1.0, wake=lambda: None)
     watch.start()
     try:
-        held = [thing.delay for thing in gc.get_objects() if type(thing) is DelayedQueue]
-        assert held
-        assert set(held) == {_PAIRING_S}
+        lines = [line for path in Path("/proc/self/fdinfo").iterdir() for line in _lines_of(path)]
+        ours = [line for line in lines if line.startswith("inotify") and _is_of(tmp_path, line)]
     finally:
         watch.stop()
+    assert len(ours) == 1
+    (mask,) = (int(field[5:], 16) for field in ours[0].split() if field.startswith("mask:"))
+    assert mask & 0x80  # IN_MOVED_TO of inotify(7)
+    assert not mask & (0x40 | 0x200)  # IN_MOVED_FROM, IN_DELETE
+
+
+def _lines_of(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:  # the listing's own descriptor
+        return []
+
+
+def _is_of(folder: Path, line: str) -> bool:
+    return f" ino:{folder.stat().st_ino:x} " in line
+
+
+def test_a_folder_that_is_renamed_is_watched_by_its_new_name(start: Start, rooms: Rooms) -> None:
+    rooms.drop("old/sub/before.jpg", face_bytes(1))
+    daemon = start(settings=NO_RESCAN).wait_ready()
+    daemon.wait_count("saved", 1)
+    (rooms.inbox / "old").rename(rooms.inbox / "new")
+    rooms.drop("new/sub/after.jpg", face_bytes(2))
+    rooms.drop("new/after.jpg", face_bytes(3))
+    daemon.wait_count("saved", 3)
+    rooms.drop("new/sub/later.jpg", face_bytes(4))
+    rooms.drop("old/another.jpg", face_bytes(5))
+    daemon.wait_count("saved", 5)
+    assert "Callback" not in daemon.log
+    assert daemon.stop() == 0

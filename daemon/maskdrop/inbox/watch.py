@@ -1,17 +1,15 @@
 """File events from watchdog. No other module knows it."""
 
-import contextlib
 import ctypes
 import errno
-import importlib
 import logging
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -24,7 +22,8 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify import InotifyObserver
+from watchdog.observers.inotify import InotifyFullEmitter, InotifyObserver
+from watchdog.observers.inotify_c import InotifyConstants, Mask
 from watchdog.observers.polling import PollingObserver
 
 from maskdrop.inbox.scan import is_candidate
@@ -35,26 +34,16 @@ logging.getLogger("watchdog.observers.inotify").addFilter(
 )
 _inotify_log = logging.getLogger("watchdog.observers.inotify_c")
 
+# Said of each folder that is renamed: one that is watched by its old name is watched by the new one.
+warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning)
+
 _OVERFLOW = "queue overflow"
-"""What watchdog logs, and nothing else it does, when the kernel dropped events (inotify(7),
-IN_Q_OVERFLOW). Versions that say nothing leave it to the next rescan."""
-
-_PAIRING_S = 0.02
-"""How long watchdog holds back that a file was moved away, and all later events with it, in case it turns up
-elsewhere in the inbox. Its own half second would be added to the latency of whatever arrives just after a
-picture was moved to the archive. Where two halves of a move miss each other, the second one is an arrival."""
-
-_PAIRING = (
-    ("watchdog.observers.inotify_move_event_grouper", "InotifyMoveEventGrouper"),
-    ("watchdog.observers.inotify_buffer", "InotifyBuffer"),
-)
-"""What pairs them, in watchdog from 7 on and before; there is no parameter for it."""
+"""What watchdog logs when the kernel dropped events (inotify(7), IN_Q_OVERFLOW)."""
 
 MOST_EVENTS = 20_000
 """Events kept until they are read; beyond that a rescan finds what they would have told."""
 
 
-_IN_CREATE = 0x100  # inotify(7)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _WANTED: list[type[FileSystemEvent]] = [
@@ -92,7 +81,6 @@ class Watch(FileSystemEventHandler):
     ) -> None:
         """Prepare; ``wake`` is called, from the watching thread, when there is something to take."""
         self._inbox = os.fspath(inbox)
-        self._prefix = self._inbox.rstrip("/") + "/"
         self._polling, self._recursive, self._interval = polling, recursive, interval
         self._wake = wake
         self._events: deque[Event] = deque()
@@ -108,12 +96,7 @@ class Watch(FileSystemEventHandler):
             OSError: the folder is gone, or the system's limit of inotify watches is reached.
         """
         observer: BaseObserver
-        if self._polling:
-            observer = PollingObserver(timeout=self._interval)
-        else:
-            _hasten()
-            # Full events tell a file that was moved in from one that is being written.
-            observer = InotifyObserver(generate_full_events=True)
+        observer = PollingObserver(timeout=self._interval) if self._polling else _ArrivalsObserver()
         self._watched_inode = _inode_of(self._inbox)
         try:
             observer.schedule(self, self._inbox, recursive=self._recursive, event_filter=_WANTED)
@@ -148,7 +131,7 @@ class Watch(FileSystemEventHandler):
         if descriptor < 0:
             return ctypes.get_errno() == errno.EMFILE
         try:
-            watch = _libc.inotify_add_watch(descriptor, os.fsencode(self._inbox), _IN_CREATE)
+            watch = _libc.inotify_add_watch(descriptor, os.fsencode(self._inbox), InotifyConstants.IN_CREATE)
             return watch < 0 and ctypes.get_errno() == errno.ENOSPC
         finally:
             os.close(descriptor)
@@ -172,12 +155,9 @@ class Watch(FileSystemEventHandler):
         return False
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Called by watchdog. The loop is not woken for what is none of its business: files that
-        leave, among them each picture that is done, and what happens in hidden folders."""
-        is_departure = isinstance(event, FileMovedEvent) and not event.dest_path
-        path, change = os.fsdecode(event.dest_path or event.src_path), Change.ARRIVED
-        relative = path.removeprefix(self._prefix)
-        if is_departure or relative == path or not is_candidate(relative, self._recursive):
+        """Called by watchdog. The loop is not woken for what is none of its business."""
+        relative, change = _candidate_of(event, self._inbox, self._recursive), Change.ARRIVED
+        if relative is None:
             return
         if isinstance(event, FileClosedEvent):
             change = Change.CLOSED
@@ -190,13 +170,31 @@ class Watch(FileSystemEventHandler):
         self._wake()
 
 
-def _hasten() -> None:
-    """Have watchdog hold back moves for `_PAIRING_S` only."""
-    for module, name in _PAIRING:
-        with contextlib.suppress(ImportError):
-            pairing: Any = getattr(importlib.import_module(module), name, None)
-            if hasattr(pairing, "delay"):
-                pairing.delay = _PAIRING_S
+class _Arrivals(InotifyFullEmitter):
+    """Passes on what arrives or is written, and does not hear of what leaves, as each picture that is done
+    does, through a hidden folder. So nothing is held back either, in case it turns up elsewhere. Full events
+    tell a file that was moved in from one that is being written.
+    """
+
+    def get_event_mask_from_filter(self) -> Mask:
+        return Mask(super().get_event_mask_from_filter() & ~InotifyConstants.IN_MOVED_FROM)
+
+    def queue_event(self, event: FileSystemEvent) -> None:
+        if _candidate_of(event, self.watch.path, self.watch.is_recursive) is not None:
+            super().queue_event(event)
+
+
+class _ArrivalsObserver(InotifyObserver):
+    def __init__(self) -> None:
+        super().__init__()
+        self._emitter_class = _Arrivals
+
+
+def _candidate_of(event: FileSystemEvent, inbox: str, recursive: bool) -> str | None:
+    """The path, relative to the inbox, of what may be a picture or a folder of pictures, where it is now."""
+    path = os.fsdecode(event.dest_path or event.src_path)
+    relative = path.removeprefix(inbox.rstrip("/") + "/")
+    return None if relative == path or not is_candidate(relative, recursive) else relative
 
 
 def _inode_of(folder: str) -> tuple[int, int] | None:
