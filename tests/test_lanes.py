@@ -1,6 +1,7 @@
 """Pictures side by side on a CPU's cores, and batches that follow each other there without a gap."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Timer
 from typing import Any, Literal
@@ -11,10 +12,11 @@ import torch
 
 from maskdrop.config import ModelSettings, Settings
 from maskdrop.infer import Batch, FirstLook
-from maskdrop.model.lanes import Lanes, UnderWay
+from maskdrop.model.lanes import InLanes, Lanes
 from maskdrop.model.load import load_network
 from maskdrop.model.parser import FaceParser, Pixels, load_parser
 from maskdrop.model.quantised import can_quantise
+from maskdrop.model.under_way import UnderWay
 from maskdrop.ticket import Infer, Inferred, Report, Started
 from maskdrop.topology.slots import OwnPlaces
 from waiting import PATIENCE_S
@@ -35,10 +37,11 @@ def test_a_pictures_labels_are_the_same_in_whatever_batch_and_lane(
     wanted = ModelSettings(weights=weights, precision=precision)
     one_by_one, together = load_parser(wanted, "cpu"), load_parser(wanted, "cpu", threads)
     labels = together.parse(pictures)
-    judged = together.begin(count, pictures.__getitem__, lambda _, one, __: one, judge=True).results()
+    judged = np.empty_like(labels)
+    together.begin(list(pictures), list(judged), lambda *_: None, judge=True).results()
     for index in range(count):
         np.testing.assert_array_equal(labels[index], one_by_one.parse(pictures[index : index + 1])[0])
-    np.testing.assert_array_equal(np.concatenate(judged), labels)
+    np.testing.assert_array_equal(judged, labels)
 
 
 def test_a_lane_that_is_done_takes_the_next_picture() -> None:
@@ -193,17 +196,17 @@ def test_a_later_batch_may_be_done_first_and_each_has_its_own_labels(tiny_weight
 class Wanting(FaceParser):
     """A parser whose device has no memory for batches of several pictures, nor for one beside them."""
 
-    begun: tuple[UnderWay[Any], ...] = ()
+    begun: tuple[InLanes[Any], ...] = ()
 
-    def begin(self, count: int, *args: Any, **kwargs: Any) -> UnderWay[Any]:
+    def begin(self, pictures: Sequence[Pixels], *args: Any, **kwargs: Any) -> UnderWay[Any]:
         def fail(_: int) -> Any:
             time.sleep(0.2)  # not hope: so that it is at work when the batch before has failed
             raise MemoryError
 
-        if count == 1:
+        if len(pictures) == 1:
             assert not any(batch.unfinished for batch in self.begun)
-            return super().begin(count, *args, **kwargs)
-        self.begun += (self._lanes.begin(fail, range(count)),)
+            return super().begin(pictures, *args, **kwargs)
+        self.begun += (self._lanes.begin(fail, range(len(pictures))),)
         return self.begun[-1]
 
 

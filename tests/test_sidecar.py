@@ -107,7 +107,7 @@ def test_confidence_is_the_mean_probability_of_the_labels(
     assert rooms.pictures("outbox") == [f"{index}.json" for index in range(len(images))]
     parser = load_parser(ModelSettings(weights=tiny_weights, precision="fp32"), "cpu")
     for index, image in enumerate(images):
-        scores = parser._scores(np.array(image)[np.newaxis])[0]
+        scores = parser._scores(torch.from_numpy(np.array(image)[np.newaxis]))[0]
         best, labels = torch.softmax(scores.double(), dim=0).max(dim=0)
         sidecar = told(rooms, f"{index}.json")
         assert abs(sidecar["confidence"] - float(best.mean())) < 2e-4

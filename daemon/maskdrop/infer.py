@@ -143,17 +143,20 @@ class Batch:
         """Begin. Where a CPU's cores have a picture each, this does not wait for them."""
         self._tasks, self._parser, self._slots, self._look, self._judge = tasks, parser, slots, look, judge
         self._whole = [task for task in tasks if not task.views]
-        self._views = [(task, view) for task in tasks for view in range(task.views)]
+        views = [(task, view) for task in tasks for view in range(task.views)]
+        self._owners = [*self._whole, *(task for task, _ in views)]
+        pictures = [slots.pictures[task.slot] for task in self._whole]
+        pictures += [slots.view_pictures[task.slot, view] for task, view in views]
+        self._labels = [slots.labels[task.slot] for task in self._whole]
+        self._labels += [slots.view_labels[task.slot, view] for task, view in views]
         self._began = time.monotonic()
-        count = len(self._whole) + len(self._views)
         company = max(task.company for task in tasks)
-        self._under_way = parser.begin(count, self._take, self._finish_one, company, judge)
+        self._under_way = parser.begin(pictures, self._labels, self._finish_one, company, judge)
 
     @property
     def unfinished(self) -> tuple[int, ...]:
         """Numbers of the pictures that are worked on."""
-        owners = [*self._whole, *(task for task, _ in self._views)]
-        return tuple({owners[at].number: None for at in self._under_way.unfinished})
+        return tuple({self._owners[at].number: None for at in self._under_way.unfinished})
 
     @property
     def is_done(self) -> bool:
@@ -166,7 +169,7 @@ class Batch:
             Numbers of the whole pictures that deserve a second look, and how sure the network is of each
             picture, or nothing unless that is asked for.
         """
-        done = [one for part in self._under_way.results() for one in part]
+        done = self._under_way.results()
         firsts = zip(self._whole, done[: len(self._whole)], strict=True)
         small = tuple(task.number for task, (is_small, _) in firsts if is_small)
         if not self._judge:
@@ -206,25 +209,11 @@ class Batch:
         for half in (tasks[:middle], tasks[middle:]):
             compute(half, self._parser, self._slots, listener, self._look, self._judge)
 
-    def _take(self, part: slice) -> Pixels:
-        whole, behind = self._whole[part], part.start - len(self._whole)
-        pictures = _in_slots(self._slots, [task.slot for task in whole])
-        views = self._views[max(0, behind) : max(0, behind + part.stop - part.start)]
-        if not views:
-            return pictures
-        of_views = self._slots.view_pictures[[task.slot for task, _ in views], [view for _, view in views]]
-        return np.concatenate([pictures, of_views]) if whole else of_views
-
-    def _finish_one(
-        self, at: int, labels: Pixels, certainty: Certainty | None
-    ) -> tuple[bool, Certainty | None]:
+    def _finish_one(self, at: int, certainty: Certainty | None) -> tuple[bool, Certainty | None]:
         """Whether it is small is found out here, where pictures are labelled side by side."""
-        if at >= len(self._whole):
-            task, view = self._views[at - len(self._whole)]
-            self._slots.view_labels[task.slot, view] = labels
-            return False, certainty
-        self._slots.labels[self._whole[at].slot] = labels
-        return self._look is not None and self._look.finds_small(labels), certainty
+        is_whole = at < len(self._whole)
+        is_small = is_whole and self._look is not None and self._look.finds_small(self._labels[at])
+        return is_small, certainty
 
 
 def compute(
@@ -242,14 +231,6 @@ def compute(
     """
     listener.report(Started(tuple(task.number for task in tasks)))
     Batch(tasks, parser, slots, look, judge).finish(listener)
-
-
-def _in_slots(slots: Places, numbers: list[int]) -> Pixels:
-    """The pictures there; no copy is made where one slot follows the other."""
-    first, count = numbers[0] if numbers else 0, len(numbers)
-    if numbers == list(range(first, first + count)):
-        return slots.pictures[first : first + count]
-    return slots.pictures[numbers]
 
 
 def _judgements(batch: list[Infer], model: str, certainties: list[Certainty]) -> tuple[Judged, ...]:

@@ -6,7 +6,7 @@ lane of its own waits for nobody. Nor does the next batch: lanes that have nothi
 with the next, while others are at its last pictures.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from threading import Condition
@@ -19,8 +19,8 @@ Labelled = TypeVar("Labelled")
 
 
 @dataclass(frozen=True)
-class UnderWay(Generic[Labelled]):
-    """Pictures that are being labelled.
+class InLanes(Generic[Labelled]):
+    """Pictures that lanes have, or are through with: see `maskdrop.model.under_way.UnderWay`.
 
     Attributes:
         futures: what each is to give, in the pictures' order.
@@ -30,31 +30,11 @@ class UnderWay(Generic[Labelled]):
 
     @property
     def unfinished(self) -> list[int]:
-        """Those that are still worked on, or have not been begun, counted from 0."""
         return [at for at, future in enumerate(self.futures) if not future.done()]
 
     def results(self) -> list[Labelled]:
-        """What each gave, once none is worked on any more.
-
-        Raises:
-            Exception: the first of those that were raised over them.
-        """
         wait(self.futures)
         return [future.result() for future in self.futures]
-
-
-def done_at_once(label: Callable[[Picture], Labelled], pictures: Iterable[Picture]) -> UnderWay[Labelled]:
-    """Pictures that this thread labels before it goes on, up to the first that can't be."""
-    futures = []
-    for picture in pictures:
-        future: Future[Labelled] = Future()
-        futures.append(future)
-        try:
-            future.set_result(label(picture))
-        except Exception as error:
-            future.set_exception(error)
-            break
-    return UnderWay(futures)
 
 
 class Lanes:
@@ -74,7 +54,7 @@ class Lanes:
 
     def begin(
         self, label: Callable[[Picture], Labelled], pictures: Sequence[Picture], company: int = 1
-    ) -> UnderWay[Labelled]:
+    ) -> InLanes[Labelled]:
         """Have pictures labelled in as many lanes as there are pictures or threads, after those of earlier
         batches. One that all threads share is done when this returns.
 
@@ -99,17 +79,25 @@ class Lanes:
         futures = [self._pool.submit(in_lane, picture) for picture in pictures]
         for future in futures:
             future.add_done_callback(lambda _: self._want(-each))
-        return UnderWay(futures)
+        return InLanes(futures)
 
     def _done_by_all(
         self, threads: int, label: Callable[[Picture], Labelled], pictures: Sequence[Picture]
-    ) -> UnderWay[Labelled]:
+    ) -> InLanes[Labelled]:
+        """One after the other, before this returns, up to the first that can't be labelled."""
+        futures = []
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            return done_at_once(label, pictures)
+            for picture in pictures:
+                future: Future[Labelled] = Future()
+                futures.append(future)
+                future.set_result(label(picture))
+        except Exception as error:
+            future.set_exception(error)
         finally:
             torch.set_num_threads(before)
+        return InLanes(futures)
 
     def wait_for_room(self) -> None:
         """Wait until a thread has nothing to do: what is under way are then the last pictures of a batch."""

@@ -1,6 +1,6 @@
 """Running the network: from 8-bit pixels to 8-bit labels, in batches, on one device."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -12,15 +12,18 @@ from torch.nn import functional
 
 from maskdrop.config import ModelSettings
 from maskdrop.model.bisenet import BiSeNet
+from maskdrop.model.certainty import certainty_of
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
 from maskdrop.model.fused import can_fuse
 from maskdrop.model.known import LEAST_AGREEMENT, known_picture
-from maskdrop.model.lanes import Lanes, UnderWay, done_at_once
+from maskdrop.model.lanes import Lanes
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.precision import choose_precision
 from maskdrop.model.quantised import can_quantise
+from maskdrop.model.streams import Streams, TakeIn
+from maskdrop.model.under_way import UnderWay
 from maskdrop.model.weights import embedded_weights
 from maskdrop.model.winners import labels_of
 
@@ -31,10 +34,6 @@ Finished = TypeVar("Finished")
 _DAMAGED = "answers NaN or infinity; its weights are damaged: get it anew"
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-_CACHED_ROWS = 16
-"""Rows of scores that are judged at once on a CPU: what is computed of them on the way (600 KiB each for 19
-classes and 512 pixels a row) stays in a core's cache. Measured in docs/performance.md."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,7 @@ class FaceParser:
             self._folded = folded
         elif loaded.form is not Form.ONNX:
             self._network = loaded.network.to(self._device, self._dtype)
+        self._streams = Streams(self._device, torch.get_device_module(self._device))
 
     @torch.inference_mode()
     def _quantise(self, network: FoldedBiSeNet) -> None:
@@ -110,43 +110,53 @@ class FaceParser:
             uint8 (batch, side, side): the class of highest score. Only these bytes come
             back from the device.
         """
-        under_way = self.begin(len(pictures), pictures.__getitem__, lambda _, labels, __: labels)
-        return np.stack([labels for part in under_way.results() for labels in part])
+        labels = np.empty(pictures.shape[:3], dtype=np.uint8)
+        self.begin(list(pictures), list(labels), lambda _, __: None).results()
+        return labels
 
     def begin(
         self,
-        count: int,
-        take: Callable[[slice], Pixels],
-        finish: Callable[[int, Pixels, Certainty | None], Finished],
+        pictures: Sequence[Pixels],
+        labels: Sequence[Pixels],
+        finish: Callable[[int, Certainty | None], Finished],
         company: int = 1,
         judge: bool = False,
-    ) -> UnderWay[list[Finished]]:
-        """Have pictures labelled, and each one's labels handed on as soon as they are there.
+    ) -> UnderWay[Finished]:
+        """Have pictures labelled, and each one finished when its labels are there.
+
+        Where a CPU's cores have a picture each, or another device is at work, this doesn't wait for them.
 
         Args:
-            count: how many there are.
-            take: gives some of them, uint8 (batch, side, side, 3), RGB.
-            finish: is given a picture's number from 0, its labels, uint8 (side, side), and, if that is asked
-                for, how sure the network is: float64 (classes, 2), the sum of the probabilities (softmax) of
-                the labels over each class's pixels, and the number of these; all is summed on the device.
-                A CPU's cores label pictures side by side, and finish them so.
+            pictures: each uint8 (side, side, 3), RGB.
+            labels: where each one's go: uint8 (side, side), written to.
+            finish: is given a picture's number from 0 and, if that is asked for, how sure the network is:
+                float64 (classes, 2), the sum of the probabilities (softmax) of the labels over each class's
+                pixels, and the number of these. A CPU's cores finish pictures side by side.
             company: see `Lanes.begin`.
             judge: whether to tell how sure the network is.
 
         Returns:
-            What ``finish`` gives for each, in parts that follow their order. Where a CPU's cores have a
-            picture each, this is under way, with a part for each picture; else it is done.
+            What ``finish`` gives for each.
         """
         label = self._judge if judge else self._label
 
-        def do(part: slice) -> list[Finished]:
-            maps, sums = label(take(part))
-            certain = [None] * len(maps) if sums is None else sums
-            return [finish(part.start + at, *one) for at, one in enumerate(zip(maps, certain, strict=True))]
+        def in_lane(at: int) -> Finished:
+            maps, sums = label(torch.from_numpy(pictures[at])[None])
+            labels[at][...] = maps[0].numpy()
+            return finish(at, None if sums is None else sums[0].numpy())
+
+        def ask(part: slice) -> TakeIn[Finished]:
+            maps, sums = label(self._on_device(pictures[part]))
+            for place, its_map in zip(labels[part], maps, strict=True):
+                torch.from_numpy(place).copy_(its_map, non_blocking=True)
+            certain = None if sums is None else sums.to("cpu", non_blocking=True).numpy()
+            return lambda: [
+                finish(part.start + at, None if certain is None else certain[at]) for at in range(len(maps))
+            ]
 
         if self._folded is not None and self._on_cpu:  # where nothing is gained by several at once
-            return self._lanes.begin(do, [slice(at, at + 1) for at in range(count)], company)
-        return done_at_once(do, self._shape.parts_of(count))
+            return self._lanes.begin(in_lane, range(len(pictures)), company)
+        return self._streams.begin(ask, self._shape.parts_of(len(pictures)))
 
     def wait_for_room(self) -> None:
         """Wait until what is under way is so little that a CPU's cores can begin with the next batch."""
@@ -155,6 +165,7 @@ class FaceParser:
     def wait_for_rest(self) -> None:
         """Wait until nothing is under way."""
         self._lanes.wait_for_rest()
+        self._streams.wait_for_rest()
 
     def probe(self) -> None:
         """Run once on noise, which also makes the kernels, and look at the answer.
@@ -170,7 +181,7 @@ class FaceParser:
             raise WeightsError(f"{self._path}: {problem}; set model.input_size = {wanted}")
         noise = np.random.default_rng(1).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
         try:
-            scores = self._scores(noise)
+            scores = self._scores(torch.from_numpy(noise).to(self._device))
         except Exception as error:  # a foreign network fails in any way
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             problem = f"fails on a picture of {side} x {side} ({type(error).__name__}: {reason})"
@@ -187,51 +198,43 @@ class FaceParser:
         if not bool(torch.isfinite(scores).all()):
             raise WeightsError(f"{self._path}: {_DAMAGED}")
 
+    def _on_device(self, pictures: Sequence[Pixels]) -> Tensor:
+        """Pictures as one batch there: uint8 (batch, side, side, 3)."""
+        batch = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, device=self._device)
+        for place, picture in zip(batch, pictures, strict=True):
+            place.copy_(torch.from_numpy(picture), non_blocking=True)
+        return batch
+
     @torch.inference_mode()
-    def _scores(self, pictures: Pixels) -> Tensor:
-        pixels = torch.from_numpy(pictures).to(self._device)
+    def _scores(self, pixels: Tensor) -> Tensor:
         if self._folded is not None:
             return scale_up(self._folded(pixels, self._format), self._settings.input_size)
         batch = normalise(pixels.permute(0, 3, 1, 2), self._settings.mean, self._settings.deviation)
         batch = batch.to(self._dtype).contiguous(memory_format=self._format)
         if (missing := self._shape.fewest - len(batch)) > 0:
             batch = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, missing))
-        return first_tensor(self._network(batch))[: len(pictures)]
+        return first_tensor(self._network(batch))[: len(pixels)]
 
     @torch.inference_mode()
-    def _label(self, pictures: Pixels) -> tuple[Pixels, None]:
+    def _label(self, pixels: Tensor) -> tuple[Tensor, None]:
         if self._folded is not None and self._on_cpu:
-            coarse = self._folded(torch.from_numpy(pictures), self._format)
-            return labels_of(coarse, self._settings.input_size).numpy(), None
+            coarse = self._folded(pixels, self._format)
+            return labels_of(coarse, self._settings.input_size), None
         # max gives the same index as argmax, in a fraction of its time on a CPU.
-        return self._scores(pictures).max(dim=1).indices.to(torch.uint8).cpu().numpy(), None
+        return self._scores(pixels).max(dim=1).indices.to(torch.uint8), None
 
     @torch.inference_mode()
-    def _judge(self, pictures: Pixels) -> tuple[Pixels, Certainty]:
+    def _judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         if self._folded is not None and self._on_cpu:
-            coarse = self._folded(torch.from_numpy(pictures), self._format)
+            coarse = self._folded(pixels, self._format)
             labels = labels_of(coarse, self._settings.input_size).long()  # just as without a sidecar
             scores = scale_up(coarse.float().contiguous(), self._settings.input_size)
         else:
-            scores = self._scores(pictures)
+            scores = self._scores(pixels)
             labels = scores.max(dim=1).indices
         # One picture after the other, so that there is never a second copy of all scores.
-        sums = [_certainty(one, label) for one, label in zip(scores, labels, strict=True)]
-        return labels.to(torch.uint8).cpu().numpy(), torch.stack(sums).cpu().numpy()
-
-
-def _certainty(scores: Tensor, labels: Tensor) -> Tensor:
-    """Of scores (classes, side, side) and labels (side, side): float64 (classes, 2), on their device."""
-    flat, count = labels.flatten(), len(scores)
-    rows = _CACHED_ROWS if scores.device.type == "cpu" else scores.shape[1]
-    strips = [_of_best(strip.float()) for strip in torch.split(scores, rows, dim=1)]
-    sums = torch.bincount(flat, torch.cat(strips).double().flatten(), minlength=count)
-    return torch.stack([sums, torch.bincount(flat, minlength=count).double()], dim=1)
-
-
-def _of_best(scores: Tensor) -> Tensor:
-    """Probability (softmax) of the class of highest score, of scores (classes, rows, side)."""
-    return (scores.amax(dim=0) - scores.logsumexp(dim=0)).exp()
+        sums = [certainty_of(one, label) for one, label in zip(scores, labels, strict=True)]
+        return labels.to(torch.uint8), torch.stack(sums)
 
 
 def first_tensor(answer: Any) -> Tensor:

@@ -1,0 +1,114 @@
+"""Batches on a device of its own: while it computes one, the next is copied to it and the last one back.
+
+What such a device is asked for, it does later: copies and layers wait in a stream, and follow each other
+there (CUDA C++ Programming Guide, "Asynchronous Concurrent Execution"). Streams go on side by side, and
+batches take turns with two of them. So no tensor is ever used in two streams, and what a stream is through
+with serves its next batch. A CPU does everything at once; there a batch is done when it has begun.
+"""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import cycle
+from typing import Any, Generic, TypeVar
+
+import torch
+
+Labelled = TypeVar("Labelled")
+
+TakeIn = Callable[[], list[Labelled]]
+"""Gives what there is to tell of each of some pictures, when the device has done what it was asked for."""
+
+_STREAMS = 2
+
+
+@dataclass(frozen=True)
+class _Asked(Generic[Labelled]):
+    """Some pictures that the device was asked for.
+
+    Attributes:
+        event: happens when it has done all of that.
+        outcome: what was taken in then, or why they can't be labelled.
+    """
+
+    part: slice
+    event: Any
+    outcome: "Future[list[Labelled]]" = field(default_factory=Future)
+
+    def settle(self, take_in: TakeIn[Labelled]) -> None:
+        try:
+            self.outcome.set_result(take_in())
+        except Exception as error:
+            self.outcome.set_exception(error)
+
+
+class Queued(Generic[Labelled]):
+    """Pictures that the device was asked for, or is done with: see `maskdrop.model.under_way.UnderWay`.
+
+    They count as unfinished until somebody has asked for the results: then they are taken in, by whoever
+    asked. A batch that is to keep the device at work has to begin before that.
+    """
+
+    def __init__(self) -> None:
+        self._asked: list[tuple[_Asked[Labelled], TakeIn[Labelled]]] = []
+
+    def add(self, asked: _Asked[Labelled], take_in: TakeIn[Labelled]) -> None:
+        self._asked.append((asked, take_in))
+        if not asked.outcome.done() and asked.event.query():
+            asked.settle(take_in)
+
+    @property
+    def unfinished(self) -> list[int]:
+        waiting = [asked.part for asked, _ in self._asked if not asked.outcome.done()]
+        return [at for part in waiting for at in range(part.start, part.stop)]
+
+    def results(self) -> list[Labelled]:
+        for asked, take_in in self._asked:
+            asked.event.synchronize()  # also where it failed half-way: nothing of it may come later
+            if not asked.outcome.done():
+                asked.settle(take_in)
+        return [one for asked, _ in self._asked for one in asked.outcome.result()]
+
+
+class Streams:
+    """Streams of one device that take turns. What it was asked for before they are made is waited for.
+
+    Args:
+        module: what PyTorch has of that kind of device, such as ``torch.cuda``.
+    """
+
+    def __init__(self, device: torch.device, module: Any) -> None:
+        self._device, self._module = device, module
+        self.wait_for_rest()
+        self._streams = cycle([self._module.Stream(device) for _ in range(_STREAMS)])
+
+    def begin(self, ask: Callable[[slice], TakeIn[Labelled]], parts: Iterable[slice]) -> Queued[Labelled]:
+        """Ask the device for some pictures, part by part, each in the stream whose turn it is, up to the
+        first part that can't be asked for.
+
+        Args:
+            ask: asks for some pictures and waits for nothing.
+        """
+        queued: Queued[Labelled] = Queued()
+        for part in parts:
+            stream, event = next(self._streams), self._new_event()
+            asked: _Asked[Labelled] = _Asked(part, event)
+            take_in: TakeIn[Labelled] = list
+            with self._module.stream(stream):
+                try:
+                    take_in = ask(part)
+                except Exception as error:
+                    asked.outcome.set_exception(error)
+            event.record(stream)
+            queued.add(asked, take_in)
+            if asked.outcome.done() and asked.outcome.exception():
+                break
+        return queued
+
+    def wait_for_rest(self) -> None:
+        """Wait until the device has nothing to do."""
+        self._module.synchronize(self._device)
+
+    def _new_event(self) -> Any:
+        """One that is waited for asleep."""
+        return self._module.Event() if self._device.type == "cpu" else self._module.Event(blocking=True)

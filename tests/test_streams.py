@@ -1,0 +1,213 @@
+"""Batches on a device of its own, which is kept at work: begun before the last one's labels are taken in."""
+
+import multiprocessing
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from late_device import LateStreams
+from maskdrop.config import ModelSettings, Settings
+from maskdrop.folders import prepare_folders
+from maskdrop.inbox.lock import InboxLock
+from maskdrop.infer import FirstLook, compute, label_all
+from maskdrop.model.load import load_network
+from maskdrop.model.parser import FaceParser, load_parser
+from maskdrop.model.streams import Streams, TakeIn
+from maskdrop.ticket import Infer, Inferred, Report, Stage, Started, Stop
+from maskdrop.topology.slots import OwnPlaces, Slots
+from maskdrop.topology.worker import Link, Workplace
+from waiting import PATIENCE_S, wait_for
+
+SIDE = 256
+PARTS = [slice(0, 2), slice(2, 4), slice(4, 5)]
+
+
+def telling(done: list[int], part: slice) -> TakeIn[int]:
+    numbers = list(range(part.start, part.stop))
+    done += numbers
+    return lambda: numbers
+
+
+def test_a_cpu_is_done_with_a_batch_when_it_has_begun() -> None:
+    streams, done = Streams(torch.device("cpu"), torch.cpu), list[int]()
+    queued = streams.begin(lambda part: telling(done, part), PARTS)
+    assert done == [0, 1, 2, 3, 4]
+    assert queued.unfinished == []
+    assert queued.results() == done
+
+
+def test_a_batch_is_begun_while_the_device_is_at_the_one_before() -> None:
+    """The first ends when the second has; in one stream, or if it were waited for, that would be never."""
+    streams, second_is_done = LateStreams(), Event()
+
+    def first_of_all(part: slice) -> TakeIn[int]:
+        assert second_is_done.wait(PATIENCE_S)
+        return lambda: [1]
+
+    first = streams.begin(first_of_all, [slice(0, 1)])
+    assert first.unfinished == [0]
+    assert streams.begin(lambda part: lambda: [2], [slice(0, 1)]).results() == [2]
+    second_is_done.set()
+    assert first.results() == [1]
+    assert first.unfinished == []
+
+
+def test_batches_take_turns_with_two_streams_and_each_stream_keeps_its_order() -> None:
+    streams, may_go_on, done = LateStreams(), Event(), list[int]()
+
+    def ask(part: slice) -> TakeIn[int]:
+        assert part.start > 0 or may_go_on.wait(PATIENCE_S)
+        return telling(done, part)
+
+    queued = streams.begin(ask, PARTS)
+    wait_for(lambda: done == [2, 3], "the second part, in the other stream")
+    assert queued.unfinished == [0, 1, 2, 3, 4]  # nobody has taken them in
+    may_go_on.set()
+    assert queued.results() == [0, 1, 2, 3, 4]
+    assert done == [2, 3, 0, 1, 4]
+    assert len(streams.late.streams) == 2
+
+
+def test_what_fails_is_told_when_nothing_of_it_can_come_later() -> None:
+    streams, may_go_on, done = LateStreams(), Event(), list[int]()
+
+    def ask(part: slice) -> TakeIn[int]:
+        if part.start == 0:
+            assert may_go_on.wait(PATIENCE_S)
+            raise MemoryError("for the first")
+        return telling(done, part)
+
+    queued = streams.begin(ask, PARTS)
+    may_go_on.set()
+    with pytest.raises(MemoryError, match="for the first"):
+        queued.results()
+    assert done == [2, 3, 4]
+    assert queued.unfinished == []
+
+
+def test_what_cant_be_asked_for_ends_the_asking() -> None:
+    streams, done = Streams(torch.device("cpu"), torch.cpu), list[int]()
+
+    def ask(part: slice) -> TakeIn[int]:
+        if part.start == 2:
+            raise MemoryError("for the second")
+        return telling(done, part)
+
+    queued = streams.begin(ask, PARTS)
+    with pytest.raises(MemoryError, match="for the second"):
+        queued.results()
+    assert done == [0, 1]
+
+
+class Later(FaceParser):
+    """A parser on a device that does everything later, and has no memory for more than so many pictures."""
+
+    def __init__(self, weights: Path, most: int = 99) -> None:
+        settings = ModelSettings(weights=weights, input_size=SIDE, precision="fp32")
+        super().__init__(load_network(weights), settings, "cpu", "fp32")
+        self._on_cpu = False  # batches are labelled as on a GPU
+        self._streams = LateStreams()
+        self.most, self.may_begin = most, Event()
+
+    def _label(self, pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
+        assert self.may_begin.wait(PATIENCE_S)
+        if len(pixels) > self.most:
+            raise torch.OutOfMemoryError("too many")
+        return super()._label(pixels)
+
+
+class Inference:
+    """An inference worker on such a device, but for the process: tasks go in, reports come out."""
+
+    def __init__(self, parser: Later, base: Path, pictures: int, max_batch: int) -> None:
+        folders = {name: base / name for name in ("inbox", "outbox", "quarantine", "archive")}
+        (base / "inbox").mkdir()
+        workers = {"max_batch": max_batch, "max_wait_ms": 0}
+        settings = Settings.model_validate({"folders": folders, "workers": workers})
+        self.slots = Slots(pictures, SIDE)
+        noise = np.random.default_rng(1).integers(0, 256, self.slots.pictures.shape, np.uint8)
+        self.slots.pictures[:], self.slots.labels[:] = noise, 255
+        theirs, self.tasks = multiprocessing.Pipe(duplex=False)
+        self.reports, reports = multiprocessing.Pipe(duplex=False)
+        for slot in range(pictures):
+            self.tasks.send(Infer(100 + slot, slot, company=pictures))
+        place = prepare_folders(settings)
+        workplace = Workplace(Stage.INFER, "infer-0", settings, place, self.slots, InboxLock(-1))
+        self.link = Link(theirs, reports)  # open, even when the thread has ended
+        arguments = (workplace, self.link, parser, FirstLook(settings))
+        self.thread = Thread(target=label_all, args=arguments)
+        self.thread.start()
+
+    def told(self, count: int) -> list[Report]:
+        """The next reports."""
+        reports = []
+        for _ in range(count):
+            assert self.reports.poll(PATIENCE_S)
+            reports.append(self.reports.recv())
+        return reports
+
+    def end(self) -> None:
+        self.tasks.send(Stop())
+        self.thread.join(PATIENCE_S)
+        assert not self.thread.is_alive()
+        assert not self.reports.poll(0)
+
+    def check_labels(self, weights: Path) -> None:
+        settings = ModelSettings(weights=weights, input_size=SIDE, precision="fp32")
+        wanted = load_parser(settings, "cpu").parse(self.slots.pictures)
+        assert float(np.mean(wanted == self.slots.labels)) > 0.999  # batches round otherwise than one picture
+
+
+def test_an_inference_worker_keeps_its_device_at_work(tiny_weights: Path, tmp_path: Path) -> None:
+    """Two batches are begun before the first one is done; the third when that is."""
+    parser = Later(tiny_weights)
+    worker = Inference(parser, tmp_path, pictures=8, max_batch=3)
+    first, second, third = (100, 101, 102), (103, 104, 105), (106, 107)
+    assert worker.told(2) == [Started(first), Started(first + second)]
+    assert not worker.reports.poll(0)
+    parser.may_begin.set()
+    reports = worker.told(4)
+    worker.end()
+    assert [(type(report), report.numbers) for report in reports] == [  # type: ignore[union-attr]
+        (Inferred, first),
+        (Started, second + third),
+        (Inferred, second),
+        (Inferred, third),
+    ]
+    worker.check_labels(tiny_weights)
+
+
+def test_where_its_memory_ends_each_batch_is_done_in_parts(tiny_weights: Path, tmp_path: Path) -> None:
+    parser = Later(tiny_weights, most=2)
+    worker = Inference(parser, tmp_path, pictures=7, max_batch=4)
+    parser.may_begin.set()
+    done: list[int] = []
+    while len(done) < 7:
+        (report,) = worker.told(1)
+        done += report.numbers if isinstance(report, Inferred) else ()
+    worker.end()
+    assert sorted(done) == list(range(100, 107))
+    worker.check_labels(tiny_weights)
+
+
+def test_an_illegal_access_ends_the_worker(tiny_weights: Path) -> None:
+    parser, places = Later(tiny_weights), np.zeros((1, SIDE, SIDE, 3), np.uint8)
+
+    def fail(pixels: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    parser._label = fail  # type: ignore[method-assign]
+    slots = OwnPlaces(SIDE, places, np.zeros((1, SIDE, SIDE), np.uint8))
+    reports: list[Report] = []
+
+    class Told:
+        def report(self, report: Report, /) -> None:
+            reports.append(report)
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        compute([Infer(7, 0)], parser, slots, Told())
+    assert reports == [Started((7,))]
