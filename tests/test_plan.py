@@ -93,6 +93,12 @@ def test_a_plan_made_again_has_as_many_inference_workers(devices: tuple[str, ...
     assert plan_for(settings(infer=2), plan.devices) == plan
 
 
+def test_on_a_gpu_a_batch_is_at_hand_while_one_is_computed_and_one_is_begun() -> None:
+    one, two = plan_for(settings(), ("cuda:0",)), plan_for(settings(), ("cuda:0", "cuda:1"))
+    assert one.held == two.held == 3 * one.max_batch
+    assert two.slots - one.slots == one.held
+
+
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 64), st.integers(1, 64), st.integers(1, 64))
 def test_what_is_set_is_taken(preprocess: int, save: int, threads: int, slots: int, batch: int) -> None:
     plan = make_plan(

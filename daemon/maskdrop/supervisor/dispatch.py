@@ -13,10 +13,10 @@ class Dispatch:
     """Moves tickets along, and owns nothing: flights are the pipeline's, workers the crew's."""
 
     def __init__(
-        self, intake: Supply, pipeline: Pipeline, crew: Crew, journal: Journal, max_batch: int
+        self, intake: Supply, pipeline: Pipeline, crew: Crew, journal: Journal, most_held: int
     ) -> None:
         self._intake, self._pipeline, self._crew, self._journal = intake, pipeline, crew, journal
-        self._max_batch = max_batch
+        self._most_held = most_held
 
     def accept(self, now: float) -> None:
         """Take settled pictures while there are free slots."""
@@ -35,8 +35,8 @@ class Dispatch:
             self._hand(step, child, now)
 
     def give_batches(self, now: float) -> None:
-        """Keep two batches with each inference worker: one computing, one gathering or begun with. Whoever
-        has least is given the next picture. One at which a worker died goes alone.
+        """Keep some batches with each inference worker, as many as the plan has it hold. Whoever has least is
+        given the next picture. One at which a worker died goes alone.
         """
         held = {child: self._pipeline.held_by(child.name) for child in self._crew.ready(Stage.INFER)}
         while (flight := self._pipeline.next_for(Step.INFER)) is not None:
@@ -49,7 +49,7 @@ class Dispatch:
 
     def _may_join(self, flight: Flight, others: list[Flight]) -> bool:
         must_be_alone = flight.attempts > 0 or any(other.attempts > 0 for other in others)
-        return len(others) < 2 * self._max_batch and not (others and must_be_alone)
+        return len(others) < self._most_held and not (others and must_be_alone)
 
     def _hand(self, step: Step, child: Child, now: float) -> None:
         if self._pipeline.is_idle(child.name):

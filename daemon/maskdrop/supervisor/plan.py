@@ -35,6 +35,10 @@ GPU_BATCH = 32
 GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Devices of which one is there wherever a driver is loaded: NVIDIA's, AMD's, Windows' for WSL."""
 
+CPU_HELD, GPU_HELD = 2, 3
+"""Batches that an inference worker holds: one is computed, one gathered or begun with. On a GPU one is begun
+while another is computed, and when that is done a third has to be there."""
+
 BUSY = 0.8
 """Share of its time that a worker should be at a picture at most: nearer to 1, the queue before it
 grows without end (waiting for one server is its load / (1 - load) services long, after Khinchin)."""
@@ -50,6 +54,7 @@ class Plan:
         devices: of each inference worker; several may have the same one.
         threads: threads of each inference worker; all other workers have one.
         most_threads: threads that it may use for a picture that is the only one in the daemon.
+        held: pictures that an inference worker holds at most.
         most_preprocess, most_save: how many workers there may come to be: where that is ``auto``, one a core.
         costs: of a picture in each stage, that these numbers follow; empty while nothing is known of them.
     """
@@ -60,6 +65,7 @@ class Plan:
     threads: int
     most_threads: int
     max_batch: int
+    held: int
     slots: int
     most_preprocess: int
     most_save: int
@@ -106,10 +112,11 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
         preprocess = min(most_preprocess, max(preprocess, workers_for(rate, costs[Stage.PREPROCESS])))
         save = min(most_save, max(save, workers_for(rate, costs[Stage.SAVE])))
     batch = batch_for(wanted, on_gpu, threads)
-    # Two batches a device, and for each worker its own slot and the next one; for each that may come
-    # to be, its own. What was measured has no say: other slots would take other workers.
+    held = batch * (GPU_HELD if on_gpu else CPU_HELD)
+    # For each other worker its own slot and the next one; for each that may come to be, its own. What was
+    # measured has no say: other slots would take other workers.
     hands = sum(max(2, cores) if n == "auto" else 2 * n for n in (wanted.preprocess, wanted.save))
-    slots = 2 * batch * len(devices) + hands if wanted.slots == "auto" else wanted.slots
+    slots = held * len(devices) + hands if wanted.slots == "auto" else wanted.slots
     return Plan(
         preprocess,
         save,
@@ -117,6 +124,7 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
         threads,
         most_threads,
         batch,
+        held,
         slots,
         most_preprocess,
         most_save,

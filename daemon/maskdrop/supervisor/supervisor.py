@@ -71,7 +71,7 @@ class Supervisor:
         workers = settings.workers
         self._intake = self._errand.supply(premises, self._signals.wake)
         self._pipeline = Pipeline(plan.slots)
-        self._dispatch = Dispatch(self._intake, self._pipeline, self._crew, self._journal, plan.max_batch)
+        self._dispatch = Dispatch(self._intake, self._pipeline, self._crew, self._journal, plan.held)
         self._patience = Patience(workers.stage_timeout_s, workers.start_timeout_s)
         self._vigil = Vigil(workers.stage_timeout_s, workers.start_timeout_s, time.monotonic())
         self._stall = Stall()
