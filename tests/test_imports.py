@@ -171,6 +171,7 @@ def test_only_the_spawn_context_is_used() -> None:
 
 def test_cuda_is_touched_in_the_model_alone() -> None:
     users = {name for name, path in MODULES.items() if "torch.cuda" in path.read_text()}
-    assert users <= {"maskdrop.model.memory", "maskdrop.model.precision", "maskdrop.supervisor.plan"}
+    model = {f"maskdrop.model.{name}" for name in ("memory", "pinned", "precision", "streams")}
+    assert users <= model | {"maskdrop.supervisor.plan"}
     # The supervisor's own mention is a program text for another process.
     assert "import torch; print(torch.cuda.device_count())" in MODULES["maskdrop.supervisor.plan"].read_text()

@@ -123,7 +123,7 @@ class Later(FaceParser):
 class Inference:
     """An inference worker on such a device, but for the process: tasks go in, reports come out."""
 
-    def __init__(self, parser: Later, base: Path, pictures: int, max_batch: int) -> None:
+    def __init__(self, parser: FaceParser, base: Path, pictures: int, max_batch: int) -> None:
         folders = {name: base / name for name in ("inbox", "outbox", "quarantine", "archive")}
         (base / "inbox").mkdir()
         workers = {"max_batch": max_batch, "max_wait_ms": 0}
@@ -131,6 +131,7 @@ class Inference:
         self.slots = Slots(pictures, SIDE)
         noise = np.random.default_rng(1).integers(0, 256, self.slots.pictures.shape, np.uint8)
         self.slots.pictures[:], self.slots.labels[:] = noise, 255
+        parser.pin(self.slots.memory)
         theirs, self.tasks = multiprocessing.Pipe(duplex=False)
         self.reports, reports = multiprocessing.Pipe(duplex=False)
         for slot in range(pictures):
@@ -191,6 +192,22 @@ def test_where_its_memory_ends_each_batch_is_done_in_parts(tiny_weights: Path, t
         done += report.numbers if isinstance(report, Inferred) else ()
     worker.end()
     assert sorted(done) == list(range(100, 107))
+    worker.check_labels(tiny_weights)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_slots_are_pinned_and_batches_on_a_gpu_have_their_labels(tiny_weights: Path, tmp_path: Path) -> None:
+    settings = ModelSettings(weights=tiny_weights, input_size=SIDE, precision="fp32")
+    parser = load_parser(settings, "cuda:0", max_batch=3)
+    parser.probe()
+    worker = Inference(parser, tmp_path, pictures=40, max_batch=3)
+    assert torch.from_numpy(worker.slots.pictures[7]).is_pinned()
+    assert torch.from_numpy(worker.slots.labels[39]).is_pinned()
+    done: list[int] = []
+    while len(done) < 40:
+        (report,) = worker.told(1)
+        done += report.numbers if isinstance(report, Inferred) else ()
+    worker.end()
     worker.check_labels(tiny_weights)
 
 

@@ -46,6 +46,7 @@ def serve(workplace: Workplace, link: Link) -> None:
     except WeightsError as error:
         link.report(Unfit(str(error)[:MESSAGE_LIMIT]))
         return
+    parser.pin(workplace.slots.memory)
     torch.set_num_threads(workplace.threads)
     look = FirstLook(settings)
     look.finds_small(workplace.slots.labels[0])  # so that no picture waits for its imports

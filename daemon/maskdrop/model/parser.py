@@ -1,8 +1,8 @@
 """Running the network: from 8-bit pixels to 8-bit labels, in batches, on one device."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskdrop.config import ModelSettings
+from maskdrop.model.answer import first_tensor
 from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.certainty import certainty_of
 from maskdrop.model.errors import WeightsError
@@ -20,6 +21,7 @@ from maskdrop.model.known import LEAST_AGREEMENT, known_picture
 from maskdrop.model.lanes import Lanes
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
+from maskdrop.model.pinned import pin
 from maskdrop.model.precision import choose_precision
 from maskdrop.model.quantised import can_quantise
 from maskdrop.model.streams import Streams, TakeIn
@@ -158,6 +160,10 @@ class FaceParser:
             return self._lanes.begin(in_lane, range(len(pictures)), company)
         return self._streams.begin(ask, self._shape.parts_of(len(pictures)))
 
+    def pin(self, memory: Pixels) -> None:
+        """Have the device read and write this memory by itself; see `maskdrop.model.pinned.pin`."""
+        pin(memory, self._device)
+
     def wait_for_room(self) -> None:
         """Wait until what is under way is so little that a CPU's cores can begin with the next batch."""
         self._lanes.wait_for_room()
@@ -235,23 +241,6 @@ class FaceParser:
         # One picture after the other, so that there is never a second copy of all scores.
         sums = [certainty_of(one, label) for one, label in zip(scores, labels, strict=True)]
         return labels.to(torch.uint8), torch.stack(sums)
-
-
-def first_tensor(answer: Any) -> Tensor:
-    """The scores in a network's answer: itself, or the first of several, or of those with names.
-
-    Public face-parsing networks give three (main head first), torchvision's a dict with ``out`` first.
-
-    Raises:
-        TypeError: there is no tensor.
-    """
-    if isinstance(answer, Mapping) and answer:
-        answer = next(iter(answer.values()))
-    elif isinstance(answer, tuple | list) and answer:
-        answer = answer[0]
-    if not isinstance(answer, Tensor):
-        raise TypeError(f"it answers with {type(answer).__name__}, not with a tensor")
-    return answer
 
 
 def load_parser(

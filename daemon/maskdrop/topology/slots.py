@@ -76,6 +76,9 @@ class Slots:
     The memory is an anonymous file (memfd_create(2)): it is no part of /dev/shm and goes
     when the last process that maps it goes, however that one ends. Passed to a spawned
     process, the object maps the same memory there.
+
+    Attributes:
+        memory: uint8, all of it in a line.
     """
 
     def __init__(self, count: int, side: int, views: int = 0) -> None:
@@ -92,6 +95,7 @@ class Slots:
         self._descriptor, self.count, self.side, self.views = descriptor, count, side, views
         pixels, every = side * side, 1 + views
         memory: Pixels = np.frombuffer(mmap.mmap(descriptor, count * every * pixels * 4), dtype=np.uint8)
+        self.memory = memory
         pictures = memory[: count * every * pixels * 3].reshape(count, every, side, side, 3)
         labels = memory[count * every * pixels * 3 :].reshape(count, every, side, side)
         self.pictures, self.view_pictures = pictures[:, 0], pictures[:, 1:]
@@ -101,7 +105,7 @@ class Slots:
         """Let go of the memory in this process; it goes when the last one that maps it has let go."""
         os.close(self._descriptor)
         empty: Pixels = np.empty((0,), dtype=np.uint8)
-        self.pictures = self.labels = self.view_pictures = self.view_labels = empty
+        self.memory = self.pictures = self.labels = self.view_pictures = self.view_labels = empty
 
     def __getstate__(self) -> dict[str, Any]:
         return {"descriptor": DupFd(self._descriptor), "shape": (self.count, self.side, self.views)}
