@@ -110,6 +110,7 @@ ELSEWHERE: dict[str, Elsewhere] = {
     "python bench/check.py ../shared/faces/images --many 100000": _LONG,
     "python bench/tries.py": _LONG,
     "python bench/tries_beside.py": _LONG,
+    "python bench/tries_gpu.py": _LONG,
     "pip install 'maskdrop[ray]'": Elsewhere(
         "installs packages; tests have them, so pip has nothing to do",
         "tests/test_commands_in_short.py::test_extras_are_there_to_be_installed",

@@ -1,0 +1,183 @@
+"""What was thought of for a GPU, one against the other: copies, streams, graphs, decoding there.
+
+    python bench/tries_gpu.py [--device cuda:0] [--batches 1 8 32 64] [--turns 5] [--precision auto]
+
+Ways of labelling take turns; each turn is some batches that follow each other without a pause. Pictures a
+second are of the quickest turn. Then JPEGs are decoded by the device (nvJPEG) and by one core. Prints
+Markdown tables. With --device cpu the same code runs where there is no GPU, but the figures say nothing.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import pictures
+from maskdrop.config import DecodeSettings, ModelSettings, Settings
+from maskdrop.infer import FirstLook
+from maskdrop.model.parser import FaceParser, load_parser
+from maskdrop.preprocess import at_model_size, decode
+from maskdrop.supervisor.plan import find_devices
+from maskdrop.topology.slots import Slots
+from measured import machine
+from tries_beside import load_torchvision
+
+SECONDS = 1.0
+"""How long a turn takes, about."""
+
+Pixels = NDArray[np.uint8]
+Way = Callable[[int], None]
+"""Labels so many batches."""
+
+
+class Labelling:
+    """One parser's ways of labelling batches of a size."""
+
+    def __init__(self, parser: FaceParser, faces: Pixels, size: int, finds_small: bool = True) -> None:
+        self.parser, self.size = parser, size
+        self.unpinned, self.pinned = (Slots(3 * size, faces.shape[1]) for _ in range(2))
+        for slots in (self.unpinned, self.pinned):
+            slots.pictures[:] = np.resize(faces, slots.pictures.shape)
+        parser.pin(self.pinned.memory)
+        folders = {"inbox": "/in", "outbox": "/out"}
+        self._look = FirstLook(Settings.model_validate({"folders": folders}))
+
+    def ways(self) -> Iterator[tuple[str, Way]]:
+        yield "each batch waited for", lambda count: self.in_turns(self.unpinned, count, ahead=0)
+        yield "one batch ahead, two streams", lambda count: self.in_turns(self.unpinned, count, ahead=1)
+        yield "**and pinned slots** (as the daemon)", lambda count: self.in_turns(self.pinned, count, ahead=1)
+        yield (
+            "and without a look at each for small faces",
+            lambda count: self.in_turns(self.pinned, count, ahead=1, looks=False),
+        )
+        yield "the network alone, all there", self.network_alone
+        if self.parser.info.device != "cpu":
+            yield "the same as a CUDA graph", self.as_graph()
+
+    def in_turns(self, slots: Slots, count: int, ahead: int, looks: bool = True) -> None:
+        under_way = []
+        for number in range(count):
+            at = slice(number % 3 * self.size, (number % 3 + 1) * self.size)
+            labels = list(slots.labels[at])
+
+            def finish(one: int, _: Any, labels: list[Pixels] = labels) -> None:
+                if looks:
+                    self._look.finds_small(labels[one])
+
+            under_way.append(self.parser.begin(list(slots.pictures[at]), labels, finish))
+            if len(under_way) > ahead:
+                under_way.pop(0).results()
+        for last in under_way:
+            last.results()
+
+    def network_alone(self, count: int) -> None:
+        pixels = self.parser._on_device(list(self.pinned.pictures[: self.size]))
+        for _ in range(count):
+            labels, _none = self.parser._label(pixels)
+        labels.cpu()
+
+    def as_graph(self) -> Way:
+        pixels = self.parser._on_device(list(self.pinned.pictures[: self.size]))
+        self.parser._label(pixels)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            labels, _ = self.parser._label(pixels)
+
+        def replay(count: int) -> None:
+            for _ in range(count):
+                graph.replay()
+            labels.cpu()
+
+        return replay
+
+
+def rate_of(way: Way, size: int, count: int) -> float:
+    began = time.monotonic()
+    way(count)
+    return count * size / (time.monotonic() - began)
+
+
+def labelling(parser: FaceParser, faces: Pixels, sizes: list[int], turns: int) -> None:
+    found: dict[str, list[float]] = {}
+    for size in sizes:
+        ways = dict(Labelling(parser, faces, size).ways())
+        best = dict.fromkeys(ways, 0.0)
+        counts = {}
+        for name, way in ways.items():
+            way(1)
+            counts[name] = max(3, round(SECONDS * rate_of(way, size, 3) / size)) if turns > 1 else 3
+        for _ in range(turns):
+            for name, way in ways.items():
+                best[name] = max(best[name], rate_of(way, size, counts[name]))
+        for name, rate in best.items():
+            found.setdefault(name, []).append(rate)
+    print("\n| pictures a second, in batches of | " + " | ".join(map(str, sizes)) + " |")
+    print("|---|" + "---|" * len(sizes))
+    for name, rates in found.items():
+        print(f"| {name} | " + " | ".join(f"{rate:,.0f}" for rate in rates) + " |", flush=True)
+
+
+def decoding(device: str, paths: list[Path], turns: int) -> None:
+    """JPEGs to pixels on the device, all of them at once, beside one core's decoding and scaling."""
+    load_torchvision()
+    contents = [path.read_bytes() for path in paths]
+    raw = [torch.frombuffer(bytearray(content), dtype=torch.uint8) for content in contents]
+
+    def there(_: int) -> None:
+        if device == "cpu":
+            decoded = [torch.ops.image.decode_jpeg(one, 3, False) for one in raw]
+        else:
+            decoded = torch.ops.image.decode_jpegs_cuda(raw, 3, torch.device(device))
+        decoded[-1].cpu()
+
+    def here(_: int) -> None:
+        for content in contents:
+            at_model_size(decode(content, DecodeSettings()), pictures.NATIVE)
+
+    ways: dict[str, Way] = {f"all at once on {device}": there, "Pillow on one core": here}
+    best = dict.fromkeys(ways, 0.0)
+    for turn in range(turns + 1):
+        for name, way in ways.items():
+            if turn:
+                best[name] = max(best[name], rate_of(way, len(contents), 1))
+            else:
+                way(1)
+    print("\n| decoding | JPEGs a second |\n|---|---|")
+    for name, rate in best.items():
+        print(f"| {name} | {rate:,.0f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", default=find_devices("auto")[0])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 64])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--precision", nargs="+", default=["auto", "fp32"])
+    parser.add_argument("--jpegs", type=int, default=256, help="decoded at once; 0: none")
+    options = parser.parse_args()
+    if options.device == "cpu" and "--device" not in sys.argv:
+        sys.exit("there is no GPU here; --device cpu runs the same code without one")
+    paths = pictures.faces()
+    faces = np.stack(
+        [
+            np.asarray(at_model_size(decode(path.read_bytes(), DecodeSettings()), pictures.NATIVE))
+            for path in paths[:16]
+        ]
+    )
+    print(machine())
+    for precision in options.precision:
+        network = load_parser(ModelSettings(precision=precision), options.device)
+        print(f"\n{network.info.precision}:")
+        labelling(network, faces, options.batches, options.turns)
+    if options.jpegs:
+        decoding(options.device, (paths * options.jpegs)[: options.jpegs], options.turns)
+
+
+if __name__ == "__main__":
+    main()
