@@ -247,28 +247,39 @@ def test_the_loop_is_woken_for_what_arrives_and_not_for_what_leaves(tmp_path: Pa
 def test_the_kernel_does_not_tell_of_what_leaves(tmp_path: Path) -> None:
     """Watchdog would hold all events back for half a second, in case it turns up elsewhere, and three threads
     of the supervisor would wake up for each picture that is done."""
+    for name in ("seen/deep", ".claimed/deep", "away.part"):
+        (tmp_path / name).mkdir(parents=True)
     watch = Watch(tmp_path, polling=False, recursive=True, interval=1.0, wake=lambda: None)
     watch.start()
     try:
-        lines = [line for path in Path("/proc/self/fdinfo").iterdir() for line in _lines_of(path)]
-        ours = [line for line in lines if line.startswith("inotify") and _is_of(tmp_path, line)]
+        (tmp_path / ".later").mkdir()
+        (tmp_path / "later").mkdir()
+        names = ("", "seen", "seen/deep", "later", ".later", ".claimed", ".claimed/deep", "away.part")
+        folders = {(tmp_path / name).stat().st_ino: name for name in names}
+        wait_for(
+            lambda: "later" in [folders.get(inode) for inode, _ in _watched()], "a new folder is watched"
+        )
+        watched = {folders[inode]: mask for inode, mask in _watched() if inode in folders}
     finally:
         watch.stop()
-    assert len(ours) == 1
-    (mask,) = (int(field[5:], 16) for field in ours[0].split() if field.startswith("mask:"))
-    assert mask & 0x80  # IN_MOVED_TO of inotify(7)
-    assert not mask & (0x40 | 0x200)  # IN_MOVED_FROM, IN_DELETE
+    assert set(watched) == {"", "seen", "seen/deep", "later"}
+    assert all(mask & 0x80 for mask in watched.values())  # IN_MOVED_TO of inotify(7)
+    assert not any(mask & (0x40 | 0x200) for mask in watched.values())  # IN_MOVED_FROM, IN_DELETE
 
 
-def _lines_of(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError:  # the listing's own descriptor
-        return []
-
-
-def _is_of(folder: Path, line: str) -> bool:
-    return f" ino:{folder.stat().st_ino:x} " in line
+def _watched() -> list[tuple[int, int]]:
+    """Inodes that this process has the kernel watch, with their masks (proc_pid_fdinfo(5))."""
+    found = []
+    for path in Path("/proc/self/fdinfo").iterdir():
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:  # the listing's own descriptor
+            continue
+        for line in lines:
+            if line.startswith("inotify "):
+                fields = dict(field.split(":", 1) for field in line.split()[1:] if ":" in field)
+                found.append((int(fields["ino"], 16), int(fields["mask"], 16)))
+    return found
 
 
 def test_a_folder_that_is_renamed_is_watched_by_its_new_name(start: Start, rooms: Rooms) -> None:
@@ -282,5 +293,10 @@ def test_a_folder_that_is_renamed_is_watched_by_its_new_name(start: Start, rooms
     rooms.drop("new/sub/later.jpg", face_bytes(4))
     rooms.drop("old/another.jpg", face_bytes(5))
     daemon.wait_count("saved", 5)
+    rooms.drop("album.part/first.jpg", face_bytes(6))  # a folder that is being copied, and isn't watched
+    (rooms.inbox / "album.part").rename(rooms.inbox / "album")
+    daemon.wait_count("saved", 6)
+    rooms.drop("album/second.jpg", face_bytes(7))
+    daemon.wait_count("saved", 7)
     assert "Callback" not in daemon.log
     assert daemon.stop() == 0

@@ -22,8 +22,15 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify import InotifyFullEmitter, InotifyObserver
-from watchdog.observers.inotify_c import InotifyConstants, Mask
+from watchdog.observers.inotify import InotifyFullEmitter
+from watchdog.observers.inotify_c import (
+    CallbackId,
+    InotifyConstants,
+    InotifyFD,
+    Mask,
+    WatchCallback,
+    WatchDescriptor,
+)
 from watchdog.observers.polling import PollingObserver
 
 from maskdrop.inbox.scan import is_candidate
@@ -96,7 +103,7 @@ class Watch(FileSystemEventHandler):
             OSError: the folder is gone, or the system's limit of inotify watches is reached.
         """
         observer: BaseObserver
-        observer = PollingObserver(timeout=self._interval) if self._polling else _ArrivalsObserver()
+        observer = PollingObserver(timeout=self._interval) if self._polling else _Arrivals(self._inbox)
         self._watched_inode = _inode_of(self._inbox)
         try:
             observer.schedule(self, self._inbox, recursive=self._recursive, event_filter=_WANTED)
@@ -156,7 +163,8 @@ class Watch(FileSystemEventHandler):
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Called by watchdog. The loop is not woken for what is none of its business."""
-        relative, change = _candidate_of(event, self._inbox, self._recursive), Change.ARRIVED
+        path, change = os.fsdecode(event.dest_path or event.src_path), Change.ARRIVED
+        relative = _candidate(path, self._inbox, self._recursive)
         if relative is None:
             return
         if isinstance(event, FileClosedEvent):
@@ -170,29 +178,48 @@ class Watch(FileSystemEventHandler):
         self._wake()
 
 
-class _Arrivals(InotifyFullEmitter):
-    """Passes on what arrives or is written, and does not hear of what leaves, as each picture that is done
-    does, through a hidden folder. So nothing is held back either, in case it turns up elsewhere. Full events
-    tell a file that was moved in from one that is being written.
+class _Arrivals(BaseObserver):
+    """Hears of what arrives or is written, and not of what leaves: each picture that is done does, through a
+    hidden folder. So nothing is held back either, in case it turns up elsewhere.
     """
+
+    def __init__(self, inbox: str) -> None:
+        self._kernel = _Kernel(inbox)
+        self._kernel.start()
+        super().__init__(_Emitter, inotify_fd=self._kernel)
+
+    def on_thread_stop(self) -> None:
+        super().on_thread_stop()
+        self._kernel.stop()
+        self._kernel.join()
+
+
+class _Kernel(InotifyFD):
+    """inotify(7), which isn't asked about hidden folders."""
+
+    def __init__(self, inbox: str) -> None:
+        super().__init__()
+        self._inbox = inbox
+
+    def add_callback(
+        self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
+    ) -> WatchDescriptor:
+        """Raises OSError for those, as for folders that are gone by now: watchdog goes on with the next."""
+        folder = os.fsdecode(path)
+        if folder != self._inbox and _candidate(folder, self._inbox, recursive=True) is None:
+            raise FileNotFoundError(errno.ENOENT, "hidden", folder)
+        return super().add_callback(path, mask, callback, id_)
+
+
+class _Emitter(InotifyFullEmitter):
+    """Full events tell a file that was moved in from one that is being written."""
 
     def get_event_mask_from_filter(self) -> Mask:
         return Mask(super().get_event_mask_from_filter() & ~InotifyConstants.IN_MOVED_FROM)
 
-    def queue_event(self, event: FileSystemEvent) -> None:
-        if _candidate_of(event, self.watch.path, self.watch.is_recursive) is not None:
-            super().queue_event(event)
 
-
-class _ArrivalsObserver(InotifyObserver):
-    def __init__(self) -> None:
-        super().__init__()
-        self._emitter_class = _Arrivals
-
-
-def _candidate_of(event: FileSystemEvent, inbox: str, recursive: bool) -> str | None:
-    """The path, relative to the inbox, of what may be a picture or a folder of pictures, where it is now."""
-    path = os.fsdecode(event.dest_path or event.src_path)
+def _candidate(path: str, inbox: str, recursive: bool) -> str | None:
+    """A path, relative to the inbox, of what may be a picture or a folder of pictures."""
     relative = path.removeprefix(inbox.rstrip("/") + "/")
     return None if relative == path or not is_candidate(relative, recursive) else relative
 
