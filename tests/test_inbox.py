@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from watchdog.observers.inotify_c import InotifyFD
+
 from drawing import draw_face, encode, face_bytes
 from maskdrop.inbox.watch import Change, Watch
 from running import QUICK, Daemon, Rooms
@@ -280,6 +282,20 @@ def _watched() -> list[tuple[int, int]]:
                 fields = dict(field.split(":", 1) for field in line.split()[1:] if ":" in field)
                 found.append((int(fields["ino"], 16), int(fields["mask"], 16)))
     return found
+
+
+def test_a_watch_whose_reading_thread_has_ended_is_not_alive(tmp_path: Path) -> None:
+    watch = Watch(tmp_path, polling=False, recursive=True, interval=1.0, wake=lambda: None)
+    before = set(threading.enumerate())
+    watch.start()
+    try:
+        assert watch.is_alive
+        (reader,) = (one for one in threading.enumerate() if one not in before and isinstance(one, InotifyFD))
+        reader.stop()
+        reader.join()
+        assert not watch.is_alive
+    finally:
+        watch.stop()
 
 
 def test_a_folder_that_is_renamed_is_watched_by_its_new_name(start: Start, rooms: Rooms) -> None:

@@ -188,6 +188,10 @@ class _Arrivals(BaseObserver):
         self._kernel.start()
         super().__init__(_Emitter, inotify_fd=self._kernel)
 
+    def is_alive(self) -> bool:
+        """Whether it goes on: its threads end one by one where one of them fails."""
+        return super().is_alive() and self._kernel.is_alive()
+
     def on_thread_stop(self) -> None:
         super().on_thread_stop()
         self._kernel.stop()
