@@ -37,14 +37,15 @@ Way = Callable[[int], None]
 
 
 class Labelling:
-    """One parser's ways of labelling batches of a size."""
+    """One parser's ways of labelling batches of a size.
 
-    def __init__(self, parser: FaceParser, faces: Pixels, size: int, finds_small: bool = True) -> None:
+    Args:
+        unpinned, pinned: three such batches of pictures, or more.
+    """
+
+    def __init__(self, parser: FaceParser, unpinned: Slots, pinned: Slots, size: int) -> None:
         self.parser, self.size = parser, size
-        self.unpinned, self.pinned = (Slots(3 * size, faces.shape[1]) for _ in range(2))
-        for slots in (self.unpinned, self.pinned):
-            slots.pictures[:] = np.resize(faces, slots.pictures.shape)
-        parser.pin(self.pinned.memory)
+        self.unpinned, self.pinned = unpinned, pinned
         folders = {"inbox": "/in", "outbox": "/out"}
         self._look = FirstLook(Settings.model_validate({"folders": folders}))
 
@@ -103,10 +104,10 @@ def rate_of(way: Way, size: int, count: int) -> float:
     return count * size / (time.monotonic() - began)
 
 
-def labelling(parser: FaceParser, faces: Pixels, sizes: list[int], turns: int) -> None:
+def labelling(parser: FaceParser, unpinned: Slots, pinned: Slots, sizes: list[int], turns: int) -> None:
     found: dict[str, list[float]] = {}
     for size in sizes:
-        ways = dict(Labelling(parser, faces, size).ways())
+        ways = dict(Labelling(parser, unpinned, pinned, size).ways())
         best = dict.fromkeys(ways, 0.0)
         counts = {}
         for name, way in ways.items():
@@ -171,10 +172,14 @@ def main() -> None:
         ]
     )
     print(machine())
-    for precision in options.precision:
-        network = load_parser(ModelSettings(precision=precision), options.device)
+    unpinned, pinned = (Slots(3 * max(options.batches), pictures.NATIVE) for _ in range(2))
+    for slots in (unpinned, pinned):
+        slots.pictures[:] = np.resize(faces, slots.pictures.shape)
+    networks = [load_parser(ModelSettings(precision=one), options.device) for one in options.precision]
+    networks[0].pin(pinned.memory)  # for the process: it stays so
+    for network in networks:
         print(f"\n{network.info.precision}:")
-        labelling(network, faces, options.batches, options.turns)
+        labelling(network, unpinned, pinned, options.batches, options.turns)
     if options.jpegs:
         decoding(options.device, (paths * options.jpegs)[: options.jpegs], options.turns)
 

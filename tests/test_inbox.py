@@ -1,12 +1,14 @@
 """What is taken from the inbox, when, and what is left alone."""
 
 import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from watchdog.observers.inotify_c import InotifyFD
 
 from drawing import draw_face, encode, face_bytes
@@ -106,10 +108,10 @@ def test_sub_folders_are_left_alone_where_not_recursive(start: Start, rooms: Roo
 
 
 def test_what_is_left_alone(start: Start, rooms: Rooms) -> None:
-    names = [".hidden.jpg", "a.part", "b.tmp", "c.crdownload", "D.PART", ".folder/x.jpg"]
+    names = [".hidden.jpg", "a.part", "b.tmp", "c.crdownload", "D.PART", ".folder/x.jpg", "copy.part/a/x.jpg"]
     for name in names:
         path = rooms.inbox / name
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(face_bytes(1))
     secret = rooms.base / "secret.jpg"
     secret.write_bytes(face_bytes(2))
@@ -307,12 +309,54 @@ def test_a_folder_that_is_renamed_is_watched_by_its_new_name(start: Start, rooms
     rooms.drop("new/after.jpg", face_bytes(3))
     daemon.wait_count("saved", 3)
     rooms.drop("new/sub/later.jpg", face_bytes(4))
+    daemon.wait_count("saved", 4)
     rooms.drop("old/another.jpg", face_bytes(5))
     daemon.wait_count("saved", 5)
-    rooms.drop("album.part/first.jpg", face_bytes(6))  # a folder that is being copied, and isn't watched
+    rooms.drop("album.part/first.jpg", face_bytes(6))  # a folder that is being copied is left alone
     (rooms.inbox / "album.part").rename(rooms.inbox / "album")
     daemon.wait_count("saved", 6)
     rooms.drop("album/second.jpg", face_bytes(7))
     daemon.wait_count("saved", 7)
     assert "Callback" not in daemon.log
     assert daemon.stop() == 0
+
+
+def another_folder_takes_its_name(inbox: Path) -> None:
+    (inbox / "album").rename(inbox / ".album")
+    (inbox / "album").mkdir()
+
+
+def folders_are_exchanged_and_put_back(inbox: Path) -> None:
+    (inbox / ".new").mkdir()
+    (inbox / "album").rename(inbox / ".old")
+    (inbox / ".new").rename(inbox / "album")
+    (inbox / "album").rename(inbox / ".bad")
+    (inbox / ".old").rename(inbox / "album")
+
+
+def one_leaves_and_comes_back(inbox: Path) -> None:
+    (inbox / "album").rename(inbox.parent / "album")
+    (inbox / "album").mkdir()
+    (inbox / "album").rmdir()
+    (inbox.parent / "album").rename(inbox / "album")
+
+
+@pytest.mark.parametrize(
+    "act", [another_folder_takes_its_name, folders_are_exchanged_and_put_back, one_leaves_and_comes_back]
+)
+def test_folders_come_and_go_under_one_name(start: Start, rooms: Rooms, act: Callable[[Path], None]) -> None:
+    """Watchdog knows folders by their names, and may not stumble at its end over two that had the same."""
+    (rooms.inbox / "album").mkdir()
+    daemon = start(settings=NO_RESCAN).wait_ready()
+    rooms.drop("album/first.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    act(rooms.inbox)
+    rooms.drop("album/second.jpg", face_bytes(2))
+    daemon.wait_count("saved", 2)
+    for folder in (".album", ".old", ".bad", "album"):
+        if (rooms.inbox / folder).exists():
+            shutil.rmtree(rooms.inbox / folder)
+    rooms.drop("third.jpg", face_bytes(3))
+    daemon.wait_count("saved", 3)
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log

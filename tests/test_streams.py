@@ -3,17 +3,19 @@
 import multiprocessing
 from pathlib import Path
 from threading import Event, Thread
+from time import sleep
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from late_device import LateStreams
+from late_device import LateDevice, LateStreams
 from maskdrop.config import ModelSettings, Settings
 from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.infer import FirstLook, compute, label_all
+from maskdrop.model.certainty import summed, summed_later
 from maskdrop.model.load import load_network
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.model.streams import Streams, TakeIn
@@ -23,6 +25,9 @@ from maskdrop.topology.worker import Link, Workplace
 from waiting import PATIENCE_S, wait_for
 
 SIDE = 256
+_PINNED: list[Slots] = []
+"""What is pinned for a GPU stays, for as long as this process does."""
+
 PARTS = [slice(0, 2), slice(2, 4), slice(4, 5)]
 
 
@@ -57,13 +62,15 @@ def test_a_batch_is_begun_while_the_device_is_at_the_one_before() -> None:
 
 
 def test_batches_take_turns_with_two_streams_and_each_stream_keeps_its_order() -> None:
-    streams, may_go_on, done = LateStreams(), Event(), list[int]()
+    streams, may_begin, may_go_on, done = LateStreams(), Event(), Event(), list[int]()
 
     def ask(part: slice) -> TakeIn[int]:
+        assert may_begin.wait(PATIENCE_S)
         assert part.start > 0 or may_go_on.wait(PATIENCE_S)
         return telling(done, part)
 
     queued = streams.begin(ask, PARTS)
+    may_begin.set()
     wait_for(lambda: done == [2, 3], "the second part, in the other stream")
     assert queued.unfinished == [0, 1, 2, 3, 4]  # nobody has taken them in
     may_go_on.set()
@@ -87,6 +94,46 @@ def test_what_fails_is_told_when_nothing_of_it_can_come_later() -> None:
         queued.results()
     assert done == [2, 3, 4]
     assert queued.unfinished == []
+
+
+def test_who_waits_while_asking_is_done_when_it_has_begun() -> None:
+    """Such as ONNX Runtime on a GPU: the labels' copies back are all that is left, and are waited for."""
+    late, done = LateDevice(), list[int]()
+    streams = Streams(torch.device("meta"), late, at_once=True)
+
+    def ask(part: slice) -> TakeIn[int]:
+        late.submit(lambda: sleep(0.2))  # not hope: so that it would be found unfinished
+        return telling(done, part)
+
+    queued = streams.begin(ask, PARTS)
+    assert queued.unfinished == []
+    assert queued.results() == [0, 1, 2, 3, 4]
+
+
+def test_probabilities_are_summed_alike_where_a_gpu_is_not_to_be_waited_for() -> None:
+    generator = torch.Generator().manual_seed(1)
+    probabilities = torch.rand(64, 64, generator=generator)
+    labels = torch.randint(0, 17, (64, 64), generator=generator)
+    found, expected = (sums(probabilities, labels, 19) for sums in (summed_later, summed))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    assert found[:, 1].tolist() == [int((labels == index).sum()) for index in range(19)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("judge", [False, True])
+def test_a_batch_on_a_gpu_is_asked_for_and_not_waited_for(tiny_weights: Path, judge: bool) -> None:
+    settings = ModelSettings(weights=tiny_weights, input_size=SIDE, precision="fp32")
+    parser, slots = load_parser(settings, "cuda:0"), Slots(4, SIDE)
+    parser.pin(slots.memory)
+    _PINNED.append(slots)
+    pictures, labels = list(slots.pictures), list(slots.labels)
+    parser.begin(pictures, labels, lambda *_: None, judge=judge).results()  # all is loaded
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        under_way = parser.begin(pictures, labels, lambda *_: None, judge=judge)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    under_way.results()
 
 
 def test_what_cant_be_asked_for_ends_the_asking() -> None:
@@ -132,6 +179,7 @@ class Inference:
         noise = np.random.default_rng(1).integers(0, 256, self.slots.pictures.shape, np.uint8)
         self.slots.pictures[:], self.slots.labels[:] = noise, 255
         parser.pin(self.slots.memory)
+        _PINNED.append(self.slots)
         theirs, self.tasks = multiprocessing.Pipe(duplex=False)
         self.reports, reports = multiprocessing.Pipe(duplex=False)
         for slot in range(pictures):
@@ -140,7 +188,7 @@ class Inference:
         workplace = Workplace(Stage.INFER, "infer-0", settings, place, self.slots, InboxLock(-1))
         self.link = Link(theirs, reports)  # open, even when the thread has ended
         arguments = (workplace, self.link, parser, FirstLook(settings))
-        self.thread = Thread(target=label_all, args=arguments)
+        self.thread = Thread(target=label_all, args=arguments, daemon=True)
         self.thread.start()
 
     def told(self, count: int) -> list[Report]:

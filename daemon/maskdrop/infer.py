@@ -82,11 +82,18 @@ def label_all(workplace: Workplace, link: Link, parser: FaceParser, look: "First
 def measure(parser: FaceParser, workplace: Workplace) -> Cost | None:
     """What a known portrait costs this stage when all of the device is at work; None: there is too
     little memory to find out."""
-    side = workplace.settings.model.input_size
-    count = workplace.threads if workplace.device == "cpu" else int(workplace.settings.workers.max_batch)
-    batch = np.repeat(known_picture(side)[np.newaxis], count, axis=0)
+    side, on_cpu = workplace.settings.model.input_size, workplace.device == "cpu"
+    count = workplace.threads if on_cpu else int(workplace.settings.workers.max_batch)
+    batches = 1 if on_cpu else 2  # one is copied while the other one is computed
+    pictures = [known_picture(side)] * count
+    labels = list(np.empty((count, side, side), dtype=np.uint8))
+
+    def label() -> None:
+        for under_way in [parser.begin(pictures, labels, lambda *_: None) for _ in range(batches)]:
+            under_way.results()
+
     try:
-        return cost_of(lambda: parser.parse(batch), pictures=count, turns=MEASURED_BATCHES)
+        return cost_of(label, pictures=batches * count, turns=MEASURED_BATCHES)
     except (RuntimeError, MemoryError) as error:
         if not is_want_of_memory(error):
             raise

@@ -33,7 +33,7 @@ def is_candidate(path: str, recursive: bool) -> bool:
     """Whether a relative path may be a picture, or a folder of pictures, going by its name alone."""
     if not path or path.startswith(".") or "/." in path or (not recursive and "/" in path):
         return False
-    return not path.lower().endswith(UNFINISHED)
+    return not any(part.endswith(UNFINISHED) for part in path.lower().split("/"))
 
 
 def look(inbox: Path, path: str) -> Seen | Oddity | None:

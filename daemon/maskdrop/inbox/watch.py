@@ -22,15 +22,8 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.inotify import InotifyFullEmitter
-from watchdog.observers.inotify_c import (
-    CallbackId,
-    InotifyConstants,
-    InotifyFD,
-    Mask,
-    WatchCallback,
-    WatchDescriptor,
-)
+from watchdog.observers.inotify import InotifyFullEmitter, InotifyWatchGroup
+from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, Mask, WatchDescriptor
 from watchdog.observers.polling import PollingObserver
 
 from maskdrop.inbox.scan import is_candidate
@@ -103,7 +96,7 @@ class Watch(FileSystemEventHandler):
             OSError: the folder is gone, or the system's limit of inotify watches is reached.
         """
         observer: BaseObserver
-        observer = PollingObserver(timeout=self._interval) if self._polling else _Arrivals(self._inbox)
+        observer = PollingObserver(timeout=self._interval) if self._polling else _Arrivals()
         self._watched_inode = _inode_of(self._inbox)
         try:
             observer.schedule(self, self._inbox, recursive=self._recursive, event_filter=_WANTED)
@@ -183,8 +176,8 @@ class _Arrivals(BaseObserver):
     hidden folder. So nothing is held back either, in case it turns up elsewhere.
     """
 
-    def __init__(self, inbox: str) -> None:
-        self._kernel = _Kernel(inbox)
+    def __init__(self) -> None:
+        self._kernel = InotifyFD()
         self._kernel.start()
         super().__init__(_Emitter, inotify_fd=self._kernel)
 
@@ -198,28 +191,32 @@ class _Arrivals(BaseObserver):
         self._kernel.join()
 
 
-class _Kernel(InotifyFD):
-    """inotify(7), which isn't asked about hidden folders."""
-
-    def __init__(self, inbox: str) -> None:
-        super().__init__()
-        self._inbox = inbox
-
-    def add_callback(
-        self, path: bytes, mask: Mask, callback: WatchCallback, id_: CallbackId
-    ) -> WatchDescriptor:
-        """Raises OSError for those, as for folders that are gone by now: watchdog goes on with the next."""
-        folder = os.fsdecode(path)
-        if folder != self._inbox and _candidate(folder, self._inbox, recursive=True) is None:
-            raise FileNotFoundError(errno.ENOENT, "hidden", folder)
-        return super().add_callback(path, mask, callback, id_)
-
-
 class _Emitter(InotifyFullEmitter):
     """Full events tell a file that was moved in from one that is being written."""
 
-    def get_event_mask_from_filter(self) -> Mask:
-        return Mask(super().get_event_mask_from_filter() & ~InotifyConstants.IN_MOVED_FROM)
+    def on_thread_start(self) -> None:
+        path = os.fsencode(self.watch.path)
+        mask = Mask(self.get_event_mask_from_filter() & ~InotifyConstants.IN_MOVED_FROM)
+        self._inotify = _Folders(
+            self._inotify_fd, path, event_mask=mask, is_recursive=self.watch.is_recursive
+        )
+
+
+class _Folders(InotifyWatchGroup):
+    """The inbox and the folders in it that are watched: not the hidden ones.
+
+    A folder that leaves, or is hidden, is not told of: it stays watched by the name it had, and another one
+    may have that by then.
+    """
+
+    def _add_callback(self, path: bytes) -> None:
+        if path == self.path or _candidate(os.fsdecode(path), os.fsdecode(self.path), recursive=True):
+            super()._add_callback(path)
+
+    def _remove_watch_internally(self, wd: WatchDescriptor) -> None:
+        path = self._active_callbacks_by_watch.pop(wd, None)
+        if path is not None and self._active_callbacks_by_path.get(path) == wd:
+            del self._active_callbacks_by_path[path]
 
 
 def _candidate(path: str, inbox: str, recursive: bool) -> str | None:

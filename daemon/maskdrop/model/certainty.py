@@ -18,11 +18,24 @@ def certainty_of(scores: Tensor, labels: Tensor) -> Tensor:
     Returns:
         float64 (classes, 2), on their device.
     """
-    flat, count = labels.flatten(), len(scores)
-    rows = _CACHED_ROWS if scores.device.type == "cpu" else scores.shape[1]
-    strips = [_of_best(strip.float()) for strip in torch.split(scores, rows, dim=1)]
-    sums = torch.bincount(flat, torch.cat(strips).double().flatten(), minlength=count)
-    return torch.stack([sums, torch.bincount(flat, minlength=count).double()], dim=1)
+    if scores.device.type != "cpu":
+        return summed_later(_of_best(scores.float()), labels, len(scores))
+    strips = [_of_best(strip.float()) for strip in torch.split(scores, _CACHED_ROWS, dim=1)]
+    return summed(torch.cat(strips), labels, len(scores))
+
+
+def summed(probabilities: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Sum and number of the probabilities (side, side) of each class: float64 (classes, 2)."""
+    flat = labels.flatten()
+    sums = torch.bincount(flat, probabilities.double().flatten(), minlength=classes)
+    return torch.stack([sums, torch.bincount(flat, minlength=classes).double()], dim=1)
+
+
+def summed_later(probabilities: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The same without bins: a GPU would have to tell first how many there are, and be waited for."""
+    ones = torch.ones_like(probabilities, dtype=torch.float64)
+    pairs = torch.stack([probabilities.double(), ones], dim=-1).view(-1, 2)
+    return pairs.new_zeros(classes, 2).index_add_(0, labels.flatten(), pairs)
 
 
 def _of_best(scores: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Turning 8-bit pixels into the numbers the network was trained on."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,11 @@ def normalise(
     Returns:
         float32 of the same shape, on the same device.
     """
-    middle = torch.tensor(mean, device=pixels.device).view(1, 3, 1, 1)
-    spread = torch.tensor(deviation, device=pixels.device).view(1, 3, 1, 1)
+    middle, spread = _on(pixels.device, mean), _on(pixels.device, deviation)
     return pixels.float().div(255).sub_(middle).div_(spread)
+
+
+@lru_cache(maxsize=8)
+def _on(device: torch.device, channels: Channels) -> Tensor:
+    """Kept there: a device is waited for when numbers are brought to it."""
+    return torch.tensor(channels, device=device).view(1, 3, 1, 1)

@@ -82,7 +82,8 @@ class FaceParser:
             self._folded = folded
         elif loaded.form is not Form.ONNX:
             self._network = loaded.network.to(self._device, self._dtype)
-        self._streams = Streams(self._device, torch.get_device_module(self._device))
+        module, at_once = torch.get_device_module(self._device), loaded.form is Form.ONNX
+        self._streams = Streams(self._device, module, at_once)
 
     @torch.inference_mode()
     def _quantise(self, network: FoldedBiSeNet) -> None:

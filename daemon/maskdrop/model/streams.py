@@ -75,10 +75,11 @@ class Streams:
 
     Args:
         module: what PyTorch has of that kind of device, such as ``torch.cuda``.
+        at_once: whoever asks for pictures waits for them there; nothing is left to be waited for later.
     """
 
-    def __init__(self, device: torch.device, module: Any) -> None:
-        self._device, self._module = device, module
+    def __init__(self, device: torch.device, module: Any, at_once: bool = False) -> None:
+        self._device, self._module, self._at_once = device, module, at_once
         self.wait_for_rest()
         self._streams = cycle([self._module.Stream(device) for _ in range(_STREAMS)])
 
@@ -100,6 +101,8 @@ class Streams:
                 except Exception as error:
                     asked.outcome.set_exception(error)
             event.record(stream)
+            if self._at_once:
+                event.synchronize()
             queued.add(asked, take_in)
             if asked.outcome.done() and asked.outcome.exception():
                 break

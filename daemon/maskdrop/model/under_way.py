@@ -10,7 +10,7 @@ class UnderWay(Protocol[Labelled]):
 
     @property
     def unfinished(self) -> list[int]:
-        """Pictures that are still worked on, or have not been begun, counted from 0."""
+        """Pictures that are still worked on or waited for, counted from 0."""
         ...
 
     def results(self) -> list[Labelled]:
