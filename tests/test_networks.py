@@ -303,6 +303,44 @@ def test_hostile_pickles_in_a_program_run_nothing(tmp_path: Path, program: Path)
     assert victim.exists()
 
 
+@pytest.mark.parametrize("kind", ["weights", "constants"])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_weights_that_are_to_be_unpickled_are_refused(
+    tmp_path: Path, program: Path, kind: str, protocol: int
+) -> None:
+    """Each entry says whether torch's loader is to unpickle it, which it does without any care."""
+    victim = tmp_path / "victim"
+    hostile = pickle.dumps(Hostile(victim), protocol)
+    prefix = {"weights": "weight_0", "constants": "tensor_0"}[kind]
+
+    def poison(name: str, content: bytes) -> bytes:
+        if name.endswith("weights/weight_0"):
+            return hostile if kind == "weights" else content
+        if not name.endswith(f"data/{kind}/model_{kind}_config.json"):
+            return content
+        entries = json.loads(content)
+        first = {"path_name": prefix, "is_param": kind == "weights", "use_pickle": True, "tensor_meta": None}
+        name_of = next(iter(entries["config"]), "c")
+        entries["config"][name_of] = {**entries["config"].get(name_of, {}), **first}
+        return json.dumps(entries).encode()
+
+    more = {"data/constants/tensor_0": hostile} if kind == "constants" else {}
+    path = altered(program, tmp_path / "bad.pt2", poison, **more)
+    with pytest.raises(WeightsError, match="refused, for it has pickles for weights"):
+        load_network(path)
+    assert not victim.exists()
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it fails with after having run it
+        torch.export.load(path)
+    assert victim.exists()  # the danger is real
+
+
+def test_files_of_one_name_are_refused(tmp_path: Path, program: Path) -> None:
+    """Who reads the first and who reads the last of them reads another file."""
+    path = altered(program, tmp_path / "bad.pt2", lambda _, data: data, **{"models/model.json": b"{}"})
+    with pytest.raises(WeightsError, match="refused, for it holds two files of one name"):
+        load_network(path)
+
+
 @pytest.mark.parametrize(
     "where", ["data/constants/custom_obj_0", "data/aotinductor/m/x.so", "extra/a", "x.py"]
 )

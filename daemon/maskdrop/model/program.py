@@ -61,11 +61,11 @@ def load_program(content: bytes, path: Path) -> tuple[nn.Module, InputShape]:
         WeightsError: it isn't whole, holds something that could run code, or is another torch's.
     """
     try:
-        check_program(content)
+        checked = checked_program(content)
     except _Unsafe as error:
         raise WeightsError(f"{path}: refused, for it {error}; {_REMEDY}") from error
     try:
-        program = torch.export.load(io.BytesIO(content))
+        program = torch.export.load(io.BytesIO(checked))
         shape = _shape_of(program)
         return program.module(), shape
     except Exception as error:  # a foreign or damaged program fails in many ways
@@ -77,24 +77,35 @@ class _Unsafe(Exception):
     """The program holds what could run code; the message goes on after "it"."""
 
 
-def check_program(content: bytes) -> None:
+def checked_program(content: bytes) -> bytes:
     """Look through an archive for everything that loading it would trust.
+
+    Returns:
+        An archive of nothing but the files that were looked through: another reader might find others in
+        the one that was given.
 
     Raises:
         _Unsafe: something in it is not known to be harmless.
     """
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    checked = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(checked, "w") as copy:
         if broken := archive.testzip():
             raise _Unsafe(f"is damaged at {broken}")
-        for name in archive.namelist():
+        names = archive.namelist()
+        if len(set(names)) != len(names):
+            raise _Unsafe("holds two files of one name")
+        for name in names:
             if not _ALLOWED_FILES.fullmatch(name):
                 raise _Unsafe(f"holds the file {name[:80]!r}, which a plain program doesn't")
+            data = archive.read(name)
             if not name.endswith(_MODEL):
-                _check_data(name, archive.read(name))
-        models = [name for name in archive.namelist() if name.endswith("/" + _MODEL)]
+                _check_data(name, data)
+            copy.writestr(name, data)
+        models = [name for name in names if name.endswith("/" + _MODEL)]
         if len(models) != 1:
             raise _Unsafe(f"holds {len(models)} programs instead of one")
         _check_graph(_json_of(archive.read(models[0])))
+    return checked.getvalue()
 
 
 def _check_data(name: str, data: bytes) -> None:
@@ -103,6 +114,8 @@ def _check_data(name: str, data: bytes) -> None:
         for entry in _json_of(data).get("config", {}).values():
             if not isinstance(entry, dict) or "/" in str(entry.get("path_name")):
                 raise _Unsafe(f"has odd entries in {name}")
+            if entry.get("use_pickle", False) is not False:
+                raise _Unsafe(f"has pickles for weights in {name}")
     elif PurePosixPath(name).name == "model.pt" or data[:2] in (b"PK", b"\x80\x02"):
         try:
             torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
