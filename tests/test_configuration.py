@@ -82,6 +82,11 @@ def test_other_folders_lie_beside_the_inbox() -> None:
         ("[save]\noutputs = []", ["save.outputs", "at least 1"]),
         ("[decode]\nformats = ['PSD']", ["decode", "PSD", "choose from"]),
         ("[model]\ndevice = 'gpu'", ["model.device", "'gpu'"]),
+        ("[folders]\narchive = '~nobody-of-this-name/x'", ["folders.archive", "name the folder in full"]),
+        (
+            "[save]\noutputs = ['face', 'overlay']\nsuffix = {overlay = ''}",
+            ["overlay would have the name of another output, NAME.jpg", "a suffix of its own"],
+        ),
         ("[workers]\nsave = 0", ["workers.save", "0"]),
         ("[folders]\nafter = 'burn'", ["folders.after", "'burn'", "'archive' or 'delete'"]),
         ("watch = 3", ["watch", "3", "table"]),

@@ -1,12 +1,14 @@
 """Workers that can't start: the daemon is degraded, says why, and recovers by itself."""
 
 import os
+import resource
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 from drawing import face_bytes
 from running import QUICK, Daemon, Rooms
+from waiting import wait_for
 
 Start = Callable[..., Daemon]
 
@@ -86,4 +88,21 @@ def test_a_worker_that_dies_idle_as_soon_as_it_is_ready_is_started_ever_later(
     rooms.drop("a.jpg", face_bytes(1))
     daemon.wait_count("saved", 1)
     daemon.wait_ready()
+    assert daemon.stop() == 0
+
+
+def test_a_worker_that_the_system_has_no_room_for_is_started_later(start: Start, rooms: Rooms) -> None:
+    """No descriptor is left for its pipes, nor for anything else: the daemon says so, and lives on."""
+    daemon = start(settings=QUICK).wait_ready()
+    pid = daemon.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    (victim,) = daemon.workers("preprocess")
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    os.kill(victim, signal.SIGKILL)
+    daemon.wait_log("worker preprocess-0 can't be started: Too many open files")
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    wait_for(lambda: daemon.workers("preprocess") not in ([], [victim]), "another worker")
+    daemon.wait_ready()
+    rooms.drop("after.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
     assert daemon.stop() == 0

@@ -191,3 +191,42 @@ def test_permission_is_lost_in_the_middle(start: Start, rooms: Rooms) -> None:
     daemon.wait_count("saved", saved + 2)
     assert daemon.stop() == 0
     assert rooms.pictures("inbox") == []
+
+
+def test_a_stall_ends_where_no_picture_is_left_to_try(start: Start, rooms: Rooms) -> None:
+    """The only picture in flight is taken out of the inbox while the outbox is away."""
+    daemon = start(settings=QUICK).wait_ready()
+    away = rooms.base / "away"
+    rooms.outbox.rename(away)
+    picture = rooms.drop("first.jpg", face_bytes(1))
+    degraded(daemon, str(rooms.outbox))
+    picture.unlink()
+    daemon.wait_log("left first.jpg: ")
+    away.rename(rooms.outbox)
+    rooms.drop("second.jpg", face_bytes(2))
+    daemon.wait_count("saved", 1)
+    daemon.wait_ready()
+    assert daemon.stop() == 0
+
+
+def test_a_name_that_a_folder_cannot_take_holds_nobody_up(start: Start, rooms: Rooms) -> None:
+    """A file of the archive, and one of the quarantine, has the name of a folder that is dropped later."""
+    daemon = start(settings=QUICK).wait_ready()
+    rooms.drop("portrait", face_bytes(1))
+    rooms.drop("notes", b"no picture")
+    daemon.wait_count("saved", 1)
+    daemon.wait_count("quarantined", 1)
+    rooms.drop("portrait/1.jpg", face_bytes(2))
+    rooms.drop("notes/bad.jpg", b"no picture")
+    for name, room in (("portrait/1.jpg", rooms.archive), ("notes/bad.jpg", rooms.quarantine)):
+        why = f"can't take it under its name: {os.strerror(errno.ENOTDIR)}"
+        daemon.wait_log(f"left {name}: the {room.name} {room} {why}; tried again at the next rescan")
+    rooms.drop("other.jpg", face_bytes(3))
+    daemon.wait_count("saved", 2)
+    assert rooms.pictures("inbox") == ["notes/bad.jpg", "portrait/1.jpg"]
+    (rooms.archive / "portrait").rename(rooms.archive / "portrait.jpg")
+    (rooms.quarantine / "notes").unlink()
+    daemon.wait_count("saved", 3)
+    daemon.wait_count("quarantined", 2)
+    assert rooms.pictures("inbox") == []
+    assert daemon.stop() == 0

@@ -1,5 +1,6 @@
 """What is taken from the inbox, when, and what is left alone."""
 
+import logging
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ import pytest
 from watchdog.observers.inotify_c import InotifyFD
 
 from drawing import draw_face, encode, face_bytes
+from maskdrop.inbox.lock import LOCK_NAME
 from maskdrop.inbox.watch import Change, Watch
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
@@ -298,6 +300,35 @@ def test_a_watch_whose_reading_thread_has_ended_is_not_alive(tmp_path: Path) -> 
         assert not watch.is_alive
     finally:
         watch.stop()
+
+
+def test_lost_events_are_told_to_the_watch_that_is_in_use(tmp_path: Path) -> None:
+    watches = [Watch(tmp_path, False, True, 1.0, wake=lambda: None) for _ in range(2)]
+    log = logging.getLogger("watchdog.observers.inotify_c")
+    before = list(log.filters)
+    watches[0].start()
+    watches[0].stop()
+    watches[1].start()
+    try:
+        log.warning("Inotify queue overflowed; filesystem events were lost")
+        assert [watch.take()[1] for watch in watches] == [False, True]
+    finally:
+        watches[1].stop()
+    assert log.filters == before
+
+
+def test_a_lock_file_that_is_removed_is_made_again_and_locked(start: Start, rooms: Rooms) -> None:
+    """Else a second daemon could begin beside the first one."""
+    first = start().wait_ready()
+    lock = rooms.inbox / LOCK_NAME
+    lock.unlink()
+    wait_for(lock.exists, "the lock file, at a rescan")
+    wait_for(lambda: f"pid {first.process.pid} " in lock.read_text(), "who holds it")
+    second = start()
+    assert second.wait_end() == 75
+    rooms.drop("a.jpg", face_bytes(1))
+    first.wait_count("saved", 1)
+    assert first.stop() == 0
 
 
 def test_a_folder_that_is_renamed_is_watched_by_its_new_name(start: Start, rooms: Rooms) -> None:

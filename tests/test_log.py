@@ -3,12 +3,13 @@
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 
 from broken_files import broken_files
 from drawing import face_bytes
-from running import Daemon, Rooms
+from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
@@ -55,6 +56,21 @@ def test_json_lines(start: Start, rooms: Rooms) -> None:
     (broken,) = [entry for entry in entries if entry.get("result") == "quarantined"]
     assert (broken["stage"], broken["error"]) == ("preprocess", "UnidentifiedImageError")
     assert broken["level"] == "warning"
+
+
+def test_a_log_file_that_cannot_be_made_anew_ends_nobody(start: Start, rooms: Rooms) -> None:
+    folder = rooms.base / "logs"
+    daemon = start(settings=QUICK + f"[log]\nfile = '{folder}/maskdrop.log'\n").wait_ready()
+    shutil.rmtree(folder)
+    for index in range(3):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    daemon.wait_count("saved", 3)
+    assert daemon.log.count("maskdrop.log' can't be written: ") == 1
+    folder.mkdir()
+    rooms.drop("later.jpg", face_bytes(4))
+    wait_for(lambda: (folder / "maskdrop.log").exists(), "the log file again")
+    wait_for(lambda: "saved later.jpg" in (folder / "maskdrop.log").read_text(), "its line")
+    assert daemon.stop() == 0
 
 
 def test_a_log_file_that_is_moved_away_is_made_anew(start: Start, rooms: Rooms) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save_file
 
 from drawing import draw_face
 from maskdrop.config import ModelSettings
@@ -99,11 +100,29 @@ def test_what_differs_is_named(
         ({"epoch": 3, "best": 0.5}, "holds no state dict"),
         ([torch.ones(3)], "holds no state dict"),
         ({"fc.weight": torch.ones(10, 512)}, "it begins with fc.weight"),
+        ({0: torch.ones(3)}, "holds no state dict"),
     ],
 )
 def test_other_files_saved_by_torch_are_refused(save: Save, content: object, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         load_network(save(content, "other.pth"))
+
+
+def test_sizes_that_a_file_makes_up_take_no_memory(save: Save) -> None:
+    """Tensors without numbers may have any shape; a network of these would have 94 GB in one layer."""
+    sizes = {"cp.resnet.conv1.weight": 6400, "cp.resnet.layer4.0.conv1.weight": 51_200}
+    tensors = {name: torch.empty(size, 0, 1, 1) for name, size in sizes.items()}
+    tensors["conv_out.conv_out.weight"] = torch.empty(19, 0, 1, 1)
+    with pytest.raises(WeightsError, match="tensors missing"):
+        load_network(save(tensors, "huge.pth"))
+
+
+@pytest.mark.parametrize("card", ['{"classes": 5}', '{"classes": [1]}', "[]", '{"other": 1}'])
+def test_a_card_that_is_none_is_told(tmp_path: Path, card: str) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_file({"a": torch.ones(1)}, path, metadata={"maskdrop": card})
+    with pytest.raises(WeightsError, match="unreadable maskdrop header"):
+        load_network(path)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,14 @@ from datetime import datetime
 
 import pytest
 
+import maskdrop.quarantine
 from broken_files import broken_files
 from drawing import draw_face, encode, face_bytes
+from maskdrop.config import FolderSettings
+from maskdrop.durable import write_synced
+from maskdrop.folders import Folders
+from maskdrop.quarantine import LARGEST_COPY, quarantine, quarantine_copy
+from maskdrop.ticket import Fault, Identity, Stage, Ticket
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -92,3 +98,46 @@ def test_a_file_without_read_permission_is_left_and_tried_again(start: Start, ro
     path.chmod(0o644)
     daemon.wait_count("saved", 2)
     assert rooms.pictures("archive") == ["other.jpg", "secret.jpg"]
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_name_that_another_worker_takes_meanwhile_is_left_to_it(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch, keeps: bool
+) -> None:
+    """While this one writes its reason, another one has put the reason of its own picture there."""
+    settings = FolderSettings(inbox=rooms.inbox, outbox=rooms.outbox)
+    folders = Folders(rooms.inbox, rooms.outbox, rooms.quarantine, rooms.archive, keeps=keeps)
+    picture = rooms.drop("a.jpg", b"broken")
+    others = rooms.quarantine / "a.jpg.reason.json"
+    rooms.quarantine.mkdir(exist_ok=True)
+
+    def write_late(folder: int, name: str, content: bytes, mode: int) -> None:
+        write_synced(folder, name, content, mode)
+        if b"no picture" in content and not others.exists():
+            others.write_text("another one's")
+
+    monkeypatch.setattr(maskdrop.quarantine, "write_synced", write_late)
+    ticket = Ticket(1, "a.jpg", Identity.of(picture.stat()))
+    put = quarantine_copy if keeps else quarantine
+    name = put(folders, ticket, Fault(Stage.PREPROCESS, "Error", "no picture"), 0, settings)
+    assert name == "a~2.jpg"
+    assert others.read_text() == "another one's"
+    assert sorted(path.name for path in rooms.quarantine.iterdir()) == [
+        "a.jpg.reason.json",
+        "a~2.jpg",
+        "a~2.jpg.reason.json",
+    ]
+    assert picture.exists() is keeps
+
+
+def test_of_a_very_large_picture_the_reason_alone_is_copied(rooms: Rooms) -> None:
+    settings = FolderSettings(inbox=rooms.inbox, outbox=rooms.outbox)
+    folders = Folders(rooms.inbox, rooms.outbox, rooms.quarantine, None, keeps=True)
+    picture = rooms.inbox / "film.mp4"
+    picture.touch()
+    os.truncate(picture, LARGEST_COPY + 1)  # which takes no room on the disk
+    rooms.quarantine.mkdir(exist_ok=True)
+    ticket = Ticket(1, "film.mp4", Identity.of(picture.stat()))
+    fault = Fault(Stage.PREPROCESS, "TooManyBytes", "no picture")
+    assert [quarantine_copy(folders, ticket, fault, 0, settings) for _ in range(2)] == ["", ""]
+    assert [path.name for path in rooms.quarantine.iterdir()] == ["film.mp4.reason.json"]

@@ -106,6 +106,19 @@ def test_bad_files_keep_the_old_configuration_and_say_why(start: Start, rooms: R
     assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize("folder", ['"~nobody-of-this-name/x"', '"/a\\u0000b"'])
+def test_folders_that_are_no_paths_keep_the_old_configuration(
+    start: Start, rooms: Rooms, folder: str
+) -> None:
+    daemon = start(settings=QUICK).wait_ready()
+    reload(daemon, QUICK + f"[folders]\narchive = {folder}\n")
+    daemon.wait_log("the new configuration is not taken: ")
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert "Traceback" not in daemon.log
+    assert daemon.stop() == 0
+
+
 def test_weights_of_another_network_are_found_out_and_the_old_ones_go_on(start: Start, rooms: Rooms) -> None:
     daemon = start(settings=QUICK).wait_ready()
     reload(daemon, QUICK + 'classes = ["background", "skin"]\n[save]\nkeep = ["skin"]\n')

@@ -30,6 +30,8 @@ CLAIMED = ".maskdrop.claimed"
 _OURS_ALONE = 0o700
 _ANYBODYS = 0o777
 _STUCK = (errno.EACCES, errno.EPERM, errno.EXDEV)
+_OF_THE_NAME = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+"""A file has the name of a folder that is wanted, or the file system takes no such names."""
 
 
 class OriginalChanged(Exception):
@@ -38,6 +40,13 @@ class OriginalChanged(Exception):
 
 class OriginalStuck(Exception):
     """This one file can't be moved, though the inbox is well; the message says why."""
+
+
+def trouble_in(what: str, base: Path, error: OSError) -> FolderTrouble | OriginalStuck:
+    """What an error in a folder tree means: that it can't take this one file, or none now."""
+    if error.errno in _OF_THE_NAME and os.path.isdir(base):  # noqa: PTH112 - which never raises
+        return OriginalStuck(f"the {what} {base} can't take it under its name: {error.strerror}")
+    return FolderTrouble(f"{what} {base}", error)
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,24 @@ Format = Literal["jpeg", "png", "webp"]
 ImageOutput = Literal["face", "model", "cutout", "labels", "overlay"]
 Output = ImageOutput | Literal["json"]
 Metadata = Literal["exif", "icc", "gps"]
-Folder = Annotated[Path, AfterValidator(lambda path: Path(path).expanduser().absolute())]
+SIDECAR_ENDING = ".json"
+"""How names of sidecars end, which say themselves which picture they tell of."""
+
+EXTENSION: dict[Format, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
+Folder = Annotated[Path, AfterValidator(lambda path: _absolute(path))]
 Auto = Literal["auto"]
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Picture formats that are read unless configured otherwise (Pillow's names)."""
+
+
+def _absolute(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("no path has a NUL in it; take it out")
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; name the folder in full") from error
 
 
 class Section(BaseModel):
@@ -180,7 +193,23 @@ class SaveSettings(Section):
     def _each_output_once(self) -> "SaveSettings":
         if len(set(self.outputs)) != len(self.outputs):
             raise ValueError("an output is named twice in outputs; name each once")
+        tails = {output: self.suffix_of(output) + self.extension_of(output) for output in self.outputs}
+        for at, (output, tail) in enumerate(tails.items()):
+            if tail in list(tails.values())[:at]:
+                raise ValueError(
+                    f"{output} would have the name of another output, NAME{tail}; "
+                    "give each a suffix of its own"
+                )
         return self
+
+    def format_of(self, output: ImageOutput) -> Format:
+        """The format of an output: labels need a palette, a cut-out needs transparency."""
+        if output == "labels" or (output == "cutout" and self.format == "jpeg"):
+            return "png"
+        return self.format
+
+    def extension_of(self, output: Output) -> str:
+        return SIDECAR_ENDING if output == "json" else EXTENSION[self.format_of(output)]
 
     def suffix_of(self, output: Output) -> str:
         """The configured suffix, or the default one where the table leaves it out."""

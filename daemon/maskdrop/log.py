@@ -77,6 +77,24 @@ class LineBuffer:
         return self.feed(b"\n")
 
 
+class _LogFile(logging.handlers.WatchedFileHandler):
+    """A log file that is made anew when it was moved away. Where that can't be done the daemon goes on
+    without it, says so once, and tries again with each line."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self._fails = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+            self._fails = False
+        except OSError as error:
+            if not self._fails:
+                print(f"the log file {self.baseFilename!r} can't be written: {error}", file=sys.stderr)
+            self._fails = True
+
+
 def tell(level: int, event: Event, message: str, **fields: Any) -> None:
     """Log what happened, with its kind and facts for those who read the log by program."""
     logger.log(level, "%s", message, extra={FIELDS: {"event": event.name.lower(), **fields}})
@@ -103,7 +121,7 @@ def set_up(settings: LogSettings) -> None:
     if settings.file is not None:
         path = Path(settings.file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.handlers.WatchedFileHandler(path, encoding="utf-8"))
+        handlers.append(_LogFile(path))
     if settings.format != "auto" or not writes_to_journal():
         handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:

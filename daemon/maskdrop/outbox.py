@@ -18,10 +18,10 @@ from PIL import Image
 
 from maskdrop import __version__
 from maskdrop.beneath import identity_at, open_file, open_folder, split
-from maskdrop.claim import claim
-from maskdrop.config import FolderSettings
+from maskdrop.claim import claim, trouble_in
+from maskdrop.config import SIDECAR_ENDING, FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
-from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
+from maskdrop.durable import remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, fit, numbered
 from maskdrop.ticket import Ticket
@@ -31,9 +31,6 @@ _SOFTWARE = 0x0131  # TIFF 6.0
 _SHORT_DIGEST = 8
 _RESULT_FORMATS = ("JPEG", "PNG", "WEBP")
 _LONGEST_SIDECAR = 2**18
-
-SIDECAR_ENDING = ".json"
-"""How names of sidecars end, which say themselves which picture they tell of."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,8 @@ class Outbox:
             The results' paths relative to the outbox.
 
         Raises:
-            FolderTrouble: the outbox can't take them now. Nothing half-written has a name.
+            OriginalStuck: the outbox can't take them under the picture's name.
+            FolderTrouble: it can't take any now. Nothing half-written has a name.
         """
         relative = PurePath(ticket.path)
         try:
@@ -110,7 +108,7 @@ class Outbox:
                 sync_folder(folder)
                 crash_point(CrashPoint.RESULTS_PUBLISHED)
         except OSError as error:
-            raise FolderTrouble(f"outbox {self._folders.outbox}", error) from error
+            raise trouble_in("outbox", self._folders.outbox, error) from error
         return tuple(str(relative.parent / name) for name in names)
 
     def _publish_one(
@@ -142,7 +140,7 @@ class Outbox:
 
         Raises:
             OriginalChanged: the file in the inbox is not the ticket's any more.
-            OriginalStuck: it can't be moved.
+            OriginalStuck: it can't be moved, or not there under its name.
             FolderTrouble: the archive can't take it now; it is still in the inbox.
         """
         archive = self._folders.archive
@@ -154,7 +152,7 @@ class Outbox:
                 else:
                     move_into(claimed.folder, claimed.name, archive, ticket.path, self._folder_mode)
             except OSError as error:
-                raise FolderTrouble(f"archive {archive or self._folders.inbox}", error) from error
+                raise trouble_in("archive", archive or self._folders.inbox, error) from error
         crash_point(CrashPoint.FOLDER_SYNCED)
 
     def was_put_away(self, ticket: Ticket, sha256: str, tails: list[str]) -> bool:

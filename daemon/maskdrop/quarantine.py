@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 
 from maskdrop.beneath import identity_at, open_file, open_folder, split
-from maskdrop.claim import Claimed, OriginalChanged, OriginalStuck, claim
+from maskdrop.claim import Claimed, OriginalChanged, OriginalStuck, claim, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
-from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
+from maskdrop.durable import remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, numbered, printable
 from maskdrop.outbox import found_in
@@ -23,6 +23,9 @@ from maskdrop.ticket import Fault, Identity, Ticket
 REASON_TAIL = ".reason.json"
 
 _LIMIT = NAME_MAX - len(REASON_TAIL)
+LARGEST_COPY = 2**30
+"""Bytes of a picture that are copied at most; of a larger one the reason alone is written."""
+
 LONGEST_REASON = 65_536
 """Bytes of a reason file that are read at most."""
 
@@ -40,7 +43,7 @@ def quarantine(
 
     Raises:
         OriginalChanged: the file in the inbox is not the ticket's any more.
-        OriginalStuck: it can't be moved.
+        OriginalStuck: it can't be moved, or not there under its name.
         FolderTrouble: the quarantine can't take it now; it is still in the inbox.
     """
     assert folders.quarantine is not None
@@ -52,7 +55,7 @@ def quarantine(
                 with open_folder(folders.quarantine, parent, settings.folder_mode) as folder:
                     name = _move(claimed, folder, ticket, reason, settings.mode)
             except OSError as error:
-                raise FolderTrouble(f"quarantine {folders.quarantine}", error) from error
+                raise trouble_in("quarantine", folders.quarantine, error) from error
     except OriginalChanged:
         if found_in(folders.quarantine, ticket, _LIMIT):
             return ticket.path
@@ -63,7 +66,8 @@ def quarantine(
 def quarantine_copy(
     folders: Folders, ticket: Ticket, fault: Fault, attempts: int, settings: FolderSettings
 ) -> str:
-    """Write the reason, then copy the picture beside it; the original stays as it is.
+    """Write the reason, then copy the picture beside it, unless it is larger than `LARGEST_COPY`; the
+    original stays as it is.
 
     A picture that a run before this one has put there replaces its own copy.
 
@@ -72,7 +76,7 @@ def quarantine_copy(
 
     Raises:
         OriginalChanged: the file in the inbox is not the ticket's any more.
-        OriginalStuck: it can't be read.
+        OriginalStuck: it can't be read, or not be copied there under its name.
         FolderTrouble: the quarantine can't take it now.
     """
     if folders.quarantine is None:
@@ -84,8 +88,8 @@ def quarantine_copy(
             with open_folder(folders.quarantine, parent, settings.folder_mode) as folder:
                 name = _copy(original, folder, wanted, ticket, reason, settings.mode)
         except OSError as error:
-            raise FolderTrouble(f"quarantine {folders.quarantine}", error) from error
-    return str(PurePath(parent) / name)
+            raise trouble_in("quarantine", folders.quarantine, error) from error
+    return str(PurePath(parent) / name) if ticket.identity.size <= LARGEST_COPY else ""
 
 
 @contextmanager
@@ -112,23 +116,40 @@ def _original(folders: Folders, ticket: Ticket) -> Iterator[int]:
 def _copy(original: int, folder: int, wanted: str, ticket: Ticket, reason: bytes, mode: int) -> str:
     """Copy an original into a folder of the quarantine, and return its name there."""
     temporary, temporary_note = _temporary(ticket, "copy"), _temporary(ticket)
+    is_copied = ticket.identity.size <= LARGEST_COPY
     try:
-        _copy_synced(original, folder, temporary, mode)
+        if is_copied:
+            _copy_synced(original, folder, temporary, mode)
         for name in numbered(wanted, _LIMIT):
             note = name + REASON_TAIL
             is_ours = _is_reason_for(folder, note, ticket)
-            if not is_ours and (identity_at(folder, name) or identity_at(folder, note)):
+            if not is_ours and identity_at(folder, name):
                 continue
             write_synced(folder, temporary_note, reason, mode)
-            rename_over(folder, temporary_note, note)
+            if not _reserved(folder, temporary_note, note, is_ours):
+                continue
             crash_point(CrashPoint.REASON_WRITTEN)
-            rename_over(folder, temporary, name)
+            if is_copied:
+                rename_over(folder, temporary, name)
             crash_point(CrashPoint.QUARANTINED)
             sync_folder(folder)
             return name
     finally:
         remove(folder, temporary)
+        remove(folder, temporary_note)
     raise AssertionError("names never end")
+
+
+def _reserved(folder: int, temporary: str, note: str, is_ours: bool) -> bool:
+    """Give a reason its name, so that nobody else takes the picture's; one that was ours is replaced."""
+    if is_ours:
+        rename_over(folder, temporary, note)
+        return True
+    try:
+        rename_new(folder, temporary, folder, note)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _copy_synced(original: int, folder: int, name: str, mode: int) -> None:
@@ -147,11 +168,14 @@ def _move(claimed: Claimed, folder: int, ticket: Ticket, reason: bytes, mode: in
         note = name + REASON_TAIL
         if identity_at(folder, name) is not None:
             continue
-        if identity_at(folder, note) is not None and not _is_reason_for(folder, note, ticket):
+        is_ours = _is_reason_for(folder, note, ticket)
+        if identity_at(folder, note) is not None and not is_ours:
             continue
         write_synced(folder, temporary, reason, mode)
         crash_point(CrashPoint.REASON_SYNCED)
-        rename_over(folder, temporary, note)
+        if not _reserved(folder, temporary, note, is_ours):
+            remove(folder, temporary)
+            continue
         crash_point(CrashPoint.REASON_WRITTEN)
         try:
             rename_new(claimed.folder, claimed.name, folder, name)

@@ -16,7 +16,7 @@ from maskdrop.outbox import Result
 from maskdrop.parts import Colour
 from maskdrop.preprocess import BrokenPicture, decode, refuse_want_of_memory
 from maskdrop.quiet import quiet_libraries
-from maskdrop.result_names import format_of, tail_of
+from maskdrop.result_names import tail_of
 from maskdrop.sidecar import sidecar
 from maskdrop.ticket import Facts, Region, Save
 from maskdrop.topology.slots import Places
@@ -100,7 +100,7 @@ class Renderer:
         return labels_at(self._slots, task.slot, places, width, height)
 
     def _encode(self, output: ImageOutput, image: Image.Image, task: Save, carried: Carried) -> bytes:
-        settings, form = self._settings.save, format_of(output, self._settings.save)
+        settings, form = self._settings.save, self._settings.save.format_of(output)
         metadata = settings.metadata if output != "labels" else ()
         traits: dict[str, Any] = {"exif": exif_for(carried, metadata, task.facts.sha256)}
         if profile := profile_for(carried, metadata):

@@ -1,25 +1,14 @@
-"""What results are called, in which format they are written, and whether they are there already."""
+"""What results are called, and whether they are there already."""
 
-from maskdrop.config import ImageOutput, Output, SaveSettings, Settings
+from maskdrop.config import Output, SaveSettings, Settings
 from maskdrop.folders import Folders
-from maskdrop.outbox import SIDECAR_ENDING, Outbox
+from maskdrop.outbox import Outbox
 from maskdrop.ticket import Ticket
-
-EXTENSION = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
-
-
-def format_of(output: ImageOutput, settings: SaveSettings) -> str:
-    """The format of an output: labels need a palette, a cut-out needs transparency."""
-    if output == "labels" or (output == "cutout" and settings.format == "jpeg"):
-        return "png"
-    return settings.format
 
 
 def tail_of(output: Output, settings: SaveSettings) -> str:
     """What follows the picture's stem in the result's name."""
-    if output == "json":
-        return settings.suffix_of(output) + SIDECAR_ENDING
-    return settings.suffix_of(output) + EXTENSION[format_of(output, settings)]
+    return settings.suffix_of(output) + settings.extension_of(output)
 
 
 def tails_of(settings: SaveSettings) -> list[str]:

@@ -7,11 +7,8 @@ from maskdrop.cluster.stores import NOWHERE, FolderStore, Store
 from maskdrop.config import FolderSettings
 from maskdrop.folders import Folders
 from maskdrop.preprocess import BrokenPicture, LeaveAlone
-from maskdrop.quarantine import REASON_TAIL, quarantine_copy, reason_for
+from maskdrop.quarantine import LARGEST_COPY, REASON_TAIL, quarantine_copy, reason_for
 from maskdrop.ticket import Absence, Identity, Ticket
-
-LARGEST = 2**30
-"""Bytes of a picture that are copied at most to or from object storage; a larger one's reason alone is."""
 
 
 def put_broken(source: Store, target: Store, work: Work, settings: FolderSettings) -> str:
@@ -27,10 +24,18 @@ def put_broken(source: Store, target: Store, work: Work, settings: FolderSetting
     assert work.fault is not None
     if isinstance(source, FolderStore) and isinstance(target, FolderStore):
         return _between_folders(source, target, work, settings)
+    try:
+        return _by_content(source, target, work)
+    except ValueError as error:  # a name that object storage doesn't take
+        raise LeaveAlone(Absence.UNREADABLE, f"no name for object storage: {error}") from error
+
+
+def _by_content(source: Store, target: Store, work: Work) -> str:
+    assert work.fault is not None
     ticket = Ticket(0, work.path, Identity(0, 0, max(0, work.size), 0) if work.size >= 0 else NOWHERE)
     target.put(work.path + REASON_TAIL, reason_for(ticket, work.fault, work.attempts))
     try:
-        content = source.read(work.path, LARGEST)
+        content = source.read(work.path, LARGEST_COPY)
     except BrokenPicture as error:
         if error.error != "EmptyFile":
             return ""

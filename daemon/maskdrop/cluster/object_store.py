@@ -22,9 +22,6 @@ SCHEME = "s3://"
 _CONNECT_S, _REQUEST_S = 10.0, 60.0
 """Longest wait for a connection, and for an answer, in seconds; each is tried three times."""
 
-_PUT_AT_ONCE = 5 * 2**20
-"""Bytes up to which an object is one PUT; larger ones come in parts, and appear with the last."""
-
 _PROBE = ".maskdrop-probe"
 
 
@@ -91,7 +88,7 @@ class ObjectStore:
                 content: bytes = file.read()
         except FileNotFoundError as error:
             raise LeaveAlone(Absence.GONE, "no such object any more") from error
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: no name that it takes
             raise LeaveAlone(Absence.UNREADABLE, told(error)) from error
         if len(content) != size:
             raise LeaveAlone(Absence.CHANGED, "changed while it was read")
@@ -102,17 +99,28 @@ class ObjectStore:
         name are given the names that only their own content has.
         """
         names = []
-        for result in results:
-            name = self._free_name(PurePosixPath(path), sha256, result, is_shared)
-            self.put(name, result.content)
-            names.append(name)
+        try:
+            for result in results:
+                name = self._free_name(PurePosixPath(path), sha256, result, is_shared)
+                self.put(name, result.content)
+                names.append(name)
+        except ValueError as error:
+            raise LeaveAlone(Absence.UNREADABLE, f"no name for object storage: {told(error)}") from error
         return tuple(names)
 
     def put(self, path: str, content: bytes) -> None:
         try:
             kind = {"Content-Type": mimetypes.guess_type(path)[0] or "application/octet-stream"}
-            with self._files(path).open_output_stream(self._key(path), metadata=kind) as stream:
-                stream.write(content)
+            files, key = self._files(path), self._key(path)
+            # Without that, Arrow compresses what has the name of something compressed.
+            stream = files.open_output_stream(key, compression=None, metadata=kind)
+            try:
+                with stream:
+                    stream.write(content)
+            except OSError:  # closed all the same: what had come so far may have become the object
+                with contextlib.suppress(OSError):
+                    files.delete_file(key)
+                raise
         except OSError as error:
             raise self._trouble(path, error) from error
 

@@ -42,7 +42,7 @@ _FRUITLESS = 3
 _END_S = 60.0
 """Longest wait for an execution that was ended, in seconds."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class BatchTrouble(Exception):
@@ -118,10 +118,12 @@ class ClusterBatch:
                 lock.release()
 
     def _work(self) -> None:
-        before = {number: signal.signal(number, self._stop) for number in _SIGNALS}
+        hung_up = signal.getsignal(signal.SIGHUP)
+        heeded = _SIGNALS if hung_up is signal.SIG_IGN else (*_SIGNALS, signal.SIGHUP)  # as under nohup(1)
+        before = {number: signal.signal(number, self._stop) for number in heeded}
         try:
             cluster = Cluster(self._order.address)
-            for number in _SIGNALS:
+            for number in heeded:
                 signal.signal(number, self._stop)  # once more: Ray has its own idea of SIGTERM
             try:
                 self._go_through(cluster)

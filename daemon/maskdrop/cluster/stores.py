@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from maskdrop.beneath import identity_below, open_file, open_folder, split
+from maskdrop.claim import OriginalStuck
 from maskdrop.config import FolderSettings
 from maskdrop.durable import FolderTrouble, remove, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
@@ -39,7 +40,8 @@ class Store(Protocol):
             Their paths relative to this place.
 
         Raises:
-            FolderTrouble: it can't take them now.
+            LeaveAlone: it can't take them under the picture's name.
+            FolderTrouble: it can't take any now.
         """
 
     def put(self, path: str, content: bytes) -> None:
@@ -88,7 +90,10 @@ class FolderStore:
 
     def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
         folders = Folders(self.base, self.base, None, None, keeps=True)
-        return Outbox(folders, self.settings).publish(Ticket(0, path, NOWHERE), sha256, results)
+        try:
+            return Outbox(folders, self.settings).publish(Ticket(0, path, NOWHERE), sha256, results)
+        except OriginalStuck as error:
+            raise LeaveAlone(Absence.UNREADABLE, str(error)) from error
 
     def put(self, path: str, content: bytes) -> None:
         parent, name = split(path)

@@ -72,9 +72,14 @@ class InboxLock:
                 printable(before),
                 kind,
             )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{_us()}\n".encode(), 0)
-        os.fsync(descriptor)  # over NFS nobody else reads it before
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{_us()}\n".encode(), 0)
+            os.fsync(descriptor)  # over NFS nobody else reads it before
+        except OSError as error:  # a full disk: the lock holds, whatever stands in its file
+            logger.warning(
+                "%s can't be written: %s; who holds it is not told", printable(path), error.strerror
+            )
         crash_point(CrashPoint.LOCK_TAKEN)
         return cls(descriptor)
 
@@ -88,14 +93,15 @@ class InboxLock:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the kernel still gives us the lock; a lock that we have is only asked for again. An NFS
-        server frees the locks of a host that it doesn't hear of for its lease time, and tells nobody.
+        """Whether the kernel still gives us the lock, of a file that others can find; a lock that we have is
+        only asked for again. An NFS server frees the locks of a host that it doesn't hear of for its lease
+        time, and tells nobody.
         """
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return os.fstat(self.descriptor).st_nlink > 0
         except OSError:
             return False
-        return True
 
     def follow(self, inbox: Path) -> None:
         """Lock the inbox that is there now, if it is another one than was locked: it may have been

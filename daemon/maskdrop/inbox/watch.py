@@ -87,7 +87,6 @@ class Watch(FileSystemEventHandler):
         self._overflowed = False
         self._observer: BaseObserver | None = None
         self._watched_inode: tuple[int, int] | None = None
-        _inotify_log.addFilter(self._heed)
 
     def start(self) -> None:
         """Begin to watch.
@@ -95,6 +94,7 @@ class Watch(FileSystemEventHandler):
         Raises:
             OSError: the folder is gone, or the system's limit of inotify watches is reached.
         """
+        _inotify_log.addFilter(self._heed)
         observer: BaseObserver
         observer = PollingObserver(timeout=self._interval) if self._polling else _Arrivals()
         self._watched_inode = _inode_of(self._inbox)
@@ -107,6 +107,7 @@ class Watch(FileSystemEventHandler):
         self._observer = observer
 
     def stop(self) -> None:
+        _inotify_log.removeFilter(self._heed)
         if self._observer is not None:
             self._observer.stop()
             self._observer.join(timeout=5)

@@ -74,8 +74,11 @@ def bisenet_of(content: bytes, path: Path) -> tuple[BiSeNet, Card, str]:
     tensors, card = _read(content, path)
     tensors = _without_prefix(tensors)
     width = _width_of(tensors, path)
-    network = BiSeNet(tensors["conv_out.conv_out.weight"].shape[0], width)
-    _fill(network, tensors, path)
+    classes = tensors["conv_out.conv_out.weight"].shape[0]
+    with torch.device("meta"):  # which takes no memory, whatever sizes a file makes up
+        _compare(BiSeNet(classes, width), tensors, path)
+    network = BiSeNet(classes, width)
+    network.load_state_dict(dict(tensors), strict=False)
     return network.float().eval(), replace(card, width=width), stored_type(tensors.values())
 
 
@@ -93,7 +96,10 @@ def _read(content: bytes, path: Path) -> tuple[dict[str, Tensor], Card]:
     except (SafetensorError, ValueError, KeyError):
         return _read_checkpoint(content, path), Card(source="PyTorch checkpoint")
     try:
-        return tensors, Card(**json.loads(header.get("__metadata__", {}).get(_CARD_KEY, "{}")))
+        card = Card(**json.loads((header.get("__metadata__") or {}).get(_CARD_KEY, "{}")))
+        if not isinstance(card.classes, list) or not all(isinstance(name, str) for name in card.classes):
+            raise TypeError("its classes are no list of names")
+        return tensors, card
     except (TypeError, ValueError) as error:
         raise WeightsError(
             f"{path}: unreadable maskdrop header ({error}); export the weights again"
@@ -117,7 +123,9 @@ def _read_checkpoint(content: bytes, path: Path) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
             found = found[wrapper]
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in found.items()
+    ):
         raise WeightsError(
             f"{path}: holds no state dict of tensors; save it with torch.save(network.state_dict(), …)"
         )
@@ -150,7 +158,7 @@ def _width_of(tensors: Mapping[str, Tensor], path: Path) -> float:
     return float(width)
 
 
-def _fill(network: BiSeNet, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _compare(network: BiSeNet, tensors: Mapping[str, Tensor], path: Path) -> None:
     wanted = network.state_dict()
     optional = {name for name in wanted if name.startswith(AUXILIARY) or name.endswith("num_batches_tracked")}
     missing = sorted(set(wanted) - set(tensors) - optional)
@@ -163,4 +171,3 @@ def _fill(network: BiSeNet, tensors: Mapping[str, Tensor], path: Path) -> None:
                 f"{path}: {len(names)} tensors {what} ({shown}); "
                 "give the state dict of a face-parsing BiSeNet, such as 79999_iter.pth"
             )
-    network.load_state_dict(dict(tensors), strict=False)

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from maskdrop.beneath import open_folder
-from maskdrop.config import DecodeSettings, ImageOutput, SaveSettings
+from maskdrop.config import EXTENSION, DecodeSettings, ImageOutput, SaveSettings
 from maskdrop.inbox.scan import Seen, look, scan
 from maskdrop.outbox import source_of
 from maskdrop.preprocess import BrokenPicture, LeaveAlone, read_original
 from maskdrop.replay import Kept, Room, Wanted, find
-from maskdrop.result_names import EXTENSION
 from maskdrop.ticket import Ticket
 
 IMAGE_OUTPUTS: tuple[ImageOutput, ...] = ("labels", "overlay", "face", "cutout", "model")

@@ -1,13 +1,16 @@
 """All workers: started, watched, started again. One place for each, whoever fills it now."""
 
+import logging
 from collections import Counter
 from dataclasses import dataclass
 
 from maskdrop.health import WorkerHealth
-from maskdrop.supervisor.child import Child, ChildState, Death
+from maskdrop.supervisor.child import Child, ChildState, Death, Ending
 from maskdrop.supervisor.premises import Premises
 from maskdrop.ticket import Cost, Ready, Stage, Stop
 from maskdrop.topology.worker import Workplace
+
+logger = logging.getLogger("maskdrop")
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
@@ -136,11 +139,25 @@ class Crew:
         started = []
         for place in self.places:
             if place.child is None and now >= place.start_at:
-                place.child = Child(place.workplace, now)
+                try:
+                    place.child = Child(place.workplace, now)
+                except OSError as error:  # a limit of processes, descriptors or memory
+                    self._note_failure(place, error, now)
+                    continue
                 self.restarts[place.workplace.stage] += place.last_death is not None
                 place.last_pid = place.child.pid
                 started.append(place.child)
         return started
+
+    def _note_failure(self, place: Place, error: OSError, now: float) -> None:
+        """There is no process to start; it is tried again as after a death."""
+        place.died_ready = False
+        place.failures += 1
+        place.start_at = now + wait_before_start(place.failures)
+        news = Death(Ending.DIED, f"a limit of the system: {error.strerror}")
+        if place.last_death != news:
+            logger.error("worker %s can't be started: %s", place.workplace.name, error.strerror)
+        place.last_death = news
 
     def next_start(self) -> float | None:
         """When the next dead worker is to be started again."""

@@ -49,8 +49,12 @@ class Renewal:
         except (ConfigurationError, InboxHeld) as error:
             self._refuse(str(error))
             return
+        except Exception as error:  # whatever is wrong with it, the old one is still good
+            self._refuse(f"{type(error).__name__}: {error}")
+            return
         if newer is not None:
             self._withdraw()
+            set_up_log(newer.as_read)
             self.pending = newer
             message = f"configuration read again: {', '.join(changed)} changed"
             tell(logging.INFO, Event.RELOADED, message, changed=changed)
