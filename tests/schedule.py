@@ -12,6 +12,7 @@ TOGETHER = (
     "test_kuberay.py",
     "test_monitoring.py",
     "test_networks.py",
+    "test_object_store.py",
     "test_poison.py",
     "test_python.py",
     "test_sheet.py",

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -225,8 +226,10 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
     # With a store this small, few blocks are on their way at a time, however long the network takes to start.
     store = {"RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(SMALL_STORE)}
     environment = {**os.environ, **store, "RAY_TMPDIR": str(elsewhere)}
-    process = job.begin(settings=ONE_ACTOR, env=environment)
+    nohup = partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)
+    process = job.begin(settings=ONE_ACTOR, env=environment, preexec_fn=nohup)
     wait_for(lambda: len(list(job.out.glob("*.jpg"))) >= 5 or process.poll() is not None, "5 results")
+    process.send_signal(signal.SIGHUP)  # which is ignored, as under nohup(1)
     process.send_signal(signal.SIGTERM)
     told = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 128 + signal.SIGTERM, told

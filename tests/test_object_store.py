@@ -1,0 +1,114 @@
+"""Object storage by itself: objects are whole or not there, and hold what was put; odd names are told."""
+
+import http.client
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from maskdrop.durable import FolderTrouble
+from maskdrop.outbox import Result
+from maskdrop.preprocess import LeaveAlone
+
+store: Any = pytest.importorskip("maskdrop.cluster.object_store", reason="needs pip install 'maskdrop[ray]'")
+storage: Any = pytest.importorskip("object_storage")
+
+LATIN = "caf\udce9.jpg"
+"""A name of a file whose bytes are no UTF-8, as Python has it."""
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Any]:
+    with storage.object_storage() as bucket:
+        yield bucket
+
+
+def objects(endpoint: str) -> Any:
+    access = store.Access(endpoint, "us-east-1", "key", "secret", "")
+    return store.ObjectStore("pictures/out", access)
+
+
+@contextmanager
+def refusing(endpoint: str, what: str) -> Iterator[str]:
+    """The same server by another address, at which PUTs with this in their path are refused."""
+    host = endpoint.removeprefix("http://")
+
+    class Between(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_any(self) -> None:
+            body = b"".join(self.pieces())
+            if self.command == "PUT" and what in self.path:
+                self.answer(403, b"", {})
+                return
+            there = http.client.HTTPConnection(host)
+            dropped = ("transfer-encoding", "content-length", "expect", "connection")
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
+            there.request(self.command, self.path, body, headers)
+            answer = there.getresponse()
+            self.answer(answer.status, answer.read(), dict(answer.getheaders()))
+            there.close()
+
+        def pieces(self) -> Iterator[bytes]:
+            """The body, in one piece or in chunks (RFC 9112, section 7.1)."""
+            if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+                yield self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                return
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_any  # noqa: N815
+
+        def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            length = headers.pop("Content-Length", str(len(body)))
+            for name, value in headers.items():
+                if name not in ("Transfer-Encoding", "Connection", "Date", "Server"):
+                    self.send_header(name, value)
+            self.send_header("Content-Length", length if self.command == "HEAD" else str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Between) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["a.gz", "a.bz2", "a.zst", "a.lz4", "a.jpg"])
+def test_what_is_put_is_what_is_there(bucket: Any, name: str) -> None:
+    content = b"not what its name says" * 50
+    objects(bucket.endpoint).put(name, content)
+    assert bucket.get(f"out/{name}") == content
+
+
+@pytest.mark.parametrize("part", [1, 2])
+def test_an_object_of_which_a_part_is_refused_is_not_there(bucket: Any, part: int) -> None:
+    """Arrow makes an object of the parts that have come, or of none."""
+    content = bytes(range(256)) * (12 * 2**12)
+    with (
+        refusing(bucket.endpoint, f"partNumber={part}") as endpoint,
+        pytest.raises(FolderTrouble, match="pictures/out/large"),
+    ):
+        objects(endpoint).put(f"large-{part}.png", content)
+    assert f"large-{part}.png" not in bucket.below("out")
+    objects(bucket.endpoint).put(f"large-{part}.png", content)
+    assert bucket.get(f"out/large-{part}.png") == content
+
+
+def test_names_that_object_storage_does_not_take_are_told(bucket: Any) -> None:
+    place = objects(bucket.endpoint)
+    with pytest.raises(LeaveAlone, match="utf-8"):
+        place.read(LATIN, 1000)
+    with pytest.raises(LeaveAlone, match="no name for object storage"):
+        place.publish(LATIN, "0" * 64, [Result(".jpg", b"content")], False)
+    with pytest.raises(LeaveAlone):
+        place.read("a//b.jpg", 1000)
