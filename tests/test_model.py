@@ -108,13 +108,26 @@ def test_other_files_saved_by_torch_are_refused(save: Save, content: object, mes
         load_network(save(content, "other.pth"))
 
 
-def test_sizes_that_a_file_makes_up_take_no_memory(save: Save) -> None:
-    """Tensors without numbers may have any shape; a network of these would have 94 GB in one layer."""
-    sizes = {"cp.resnet.conv1.weight": 6400, "cp.resnet.layer4.0.conv1.weight": 51_200}
-    tensors = {name: torch.empty(size, 0, 1, 1) for name, size in sizes.items()}
-    tensors["conv_out.conv_out.weight"] = torch.empty(19, 0, 1, 1)
-    with pytest.raises(WeightsError, match="tensors missing"):
-        load_network(save(tensors, "huge.pth"))
+@pytest.mark.parametrize(
+    ("deep", "head"),
+    [
+        (torch.empty(51_200, 0, 1, 1), torch.empty(19, 25_600, 1, 1)),
+        (torch.zeros(1).expand(51_200, 25_600, 3, 3), torch.empty(19, 25_600, 1, 1)),
+        (torch.empty(512, 256, 3, 3), torch.zeros(1).expand(10**9, 256, 1, 1)),
+        (torch.empty(512, 256, 3, 3), torch.empty(10**9, 0, 1, 1)),
+    ],
+)
+def test_sizes_that_a_file_makes_up_take_no_memory(
+    save: Save, deep: torch.Tensor, head: torch.Tensor
+) -> None:
+    """Tensors without numbers may have any shape, and one number may stand for many; a network of the first
+    of these would have 94 GB in one layer."""
+    stem = torch.empty(deep.shape[0] // 8, 0, 1, 1)
+    names = ("cp.resnet.conv1.weight", "cp.resnet.layer4.0.conv1.weight", "conv_out.conv_out.weight")
+    path = save(dict(zip(names, (stem, deep, head), strict=True)), "huge.pth")
+    assert path.stat().st_size < 10**7
+    with pytest.raises(WeightsError, match="or fewer numbers than that, not "):
+        load_network(path)
 
 
 @pytest.mark.parametrize("card", ['{"classes": 5}', '{"classes": [1]}', "[]", '{"other": 1}'])

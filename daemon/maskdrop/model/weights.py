@@ -27,6 +27,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Keys below which training checkpoints keep the state dict."""
 
 _CARD_KEY = "maskdrop"
+_HEAD, _DEEP = "conv_out.conv_out.weight", "cp.resnet.layer4.0.conv1.weight"
 _SHOWN_NAMES = 3
 
 
@@ -74,11 +75,8 @@ def bisenet_of(content: bytes, path: Path) -> tuple[BiSeNet, Card, str]:
     tensors, card = _read(content, path)
     tensors = _without_prefix(tensors)
     width = _width_of(tensors, path)
-    classes = tensors["conv_out.conv_out.weight"].shape[0]
-    with torch.device("meta"):  # which takes no memory, whatever sizes a file makes up
-        _compare(BiSeNet(classes, width), tensors, path)
-    network = BiSeNet(classes, width)
-    network.load_state_dict(dict(tensors), strict=False)
+    network = BiSeNet(tensors[_HEAD].shape[0], width)
+    _fill(network, tensors, path)
     return network.float().eval(), replace(card, width=width), stored_type(tensors.values())
 
 
@@ -141,9 +139,7 @@ def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _width_of(tensors: Mapping[str, Tensor], path: Path) -> float:
-    stem = tensors.get("cp.resnet.conv1.weight")
-    head = tensors.get("conv_out.conv_out.weight")
-    deep = tensors.get("cp.resnet.layer4.0.conv1.weight")
+    stem, head, deep = tensors.get("cp.resnet.conv1.weight"), tensors.get(_HEAD), tensors.get(_DEEP)
     if stem is None or head is None or deep is None or any(t.ndim != 4 for t in (stem, head, deep)):
         found = ", ".join(list(tensors)[:_SHOWN_NAMES]) or "nothing"
         raise WeightsError(
@@ -155,10 +151,24 @@ def _width_of(tensors: Mapping[str, Tensor], path: Path) -> float:
         raise WeightsError(
             f"{path}: channel counts {stem.shape[0]} and {deep.shape[0]} are no one width multiplier's"
         )
+    # A network takes as much memory as these two say: they may not be made up.
+    for name, tensor, kernel in ((_DEEP, deep, 3), (_HEAD, head, 1)):
+        wanted = (tensor.shape[0], scaled(256, width), kernel, kernel)
+        if tuple(tensor.shape) != wanted or not _is_all_there(tensor):
+            raise WeightsError(
+                f"{path}: {name} is {tuple(tensor.shape)}, or fewer numbers than that, not {wanted}; "
+                "give the state dict of a face-parsing BiSeNet, such as 79999_iter.pth"
+            )
     return float(width)
 
 
-def _compare(network: BiSeNet, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _is_all_there(tensor: Tensor) -> bool:
+    """Whether there is a number of its own for each place: a checkpoint may have one stand for many."""
+    stored = tensor.layout is torch.strided and tensor.untyped_storage().nbytes()
+    return stored >= tensor.numel() * tensor.element_size()
+
+
+def _fill(network: BiSeNet, tensors: Mapping[str, Tensor], path: Path) -> None:
     wanted = network.state_dict()
     optional = {name for name in wanted if name.startswith(AUXILIARY) or name.endswith("num_batches_tracked")}
     missing = sorted(set(wanted) - set(tensors) - optional)
@@ -171,3 +181,4 @@ def _compare(network: BiSeNet, tensors: Mapping[str, Tensor], path: Path) -> Non
                 f"{path}: {len(names)} tensors {what} ({shown}); "
                 "give the state dict of a face-parsing BiSeNet, such as 79999_iter.pth"
             )
+    network.load_state_dict(dict(tensors), strict=False)
