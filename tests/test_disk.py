@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from drawing import face_bytes
+from maskdrop.inbox.lock import LOCK_NAME, InboxHeld, InboxLock
 from running import QUICK, Daemon, Rooms
 
 Start = Callable[..., Daemon]
@@ -191,6 +192,22 @@ def test_permission_is_lost_in_the_middle(start: Start, rooms: Rooms) -> None:
     daemon.wait_count("saved", saved + 2)
     assert daemon.stop() == 0
     assert rooms.pictures("inbox") == []
+
+
+def test_a_full_disk_does_not_keep_the_lock(rooms: Rooms, mounted: Callable[..., None]) -> None:
+    """It holds, whether or not it can be written who has it."""
+    inbox = rooms.base / "small"
+    inbox.mkdir()
+    mounted("-t", "tmpfs", "-o", "size=64k", "tmpfs", str(inbox))
+    (inbox / LOCK_NAME).touch()
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        write_until_refused(inbox / "filler")
+    lock = InboxLock.take(inbox)
+    assert (inbox / LOCK_NAME).read_text() == ""
+    assert lock.is_ours
+    with pytest.raises(InboxHeld):
+        InboxLock.take(inbox)
+    lock.release()
 
 
 def test_a_stall_ends_where_no_picture_is_left_to_try(start: Start, rooms: Rooms) -> None:

@@ -106,9 +106,12 @@ def test_an_object_of_which_a_part_is_refused_is_not_there(bucket: Any, part: in
 
 def test_names_that_object_storage_does_not_take_are_told(bucket: Any) -> None:
     place = objects(bucket.endpoint)
-    with pytest.raises(LeaveAlone, match="utf-8"):
-        place.read(LATIN, 1000)
-    with pytest.raises(LeaveAlone, match="no name for object storage"):
+    for name in (LATIN, "a//b.jpg"):
+        with pytest.raises(LeaveAlone, match="takes no name that is not UTF-8, or with // in it; rename it"):
+            place.read(name, 1000)
+        with pytest.raises(LeaveAlone, match="takes no name"):
+            place.put(name, b"content")
+    with pytest.raises(LeaveAlone, match="takes no name"):
         place.publish(LATIN, "0" * 64, [Result(".jpg", b"content")], False)
-    with pytest.raises(LeaveAlone):
-        place.read("a//b.jpg", 1000)
+    place.put("café\u2028.jpg", b"content")
+    assert bucket.get("out/café\u2028.jpg") == b"content"

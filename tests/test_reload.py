@@ -1,6 +1,7 @@
 """SIGHUP: the configuration is read again, checked, and taken up without losing a picture."""
 
 import fcntl
+import os
 import re
 import signal
 import socket
@@ -103,6 +104,26 @@ def test_bad_files_keep_the_old_configuration_and_say_why(start: Start, rooms: R
     rooms.drop("last.jpg", face_bytes(9))
     daemon.wait_count("saved", len(BAD_FILES) + 1)
     assert daemon.log.count("is not taken") == len(BAD_FILES)
+    assert daemon.stop() == 0
+
+
+def test_of_two_reloads_in_a_row_the_last_one_decides_about_the_log(start: Start, rooms: Rooms) -> None:
+    """The first is still waiting for a picture in hand when the second comes."""
+    daemon = start(settings=QUICK).wait_ready()
+    (infer,) = daemon.workers("infer")
+    os.kill(infer, signal.SIGSTOP)
+    rooms.drop("held.jpg", face_bytes(1))
+    daemon.wait_health(lambda health: health["in_flight"] == 1, "a picture in hand")
+    files = [rooms.base / f"{number}.log" for number in range(2)]
+    for number, file in enumerate(files):
+        reload(daemon, QUICK + f"[log]\nfile = '{file}'\n")
+        daemon.wait_log("configuration read again: log.file changed", number + 1)
+    os.kill(infer, signal.SIGCONT)
+    wait_taken_up(daemon)
+    rooms.drop("after.jpg", face_bytes(2))
+    daemon.wait_count("saved", 2)
+    wait_for(lambda: "saved after.jpg" in files[1].read_text(), "its line in the last log")
+    assert "saved after.jpg" not in files[0].read_text()
     assert daemon.stop() == 0
 
 

@@ -4,6 +4,7 @@ import multiprocessing
 from pathlib import Path
 from threading import Event, Thread
 from time import sleep
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -268,11 +269,6 @@ def test_an_illegal_access_ends_the_worker(tiny_weights: Path) -> None:
     parser._label = fail  # type: ignore[method-assign]
     slots = OwnPlaces(SIDE, places, np.zeros((1, SIDE, SIDE), np.uint8))
     reports: list[Report] = []
-
-    class Told:
-        def report(self, report: Report, /) -> None:
-            reports.append(report)
-
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        compute([Infer(7, 0)], parser, slots, Told())
+        compute([Infer(7, 0)], parser, slots, SimpleNamespace(report=reports.append))
     assert reports == [Started((7,))]

@@ -39,7 +39,7 @@ class OriginalChanged(Exception):
 
 
 class OriginalStuck(Exception):
-    """This one file can't be moved, though the inbox is well; the message says why."""
+    """This file can't be moved, or not where it belongs, though folders are well; the message says why."""
 
 
 def trouble_in(what: str, base: Path, error: OSError) -> FolderTrouble | OriginalStuck:

@@ -24,7 +24,6 @@ SIDECAR_ENDING = ".json"
 """How names of sidecars end, which say themselves which picture they tell of."""
 
 EXTENSION: dict[Format, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
-Folder = Annotated[Path, AfterValidator(lambda path: _absolute(path))]
 Auto = Literal["auto"]
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -38,6 +37,9 @@ def _absolute(path: Path) -> Path:
         return path.expanduser().absolute()
     except RuntimeError as error:
         raise ValueError(f"{error}; name the folder in full") from error
+
+
+Folder = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Section(BaseModel):
@@ -193,13 +195,15 @@ class SaveSettings(Section):
     def _each_output_once(self) -> "SaveSettings":
         if len(set(self.outputs)) != len(self.outputs):
             raise ValueError("an output is named twice in outputs; name each once")
-        tails = {output: self.suffix_of(output) + self.extension_of(output) for output in self.outputs}
-        for at, (output, tail) in enumerate(tails.items()):
-            if tail in list(tails.values())[:at]:
+        taken: set[str] = set()
+        for output in self.outputs:
+            tail = self.suffix_of(output) + self.extension_of(output)
+            if tail in taken:
                 raise ValueError(
                     f"{output} would have the name of another output, NAME{tail}; "
                     "give each a suffix of its own"
                 )
+            taken.add(tail)
         return self
 
     def format_of(self, output: ImageOutput) -> Format:

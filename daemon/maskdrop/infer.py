@@ -148,7 +148,7 @@ class Batch:
         look: FirstLook | None = None,
         judge: bool = False,
     ) -> None:
-        """Begin. Where a CPU's cores have a picture each, this does not wait for them."""
+        """Begin; what this waits for and what not: see `FaceParser.begin`."""
         self._tasks, self._parser, self._slots, self._look, self._judge = tasks, parser, slots, look, judge
         self._whole = [task for task in tasks if not task.views]
         views = [(task, view) for task in tasks for view in range(task.views)]

@@ -24,14 +24,6 @@ def put_broken(source: Store, target: Store, work: Work, settings: FolderSetting
     assert work.fault is not None
     if isinstance(source, FolderStore) and isinstance(target, FolderStore):
         return _between_folders(source, target, work, settings)
-    try:
-        return _by_content(source, target, work)
-    except ValueError as error:  # a name that object storage doesn't take
-        raise LeaveAlone(Absence.UNREADABLE, f"no name for object storage: {error}") from error
-
-
-def _by_content(source: Store, target: Store, work: Work) -> str:
-    assert work.fault is not None
     ticket = Ticket(0, work.path, Identity(0, 0, max(0, work.size), 0) if work.size >= 0 else NOWHERE)
     target.put(work.path + REASON_TAIL, reason_for(ticket, work.fault, work.attempts))
     try:

@@ -88,7 +88,7 @@ class ObjectStore:
                 content: bytes = file.read()
         except FileNotFoundError as error:
             raise LeaveAlone(Absence.GONE, "no such object any more") from error
-        except (OSError, ValueError) as error:  # ValueError: no name that it takes
+        except OSError as error:
             raise LeaveAlone(Absence.UNREADABLE, told(error)) from error
         if len(content) != size:
             raise LeaveAlone(Absence.CHANGED, "changed while it was read")
@@ -99,13 +99,10 @@ class ObjectStore:
         name are given the names that only their own content has.
         """
         names = []
-        try:
-            for result in results:
-                name = self._free_name(PurePosixPath(path), sha256, result, is_shared)
-                self.put(name, result.content)
-                names.append(name)
-        except ValueError as error:
-            raise LeaveAlone(Absence.UNREADABLE, f"no name for object storage: {told(error)}") from error
+        for result in results:
+            name = self._free_name(PurePosixPath(path), sha256, result, is_shared)
+            self.put(name, result.content)
+            names.append(name)
         return tuple(names)
 
     def put(self, path: str, content: bytes) -> None:
@@ -190,7 +187,16 @@ class ObjectStore:
         return FolderTrouble(f"{SCHEME}{self._key(path)}", OSError(told(error)))
 
     def _key(self, path: str) -> str:
-        return "/".join(part for part in (self.base, path) if part)
+        """Bucket and key.
+
+        Raises:
+            LeaveAlone: there can be no such key, or Arrow takes none with nothing between two slashes.
+        """
+        key = "/".join(part for part in (self.base, path) if part)
+        if "//" in key or key.encode("utf-8", "replace").decode() != key:
+            problem = "object storage takes no name that is not UTF-8, or with // in it"
+            raise LeaveAlone(Absence.UNREADABLE, f"{problem}; rename it")
+        return key
 
     def _files(self, path: str) -> fs.S3FileSystem:
         return file_system(self.access, self._key(path).partition("/")[0])

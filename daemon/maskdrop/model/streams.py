@@ -8,7 +8,7 @@ with serves its next batch. A CPU does everything at once; there a batch is done
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, Generic, TypeVar
 
@@ -33,15 +33,20 @@ class _Asked(Generic[Labelled]):
 
     part: slice
     event: Any
-    outcome: "Future[list[Labelled]]" = field(default_factory=Future)
+    take_in: TakeIn[Labelled]
+    outcome: "Future[list[Labelled]]"
 
-    def settle(self, take_in: TakeIn[Labelled]) -> None:
+    def settle(self) -> None:
+        """Take in what there is to tell, unless that was done."""
+        if self.outcome.done():
+            return
         try:
-            self.outcome.set_result(take_in())
+            self.outcome.set_result(self.take_in())
         except Exception as error:
             self.outcome.set_exception(error)
 
 
+@dataclass(frozen=True)
 class Queued(Generic[Labelled]):
     """Pictures that the device was asked for, or is done with: see `maskdrop.model.under_way.UnderWay`.
 
@@ -49,25 +54,18 @@ class Queued(Generic[Labelled]):
     asked. A batch that is to keep the device at work has to begin before that.
     """
 
-    def __init__(self) -> None:
-        self._asked: list[tuple[_Asked[Labelled], TakeIn[Labelled]]] = []
-
-    def add(self, asked: _Asked[Labelled], take_in: TakeIn[Labelled]) -> None:
-        self._asked.append((asked, take_in))
-        if not asked.outcome.done() and asked.event.query():
-            asked.settle(take_in)
+    asked: list[_Asked[Labelled]]
 
     @property
     def unfinished(self) -> list[int]:
-        waiting = [asked.part for asked, _ in self._asked if not asked.outcome.done()]
+        waiting = [one.part for one in self.asked if not one.outcome.done()]
         return [at for part in waiting for at in range(part.start, part.stop)]
 
     def results(self) -> list[Labelled]:
-        for asked, take_in in self._asked:
-            asked.event.synchronize()  # also where it failed half-way: nothing of it may come later
-            if not asked.outcome.done():
-                asked.settle(take_in)
-        return [one for asked, _ in self._asked for one in asked.outcome.result()]
+        for one in self.asked:
+            one.event.synchronize()  # also where it failed half-way: nothing of it may come later
+            one.settle()
+        return [done for one in self.asked for done in one.outcome.result()]
 
 
 class Streams:
@@ -90,23 +88,29 @@ class Streams:
         Args:
             ask: asks for some pictures and waits for nothing.
         """
-        queued: Queued[Labelled] = Queued()
+        asked = []
         for part in parts:
-            stream, event = next(self._streams), self._new_event()
-            asked: _Asked[Labelled] = _Asked(part, event)
-            take_in: TakeIn[Labelled] = list
-            with self._module.stream(stream):
-                try:
-                    take_in = ask(part)
-                except Exception as error:
-                    asked.outcome.set_exception(error)
-            event.record(stream)
+            one = self._asked(ask, part)
+            asked.append(one)
             if self._at_once:
-                event.synchronize()
-            queued.add(asked, take_in)
-            if asked.outcome.done() and asked.outcome.exception():
+                one.event.synchronize()
+            if one.event.query():
+                one.settle()
+            if one.outcome.done() and one.outcome.exception():
                 break
-        return queued
+        return Queued(asked)
+
+    def _asked(self, ask: Callable[[slice], TakeIn[Labelled]], part: slice) -> _Asked[Labelled]:
+        stream, event = next(self._streams), self._new_event()
+        outcome: Future[list[Labelled]] = Future()
+        take_in: TakeIn[Labelled] = list
+        with self._module.stream(stream):
+            try:
+                take_in = ask(part)
+            except Exception as error:
+                outcome.set_exception(error)
+        event.record(stream)
+        return _Asked(part, event, take_in, outcome)
 
     def wait_for_rest(self) -> None:
         """Wait until the device has nothing to do."""

@@ -54,13 +54,13 @@ class Renewal:
             return
         if newer is not None:
             self._withdraw()
-            set_up_log(newer.as_read)
             self.pending = newer
             message = f"configuration read again: {', '.join(changed)} changed"
             tell(logging.INFO, Event.RELOADED, message, changed=changed)
         else:
-            if not self._going_back:
+            if self.pending is not None and not self._going_back:
                 self._withdraw()
+                set_up_log(self.premises.as_read)
             tell(logging.INFO, Event.RELOADED, "configuration read again: nothing has changed")
 
     def take_up(self) -> Premises:
@@ -105,7 +105,6 @@ class Renewal:
             self._before, self._going_back = self.pending, False
         elif self.pending is not None:
             self.pending.leave(self.premises, self._before)
-            set_up_log(self.premises.as_read)
         self.pending = None
 
     def _refuse(self, why: str) -> None:
