@@ -168,6 +168,55 @@ def test_a_new_inbox_is_watched_and_the_old_one_let_go(start: Start, rooms: Room
     assert daemon.stop() == 0
 
 
+def test_a_reload_follows_another_that_is_still_waiting_to_the_same_inbox(start: Start, rooms: Rooms) -> None:
+    """The first has locked that inbox; it isn't somebody else who has it."""
+    (rooms.base / "other").mkdir()
+    config = f'{QUICK}[folders]\ninbox = "{rooms.inbox}"\noutbox = "{rooms.outbox}"\n'
+    elsewhere = config.replace(str(rooms.inbox), str(rooms.base / "other"))
+    daemon = start(settings=config, inbox_by_file=True).wait_ready()
+    (infer,) = daemon.workers("infer")
+    os.kill(infer, signal.SIGSTOP)
+    rooms.drop("held.jpg", face_bytes(1))
+    daemon.wait_health(lambda health: health["in_flight"] == 1, "a picture in hand")
+    reload(daemon, elsewhere)
+    daemon.wait_log("configuration read again: folders.inbox changed")
+    reload(daemon, elsewhere + "[save]\nquality = 80\n")
+    daemon.wait_log("configuration read again: folders.inbox, save.quality changed")
+    with (rooms.base / "other" / ".maskdrop.lock").open("r+") as lock:
+        assert not _locks(lock.fileno())
+    os.kill(infer, signal.SIGCONT)
+    wait_taken_up(daemon)
+    (rooms.base / "other" / "a.jpg").write_bytes(face_bytes(2))
+    daemon.wait_count("saved", 1)  # the one in hand went back to the old inbox
+    assert "is not taken" not in daemon.log
+    with (rooms.base / "other" / ".maskdrop.lock").open("r+") as lock:
+        assert not _locks(lock.fileno())
+    assert daemon.stop() == 0
+
+
+def test_a_reload_returns_to_an_inbox_that_is_not_given_up_yet(start: Start, rooms: Rooms) -> None:
+    """The daemon is in its new inbox, and keeps the old one until its new workers are ready."""
+    (rooms.base / "other").mkdir()
+    config = f'{QUICK}[folders]\ninbox = "{rooms.inbox}"\noutbox = "{rooms.outbox}"\n'
+    daemon = start(settings=config, inbox_by_file=True).wait_ready()
+    before = daemon.workers("infer")
+    elsewhere = config.replace(str(rooms.inbox), str(rooms.base / "other"))
+    reload(daemon, elsewhere.replace("[folders]", "precision = 'fp32'\n[folders]"))  # for another worker, too
+    daemon.wait_log("the configuration is taken up")
+    wait_for(lambda: (new := daemon.workers("infer")) and new != before, "another inference worker")
+    (infer,) = daemon.workers("infer")
+    os.kill(infer, signal.SIGSTOP)
+    reload(daemon, config)
+    daemon.wait_log("configuration read again", 2)
+    wait_taken_up(daemon, 2)  # without that worker
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert "is not taken" not in daemon.log
+    with (rooms.base / "other" / ".maskdrop.lock").open("r+") as lock:
+        wait_for(lambda: _locks(lock.fileno()), "the other inbox unlocked")
+    assert daemon.stop() == 0
+
+
 def _locks(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

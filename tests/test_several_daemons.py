@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from drawing import face_bytes
+from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.inbox.lock import LOCK_NAME, InboxLock
 from maskdrop.mounts import Mount, mount_of
 from running import QUICK, Daemon, Rooms
@@ -110,11 +111,11 @@ def test_the_mount_of_a_folder_is_the_one_it_lies_on(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def two(tmp_path: Path, tiny_weights: Path) -> Iterator[Callable[[str], Daemon]]:
+def two(tmp_path: Path, tiny_weights: Path) -> Iterator[Start]:
     """Starts daemons by name, each with rooms of its own but for the outbox, which they share."""
     started: list[Daemon] = []
 
-    def start_one(name: str) -> Daemon:
+    def start_one(name: str, **options: object) -> Daemon:
         base = tmp_path / name
         if not base.exists():
             base.mkdir()
@@ -124,7 +125,7 @@ def two(tmp_path: Path, tiny_weights: Path) -> Iterator[Callable[[str], Daemon]]
         )
         shared = replace(rooms, outbox=tmp_path / "outbox")
         shared.outbox.mkdir(exist_ok=True)
-        daemon = Daemon(shared, tiny_weights, QUICK, ["--health", str(shared.health)], {})
+        daemon = Daemon(shared, tiny_weights, QUICK, ["--health", str(shared.health)], options)
         started.append(daemon)
         return daemon
 
@@ -133,9 +134,7 @@ def two(tmp_path: Path, tiny_weights: Path) -> Iterator[Callable[[str], Daemon]]
         daemon.destroy()
 
 
-def test_a_dispatcher_and_two_daemons_do_each_picture_once(
-    tmp_path: Path, two: Callable[[str], Daemon]
-) -> None:
+def test_a_dispatcher_and_two_daemons_do_each_picture_once(tmp_path: Path, two: Start) -> None:
     arriving = tmp_path / "arriving"
     (arriving / "holiday").mkdir(parents=True)
     names = [f"{n}.jpg" for n in range(12)] + [f"holiday/{n}.jpg" for n in range(12)]
@@ -181,6 +180,31 @@ def test_a_dispatcher_and_two_daemons_do_each_picture_once(
     assert all(one.pictures("archive") for one in rooms), "one of the daemons did nothing"
     assert [path.name for path in arriving.rglob("*") if path.is_file()].count("coming.jpg.part") == 1
     assert sum(path.is_file() for path in arriving.rglob("[!.]*")) == 1
+
+
+def test_what_one_daemon_is_writing_is_not_touched_by_another_with_the_same_picture(
+    tmp_path: Path, two: Start
+) -> None:
+    """Both were given it under one name, and share the outbox."""
+    marker = tmp_path / "died"
+    a = two("a", env={**os.environ, CRASH_AT: f"{CrashPoint.RESULT_WRITTEN.value}@{marker}"}).wait_ready()
+    a.rooms.drop("a.jpg", face_bytes(1))
+    wait_for(marker.exists, "a saver that dies")
+    a.kill()
+    outbox = a.rooms.outbox
+    (unfinished,) = outbox.iterdir()
+    before = unfinished.stat()
+    b = two("b").wait_ready()
+    b.rooms.drop("a.jpg", face_bytes(1))
+    b.wait_count("saved", 1)
+    assert b.stop() == 0
+    assert sorted(path.name for path in outbox.iterdir()) == sorted([unfinished.name, "a.jpg"])
+    after = unfinished.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    a = two("a").wait_ready()
+    a.wait_count("saved", 1)
+    assert a.stop() == 0
+    assert [path.name for path in outbox.iterdir()] == ["a.jpg"]
 
 
 def test_a_dispatcher_replaces_nothing_and_overfills_no_inbox(tmp_path: Path) -> None:

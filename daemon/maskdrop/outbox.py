@@ -114,8 +114,7 @@ class Outbox:
     def _publish_one(
         self, folder: int, relative: PurePath, ticket: Ticket, sha256: str, result: Result
     ) -> str:
-        key = hashlib.sha256(os.fsencode(ticket.path) + sha256.encode() + result.tail.encode()).hexdigest()
-        temporary = f".maskdrop-{key[:32]}.tmp"
+        temporary = temporary_for(self._folders, ticket, sha256 + result.tail)
         try:
             write_synced(folder, temporary, result.content, self._mode)
             crash_point(CrashPoint.RESULT_WRITTEN)
@@ -181,6 +180,19 @@ def _published_name(folder: int, stem: str, tail: str, sha256: str) -> str | Non
         if _source_at(folder, name) == sha256:
             return name
     raise AssertionError("marks never end")
+
+
+def temporary_for(folders: Folders, ticket: Ticket, what: str) -> str:
+    """What a file is named until it has all been written. The next try for the same picture takes the same
+    name, so that it takes up what a dead one left; no other inbox's pictures do. A device's number isn't
+    in it, for that may be another after the next boot.
+
+    Args:
+        what: which of the files that are made of the picture.
+    """
+    inbox, file = os.fsencode(folders.inbox), ticket.identity
+    said = (inbox, os.fsencode(ticket.path), file.inode, file.size, file.mtime_ns, what)
+    return f".maskdrop-{hashlib.sha256(repr(said).encode()).hexdigest()[:32]}.tmp"
 
 
 def marks(sha256: str) -> Iterator[str]:

@@ -1,12 +1,12 @@
 """Where broken pictures go: moved by rename, or copied, the reason beside each."""
 
 import errno
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
 
@@ -17,7 +17,7 @@ from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, numbered, printable
-from maskdrop.outbox import found_in
+from maskdrop.outbox import found_in, temporary_for
 from maskdrop.ticket import Fault, Identity, Ticket
 
 REASON_TAIL = ".reason.json"
@@ -28,6 +28,24 @@ LARGEST_COPY = 2**30
 
 LONGEST_REASON = 65_536
 """Bytes of a reason file that are read at most."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What comes into quarantine, and the names that it has until it is whole."""
+
+    ticket: Ticket
+    reason: bytes
+    mode: int
+    unfinished_reason: str
+    unfinished_copy: str
+
+    @classmethod
+    def of(
+        cls, folders: Folders, ticket: Ticket, fault: Fault, attempts: int, settings: FolderSettings
+    ) -> "_Entry":
+        names = (temporary_for(folders, ticket, what) for what in (REASON_TAIL, "copy"))
+        return cls(ticket, reason_for(ticket, fault, attempts), settings.mode, *names)
 
 
 def quarantine(
@@ -47,13 +65,13 @@ def quarantine(
         FolderTrouble: the quarantine can't take it now; it is still in the inbox.
     """
     assert folders.quarantine is not None
-    reason = reason_for(ticket, fault, attempts)
+    entry = _Entry.of(folders, ticket, fault, attempts, settings)
     parent, _ = split(ticket.path)
     try:
         with claim(folders.inbox, ticket) as claimed:
             try:
                 with open_folder(folders.quarantine, parent, settings.folder_mode) as folder:
-                    name = _move(claimed, folder, ticket, reason, settings.mode)
+                    name = _move(claimed, folder, entry)
             except OSError as error:
                 raise trouble_in("quarantine", folders.quarantine, error) from error
     except OriginalChanged:
@@ -81,12 +99,12 @@ def quarantine_copy(
     """
     if folders.quarantine is None:
         return ""
-    reason = reason_for(ticket, fault, attempts)
+    entry = _Entry.of(folders, ticket, fault, attempts, settings)
     parent, wanted = split(ticket.path)
     with _original(folders, ticket) as original:
         try:
             with open_folder(folders.quarantine, parent, settings.folder_mode) as folder:
-                name = _copy(original, folder, wanted, ticket, reason, settings.mode)
+                name = _copy(original, folder, wanted, entry)
         except OSError as error:
             raise trouble_in("quarantine", folders.quarantine, error) from error
     return str(PurePath(parent) / name) if ticket.identity.size <= LARGEST_COPY else ""
@@ -113,30 +131,29 @@ def _original(folders: Folders, ticket: Ticket) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _copy(original: int, folder: int, wanted: str, ticket: Ticket, reason: bytes, mode: int) -> str:
+def _copy(original: int, folder: int, wanted: str, entry: _Entry) -> str:
     """Copy an original into a folder of the quarantine, and return its name there."""
-    temporary, temporary_note = _temporary(ticket, "copy"), _temporary(ticket)
-    is_copied = ticket.identity.size <= LARGEST_COPY
+    is_copied = entry.ticket.identity.size <= LARGEST_COPY
     try:
         if is_copied:
-            _copy_synced(original, folder, temporary, mode)
+            _copy_synced(original, folder, entry.unfinished_copy, entry.mode)
         for name in numbered(wanted, _LIMIT):
             note = name + REASON_TAIL
-            is_ours = _is_reason_for(folder, note, ticket)
+            is_ours = _is_reason_for(folder, note, entry.ticket)
             if not is_ours and identity_at(folder, name):
                 continue
-            write_synced(folder, temporary_note, reason, mode)
-            if not _reserved(folder, temporary_note, note, is_ours):
+            write_synced(folder, entry.unfinished_reason, entry.reason, entry.mode)
+            if not _reserved(folder, entry.unfinished_reason, note, is_ours):
                 continue
             crash_point(CrashPoint.REASON_WRITTEN)
             if is_copied:
-                rename_over(folder, temporary, name)
+                rename_over(folder, entry.unfinished_copy, name)
             crash_point(CrashPoint.QUARANTINED)
             sync_folder(folder)
             return name
     finally:
-        remove(folder, temporary)
-        remove(folder, temporary_note)
+        remove(folder, entry.unfinished_copy)
+        remove(folder, entry.unfinished_reason)
     raise AssertionError("names never end")
 
 
@@ -161,20 +178,19 @@ def _copy_synced(original: int, folder: int, name: str, mode: int) -> None:
         os.fsync(copy.fileno())
 
 
-def _move(claimed: Claimed, folder: int, ticket: Ticket, reason: bytes, mode: int) -> str:
+def _move(claimed: Claimed, folder: int, entry: _Entry) -> str:
     """Move a claimed picture into a folder of the quarantine, and return its name there."""
-    temporary = _temporary(ticket)
     for name in numbered(claimed.name, _LIMIT):
         note = name + REASON_TAIL
         if identity_at(folder, name) is not None:
             continue
-        is_ours = _is_reason_for(folder, note, ticket)
+        is_ours = _is_reason_for(folder, note, entry.ticket)
         if identity_at(folder, note) is not None and not is_ours:
             continue
-        write_synced(folder, temporary, reason, mode)
+        write_synced(folder, entry.unfinished_reason, entry.reason, entry.mode)
         crash_point(CrashPoint.REASON_SYNCED)
-        if not _reserved(folder, temporary, note, is_ours):
-            remove(folder, temporary)
+        if not _reserved(folder, entry.unfinished_reason, note, is_ours):
+            remove(folder, entry.unfinished_reason)
             continue
         crash_point(CrashPoint.REASON_WRITTEN)
         try:
@@ -188,12 +204,6 @@ def _move(claimed: Claimed, folder: int, ticket: Ticket, reason: bytes, mode: in
         sync_folder(folder)
         return name
     raise AssertionError("names never end")
-
-
-def _temporary(ticket: Ticket, kind: str = "") -> str:
-    """Named after the picture, so that the next try takes up what a dead one left."""
-    key = hashlib.sha256(os.fsencode(ticket.path)).hexdigest()
-    return f".maskdrop-{key[:32]}{kind}.tmp"
 
 
 def reason_for(ticket: Ticket, fault: Fault, attempts: int) -> bytes:

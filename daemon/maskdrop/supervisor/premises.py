@@ -1,7 +1,7 @@
 """Everything a run stands on, checked and reserved before any worker starts: folders, lock, slots."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from maskdrop import log as daemon_log
@@ -40,12 +40,14 @@ class Premises:
 def take_premises(
     settings: Settings,
     before: Premises | None = None,
+    besides: Sequence[Premises] = (),
     prepare: Callable[[Settings], Folders] = prepare_folders,
 ) -> Premises:
     """Check and reserve.
 
     Args:
         before: premises that are in use, whose lock and slots go on if they fit.
+        besides: others that this process has reserved; theirs do too.
         prepare: makes and checks the folders.
 
     Raises:
@@ -55,15 +57,15 @@ def take_premises(
     check_weights(settings.model.weights)
     folders = prepare(settings)
     plan = _plan(settings, before)
+    reserved = [each for each in (before, *besides) if each is not None]
     with contextlib.ExitStack() as undo:
-        if before is not None and before.folders.inbox == folders.inbox:
-            lock = before.lock
-        else:
+        lock = next((each.lock for each in reserved if each.folders.inbox == folders.inbox), None)
+        if lock is None:
             lock = take_lock(folders)
             undo.callback(lock.release)
         _check_metrics_port(settings, before)
-        slots = _slots(plan, settings, before)
-        if before is None or slots is not before.slots:
+        slots = _slots(plan, settings, reserved)
+        if not any(slots is each.slots for each in reserved):
             undo.callback(slots.close)
         set_up_log(settings)
         undo.pop_all()
@@ -111,10 +113,10 @@ def _check_metrics_port(settings: Settings, before: Premises | None) -> None:
         check_port(port)
 
 
-def _slots(plan: Plan, settings: Settings, before: Premises | None) -> Slots:
+def _slots(plan: Plan, settings: Settings, reserved: Sequence[Premises]) -> Slots:
     count, side, views = plan.slots, settings.model.input_size, settings.views
-    if before is not None:
-        there = before.slots
+    for each in reserved:
+        there = each.slots
         if (there.count, there.side, there.views) == (count, side, views):
             return there
     try:

@@ -45,7 +45,7 @@ class Renewal:
         try:
             settings = self._read_again()
             changed = changes(self.premises.as_read, settings)
-            newer = take_premises(settings, self.premises) if changed else None
+            newer = take_premises(settings, self.premises, self._others()) if changed else None
         except (ConfigurationError, InboxHeld) as error:
             self._refuse(str(error))
             return
@@ -53,7 +53,7 @@ class Renewal:
             self._refuse(f"{type(error).__name__}: {error}")
             return
         if newer is not None:
-            self._withdraw()
+            self._withdraw(newer)
             self.pending = newer
             message = f"configuration read again: {', '.join(changed)} changed"
             tell(logging.INFO, Event.RELOADED, message, changed=changed)
@@ -99,12 +99,20 @@ class Renewal:
             self._before.leave(self.premises)
         self.premises.leave()
 
-    def _withdraw(self) -> None:
-        """Give up what is pending; those before, if it is them, are kept to go back to."""
+    def _others(self) -> list[Premises]:
+        """What is reserved beside the premises in use."""
+        return [each for each in (self.pending, self._before) if each is not None]
+
+    def _withdraw(self, newer: Premises | None = None) -> None:
+        """Give up what is pending; those before, if it is them, are kept to go back to.
+
+        Args:
+            newer: the premises to be pending instead.
+        """
         if self._going_back:
             self._before, self._going_back = self.pending, False
         elif self.pending is not None:
-            self.pending.leave(self.premises, self._before)
+            self.pending.leave(self.premises, self._before, newer)
         self.pending = None
 
     def _refuse(self, why: str) -> None:
