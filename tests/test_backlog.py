@@ -3,18 +3,20 @@
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import maskdrop.inbox.intake
 from drawing import face_bytes
 from maskdrop.config import WatchSettings
 from maskdrop.inbox.intake import MOST_KNOWN, Intake
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.inbox.oldest import Oldest
-from maskdrop.inbox.scan import Seen
+from maskdrop.inbox.scan import Oddity, Seen, scan
 from maskdrop.ticket import Identity
 from running import QUICK, Daemon, Rooms
 
@@ -80,12 +82,47 @@ def test_an_intake_gives_everything_in_order_and_knows_few_at_a_time(tmp_path: P
     lock.release()
 
 
+def test_files_of_one_time_are_gone_through_no_more_often_than_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive is unpacked while the daemon runs: three times as many as are known at once."""
+    count = 3 * MOST_KNOWN
+    passes: list[Path] = []
+
+    def counted(inbox: Path, recursive: bool) -> Iterator[Seen | Oddity]:
+        passes.append(inbox)
+        return scan(inbox, recursive)
+
+    monkeypatch.setattr(maskdrop.inbox.intake, "scan", counted)
+    lock = InboxLock.take(tmp_path)
+    intake = Intake(tmp_path, WatchSettings(settle_ms=0, rescan_s=86_400), lock, lambda: None)
+    intake.start()
+    intake.advance(0.0)
+    for number in range(count):
+        (tmp_path / f"{number}.jpg").touch()
+        os.utime(tmp_path / f"{number}.jpg", (YEAR_2020_S, YEAR_2020_S))
+    taken: list[str] = []
+    now = 0.0
+    while len(taken) < count:
+        now += 0.01
+        intake.advance(now)
+        candidate = intake.take()
+        if candidate is not None:
+            taken.append(candidate.path)
+            (tmp_path / candidate.path).unlink()
+            intake.release(candidate.path)
+    intake.stop()
+    lock.release()
+    assert len(set(taken)) == count
+    assert len(passes) < count / 200
+
+
 @given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 10))
 def test_the_oldest_of_a_stream(times: list[int], limit: int) -> None:
     oldest = Oldest(limit)
     for number, mtime in enumerate(times):
         oldest.offer(Seen(str(number), Identity(1, number, 1, mtime)))
-    kept = [seen.identity.mtime_ns for seen in oldest.files()]
-    assert kept == sorted(times)[:limit]
+    kept = [seen.identity.age for seen in oldest.files()]
+    assert kept == sorted((mtime, number) for number, mtime in enumerate(times))[:limit]
     assert oldest.beyond == max(0, len(times) - limit)
     assert oldest.cut == (kept[-1] if len(times) > limit else None)

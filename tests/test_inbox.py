@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from watchdog.observers.inotify_c import InotifyFD
@@ -329,6 +330,30 @@ def test_a_lock_file_that_is_removed_is_made_again_and_locked(start: Start, room
     rooms.drop("a.jpg", face_bytes(1))
     first.wait_count("saved", 1)
     assert first.stop() == 0
+
+
+def test_an_inbox_that_can_not_be_locked_is_left_alone(start: Start, rooms: Rooms) -> None:
+    """Another daemon may have it. The lock file is gone, and none can be made in its place."""
+    daemon = start(settings=QUICK.replace("rescan_s = 2", "rescan_s = 0.5")).wait_ready()
+    held = rooms.base / "held"
+    held.touch()
+    lock = rooms.inbox / LOCK_NAME
+    (rooms.base / "link").symlink_to(held)
+    (rooms.base / "link").rename(lock)
+    health = daemon.wait_health(lambda h: h["state"] == "degraded", "state degraded")
+    assert "can't be locked: " in health["reason"]
+    rooms.drop("a.jpg", face_bytes(1))
+    seen: set[str] = set()
+
+    def seen_often(health: dict[str, Any]) -> bool:
+        seen.add(health["updated_at"])
+        assert (health["state"], health["counts"]["accepted"]) == ("degraded", 0)
+        return len(seen) > 10  # a multiple of settle_ms and rescan_s later
+
+    daemon.wait_health(seen_often, "more health files")
+    lock.unlink()
+    daemon.wait_count("saved", 1)
+    assert daemon.wait_ready().stop() == 0
 
 
 def test_a_folder_that_is_renamed_is_watched_by_its_new_name(start: Start, rooms: Rooms) -> None:

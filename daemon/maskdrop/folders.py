@@ -44,10 +44,10 @@ def prepare_folders(settings: Settings) -> Folders:
     named = {"inbox": wanted.inbox, "outbox": wanted.outbox, "quarantine": wanted.quarantine_folder}
     if wanted.archive_folder is not None:
         named["archive"] = wanted.archive_folder
-    for key, folder in named.items():
-        _make(f"folders.{key}", folder)
     resolved = {key: folder.resolve() for key, folder in named.items()}
     check_nesting(resolved)
+    for key, folder in named.items():
+        _make(f"folders.{key}", folder)
     _check_own_file("health.file", settings.health_file, resolved)
     if settings.metrics.file is not None:
         _check_metrics_file(settings.metrics.file, settings.health_file, resolved)
@@ -67,7 +67,8 @@ def prepare_to_keep(settings: Settings, skips_done: bool) -> Folders:
     """
     inbox, quarantine = settings.folders.inbox, settings.folders.quarantine
     try:
-        next(os.scandir(inbox), None)
+        with os.scandir(inbox) as entries:
+            next(entries, None)
     except OSError as error:
         raise fault("IN", inbox, error.strerror or str(error), "name a folder that you may read") from error
     named = {"outbox": settings.folders.outbox}

@@ -23,6 +23,12 @@ class Identity:
     size: int
     mtime_ns: int
 
+    @property
+    def age(self) -> tuple[int, int]:
+        """Sorts files by when they were written, and those of one time, as copies of a whole folder may be,
+        by their inodes."""
+        return self.mtime_ns, self.inode
+
     @classmethod
     def of(cls, status: os.stat_result) -> "Identity":
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

@@ -47,7 +47,8 @@ class Intake:
     """Owner of what is known of the inbox: files settling, files ready, files taken.
 
     All of it can be lost: a pass through the inbox finds it again. However many files there
-    are, the `MOST_KNOWN` oldest are known: every file up to the cut, and none beyond it.
+    are, the `MOST_KNOWN` oldest are known: every file up to the cut, and none beyond it. While the
+    lock is lost nothing is known, and so nothing is taken.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Intake:
         self._settings = settings
         self._tracker = SettleTracker(settings.settle_ms / 1000)
         self._watch = Watch(inbox, settings.polling, settings.recursive, min(settings.rescan_s, 1.0), wake)
-        self._ready: list[tuple[int, str, Candidate]] = []
+        self._ready: list[tuple[tuple[int, int], str, Candidate]] = []
         self._ready_paths: set[str] = set()
         self._taken: set[str] = set()
         self._set_aside: set[str] = set()
@@ -68,9 +69,10 @@ class Intake:
         self._odd_now: set[str] = set()
         self._scan_began = 0.0
         self._next_scan = 0.0
-        self._cut: int | None = None
+        self._cut: tuple[int, int] | None = None
         self._beyond = 0
         self._turned_away = False
+        self._is_ours = True
         self.trouble: str | None = None
         self.is_over = False  # something may always come
 
@@ -153,18 +155,30 @@ class Intake:
             self._watch.stop()
             try:
                 self._lock.follow(self._inbox)
-                self._watch.start()
             except InboxHeld as held:
-                self._note_trouble(str(held))
-                self._tracker = SettleTracker(self._settings.settle_ms / 1000)
-                self._ready.clear()
-                self._ready_paths.clear()
+                self._let_go(str(held))
                 return
+            except OSError as error:
+                self._let_go(f"the inbox {printable(self._inbox)} can't be locked: {error.strerror}")
+                return
+            self._is_ours = True
+            try:
+                self._watch.start()
             except OSError as error:
                 self._note_trouble(f"the inbox {printable(self._inbox)} can't be watched: {error.strerror}")
         if self._watch.is_alive and self._watch.at_limit:
             self._note_trouble(AT_LIMIT)
         self._begin_pass(now)
+
+    def _let_go(self, why: str) -> None:
+        """Forget all of an inbox that may be another's."""
+        self._note_trouble(why)
+        self._is_ours = False
+        self._tracker = SettleTracker(self._settings.settle_ms / 1000)
+        self._ready.clear()
+        self._ready_paths.clear()
+        self._scan = self._cut = None
+        self._beyond, self._turned_away = 0, False
 
     def _begin_pass(self, now: float) -> None:
         self._scan_began, self._turned_away = now, False
@@ -220,7 +234,7 @@ class Intake:
             self._odd_now.add(oddity.path)
 
     def _see(self, seen: Seen | Oddity | None, now: float, writing: bool | None) -> None:
-        if seen is None:
+        if seen is None or not self._is_ours:
             return
         if isinstance(seen, Oddity):
             self._note_oddity(seen)
@@ -228,7 +242,7 @@ class Intake:
         if seen.path in self._taken or seen.path in self._ready_paths or seen.path in self._set_aside:
             return
         if seen.path not in self._tracker:
-            if self._cut is not None and seen.identity.mtime_ns > self._cut:
+            if self._cut is not None and seen.identity.age > self._cut:
                 return  # its turn comes, and a pass finds it then
             if self._known >= 2 * MOST_KNOWN:
                 self._turned_away = True
@@ -247,7 +261,7 @@ class Intake:
         else:
             self._tracker.forget(watched.path)
             candidate = Candidate(watched.path, watched.identity, (now - watched.since) * 1000)
-            heapq.heappush(self._ready, (watched.identity.mtime_ns, watched.path, candidate))
+            heapq.heappush(self._ready, (watched.identity.age, watched.path, candidate))
             self._ready_paths.add(watched.path)
 
     def _is_closed(self, watched: Watched, now: float) -> bool:

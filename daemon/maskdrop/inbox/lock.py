@@ -45,23 +45,11 @@ class InboxLock:
         """
         path = inbox / LOCK_NAME
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        descriptor = os.open(path, flags, 0o644)
-        deadline = time.monotonic() + _LET_GO_S
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                holder = _holder(descriptor)
-                if holder == _us():  # as read before the lock was lost
-                    holder = ""
-                if _is_running(holder) or time.monotonic() > deadline:
-                    _close(descriptor)
-                    raise InboxHeld(
-                        f"{kind} {inbox} is held by {holder or 'another daemon'} (lock file {path}); "
-                        f"{'stop that daemon' if kind == 'inbox' else 'wait for it'} or choose another {kind}"
-                    ) from None
-                time.sleep(0.05)
+        with contextlib.ExitStack() as undo:
+            descriptor = os.open(path, flags, 0o644)
+            undo.callback(_close, descriptor)
+            _wait_for(descriptor, inbox, kind)
+            undo.pop_all()
         before = _holder(descriptor)
         if before and not before.endswith(f" on {socket.gethostname()}"):
             logger.warning(
@@ -128,6 +116,31 @@ class InboxLock:
         with contextlib.suppress(OSError):
             os.ftruncate(self.descriptor, 0)
         _close(self.descriptor)
+
+
+def _wait_for(descriptor: int, inbox: Path, kind: str) -> None:
+    """Lock the file, if need be once workers of a daemon that was killed are gone.
+
+    Raises:
+        InboxHeld: another daemon has it.
+        OSError: the file can't be locked.
+    """
+    deadline = time.monotonic() + _LET_GO_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            holder = _holder(descriptor)
+            if holder == _us():  # as read before the lock was lost
+                holder = ""
+            if _is_running(holder) or time.monotonic() > deadline:
+                raise InboxHeld(
+                    f"{kind} {inbox} is held by {holder or 'another daemon'} (lock file "
+                    f"{inbox / LOCK_NAME}); {'stop that daemon' if kind == 'inbox' else 'wait for it'} "
+                    f"or choose another {kind}"
+                ) from None
+            time.sleep(0.05)
 
 
 def _close(descriptor: int) -> None:

@@ -62,9 +62,9 @@ class SettleTracker:
     def forget(self, path: str) -> None:
         self._watched.pop(path, None)
 
-    def forget_newer(self, mtime_ns: int) -> None:
-        """Forget all files modified after a time."""
-        for path in [path for path, w in self._watched.items() if w.identity.mtime_ns > mtime_ns]:
+    def forget_newer(self, age: tuple[int, int]) -> None:
+        """Forget all files beyond an `Identity.age`."""
+        for path in [path for path, w in self._watched.items() if w.identity.age > age]:
             del self._watched[path]
 
     def settled(self, now: float, most: int) -> list[Watched]:

@@ -3,6 +3,7 @@
 Where one process has its pixels in arrays anyway, these can be slots, too.
 """
 
+import contextlib
 import mmap
 import os
 from dataclasses import dataclass, field
@@ -87,9 +88,12 @@ class Slots:
         Raises:
             OSError: there is not enough memory for that many slots.
         """
-        descriptor = os.memfd_create("maskdrop-slots", os.MFD_CLOEXEC)
-        os.posix_fallocate(descriptor, 0, count * (1 + views) * side * side * 4)
-        self._map(descriptor, count, side, views)
+        with contextlib.ExitStack() as undo:
+            descriptor = os.memfd_create("maskdrop-slots", os.MFD_CLOEXEC)
+            undo.callback(os.close, descriptor)
+            os.posix_fallocate(descriptor, 0, count * (1 + views) * side * side * 4)
+            self._map(descriptor, count, side, views)
+            undo.pop_all()
 
     def _map(self, descriptor: int, count: int, side: int, views: int) -> None:
         self._descriptor, self.count, self.side, self.views = descriptor, count, side, views
