@@ -226,6 +226,31 @@ def test_a_stall_ends_where_no_picture_is_left_to_try(start: Start, rooms: Rooms
     assert daemon.stop() == 0
 
 
+@pytest.mark.parametrize("stuck", ["outbox", "quarantine"])
+def test_what_one_folder_cannot_take_holds_up_nothing_that_goes_to_another(
+    start: Start, rooms: Rooms, stuck: str
+) -> None:
+    """And a picture that gets through doesn't mean that the trouble is mended."""
+    daemon = start(settings=QUICK).wait_ready()
+    folder, away = rooms.base / stuck, rooms.base / "away"
+    daemon.process.send_signal(signal.SIGSTOP)  # so that it sees all at once
+    for index in range(3):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+        rooms.drop(f"broken-{index}.jpg", b"no picture")
+    folder.rename(away)
+    daemon.process.send_signal(signal.SIGCONT)
+    degraded(daemon, str(folder))
+    daemon.wait_count("quarantined" if stuck == "outbox" else "saved", 3)
+    degraded(daemon, str(folder))
+    assert "working again" not in daemon.log
+    away.rename(folder)
+    daemon.wait_count("saved", 3)
+    daemon.wait_count("quarantined", 3)
+    daemon.wait_ready()
+    assert [daemon.log.count(words) for words in ("taking no more work", "working again")] == [1, 1]
+    assert daemon.stop() == 0
+
+
 def test_a_name_that_a_folder_cannot_take_holds_nobody_up(start: Start, rooms: Rooms) -> None:
     """A file of the archive, and one of the quarantine, has the name of a folder that is dropped later."""
     daemon = start(settings=QUICK).wait_ready()

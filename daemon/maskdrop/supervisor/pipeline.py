@@ -128,6 +128,10 @@ class Pipeline:
         self._waiting[Step.PREPARE].append(flight.number)
         return flight
 
+    def is_at(self, step: Step) -> bool:
+        """Whether any flight is to do this step next, or does it."""
+        return any(flight.step is step for flight in self._flights.values())
+
     def next_for(self, step: Step) -> Flight | None:
         """The flight that would be assigned next."""
         queue = self._waiting[step]

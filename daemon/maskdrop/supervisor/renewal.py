@@ -87,9 +87,13 @@ class Renewal:
             self._before = None
 
     def go_back(self, why: str) -> None:
-        """The new premises turned out to be no good: those before are pending again."""
+        """The new premises turned out to be no good: those before are pending again, unless there are some
+        that were asked for since."""
+        if self.pending is not None:
+            message = f"that configuration is not taken: {why}; going on with the one that was read after it"
+            tell(logging.ERROR, Event.RELOAD_REFUSED, message)
+            return
         self._refuse(why)
-        self._withdraw()
         self.pending, self._before, self._going_back = self._before, None, True
 
     def leave(self) -> None:

@@ -112,24 +112,26 @@ class Reports:
 
     def _try_with_others(self) -> None:
         """Where no picture is left that could find out whether a trouble is mended, others have to."""
-        if not len(self._pipeline):
-            self._stall.end()
+        for step in self._stall.steps:
+            if not self._pipeline.is_at(step):
+                self._stall.end(step)
 
     def _on_stalled(self, report: Stalled) -> None:
         if self._course.draining:
             flight = self._pipeline.finish(report.number)
             logger.error("left %s in the inbox: %s", printable(flight.ticket.path), report.message)
             return
+        step = self._pipeline[report.number].step
         self._pipeline.put_back(report.number)
-        if self._stall.begin(report.message, time.monotonic()):
+        if self._stall.begin(step, report.message, time.monotonic()):
             message = f"taking no more work: {report.message}; trying again until it is mended"
             tell(logging.ERROR, Event.STALLED, message)
 
     def _on_done(self, report: Saved | Quarantined) -> None:
         crash_point(CrashPoint.REPORT_TAKEN)
-        if self._stall.end():
-            tell(logging.INFO, Event.MENDED, "working again: the trouble is mended")
         flight = self._pipeline.finish(report.number)
+        if self._stall.end(flight.step) and self._stall.reason is None:
+            tell(logging.INFO, Event.MENDED, "working again: the trouble is mended")
         if isinstance(report, Saved):
             self._journal.saved(flight, report, time.monotonic())
         else:

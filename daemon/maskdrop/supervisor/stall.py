@@ -1,30 +1,54 @@
 """While a folder can't take files: work pauses, and one picture at a time tries again."""
 
+from dataclasses import dataclass
+
+from maskdrop.supervisor.pipeline import Step
+
 TRY_AGAIN_S = 1.0
 
 
+@dataclass(frozen=True)
+class _Trouble:
+    reason: str
+    next_try: float
+
+
 class Stall:
-    """Why saving pauses, if it does, and when it is tried again."""
+    """Which last steps can't be done, and when they are tried again. What can be saved is saved while nothing
+    can be quarantined, and the other way round."""
 
     def __init__(self) -> None:
-        self.reason: str | None = None
-        self.next_try: float | None = None
+        self._troubles: dict[Step, _Trouble] = {}
 
-    def begin(self, reason: str, now: float) -> bool:
-        """Saving failed. True where that is news."""
-        news = reason != self.reason
-        self.reason, self.next_try = reason, now + TRY_AGAIN_S
-        return news
+    @property
+    def reason(self) -> str | None:
+        """Why no more work is taken, if none is."""
+        reasons = dict.fromkeys(trouble.reason for trouble in self._troubles.values())
+        return "; ".join(reasons) or None
 
-    def may_try(self, now: float) -> bool:
-        """Whether one picture may try now; the next may after `TRY_AGAIN_S`."""
-        if self.next_try is None or now < self.next_try:
+    @property
+    def next_try(self) -> float | None:
+        return min((trouble.next_try for trouble in self._troubles.values()), default=None)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Those that can't be done."""
+        return tuple(self._troubles)
+
+    def begin(self, step: Step, reason: str, now: float) -> bool:
+        """The step failed. True where that is news."""
+        before = self._troubles.get(step)
+        self._troubles[step] = _Trouble(reason, now + TRY_AGAIN_S)
+        return before is None or before.reason != reason
+
+    def take_try(self, step: Step, now: float) -> bool:
+        """Whether one picture may try the step now; the next may after `TRY_AGAIN_S`."""
+        trouble = self._troubles[step]
+        if now < trouble.next_try:
             return False
-        self.next_try = now + TRY_AGAIN_S
+        self._troubles[step] = _Trouble(trouble.reason, now + TRY_AGAIN_S)
         return True
 
-    def end(self) -> bool:
-        """Saving worked. True where that is news."""
-        news = self.reason is not None
-        self.reason = self.next_try = None
-        return news
+    def end(self, step: Step) -> bool:
+        """The step was done. True where that is news."""
+        return self._troubles.pop(step, None) is not None

@@ -316,10 +316,11 @@ class Supervisor:
             self._dispatch.accept(now)
         give(Stage.PREPROCESS, (Step.LOCATE, Step.PREPARE), now)
         self._dispatch.give_batches(now)
-        if self._stall.reason is None or self._course.draining:
-            give(Stage.SAVE, (Step.QUARANTINE, Step.SAVE), now)
-        elif self._stall.may_try(now):
-            give(Stage.SAVE, (Step.QUARANTINE, Step.SAVE), now, most=1)
+        for step in (Step.QUARANTINE, Step.SAVE):
+            if self._course.draining or step not in self._stall.steps:
+                give(Stage.SAVE, (step,), now)
+            elif self._stall.take_try(step, now):
+                give(Stage.SAVE, (step,), now, most=1)
 
     # State.
 
