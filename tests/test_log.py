@@ -73,6 +73,16 @@ def test_a_log_file_that_cannot_be_made_anew_ends_nobody(start: Start, rooms: Ro
     assert daemon.stop() == 0
 
 
+def test_a_log_file_on_a_full_disk_is_told_once(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=QUICK + "[log]\nfile = '/dev/full'\n").wait_ready()
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+    assert daemon.log.count("the log file '/dev/full' can't be written: ") == 1
+    assert "Logging error" not in daemon.log
+    assert "saved a.jpg" in daemon.log
+
+
 def test_a_log_file_that_is_moved_away_is_made_anew(start: Start, rooms: Rooms) -> None:
     log = rooms.base / "logs" / "maskdrop.log"
     daemon = start("--log-file", str(log)).wait_ready()

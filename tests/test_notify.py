@@ -111,6 +111,33 @@ def test_ready_status_watchdog_reload_and_stop_are_told(start: Start, rooms: Roo
     manager.wait("STATUS", "stopped", stopping)
 
 
+def test_however_seldom_the_health_file_is_written_nothing_that_is_waited_for_is_late(
+    start: Start, rooms: Rooms, manager: Manager
+) -> None:
+    settings = QUICK.replace("interval_s = 0.2", "interval_s = 3600") + "[drain]\ndrain_timeout_s = 6\n"
+    daemon = start(settings=settings, env=manager.environment())
+    ready = manager.wait("READY", "1")
+    for content in (settings, "[nothing]\n"):
+        (rooms.base / "maskdrop.toml").write_text(content)
+        daemon.process.send_signal(signal.SIGHUP)
+        ready = manager.wait("READY", "1", manager.wait("RELOADING", "1", ready))
+    (infer,) = daemon.workers("infer")
+    os.kill(infer, signal.SIGSTOP)
+    rooms.drop("a.jpg", face_bytes(1))
+
+    def holds_it() -> bool:
+        daemon.process.send_signal(signal.SIGHUP)  # the answer to which comes with a health file
+        return bool(daemon.health()["in_flight"])
+
+    wait_for(holds_it, "a picture in hand")
+    daemon.terminate()
+    assert daemon.wait_end() == 1
+    asked = [int(m["EXTEND_TIMEOUT_USEC"]) / 1e6 for m in manager.listen() if "EXTEND_TIMEOUT_USEC" in m]
+    assert asked[0] == 10
+    assert len(asked) == 2
+    assert 5 < asked[1] <= 6  # the end of the drain, and the time to end after it
+
+
 def test_a_stage_without_progress_stops_the_feeding(start: Start, rooms: Rooms, manager: Manager) -> None:
     timeouts = "preprocess = 1\nstage_timeout_s = 1\nstart_timeout_s = 1000"
     settings = QUICK.replace("preprocess = 1", timeouts)

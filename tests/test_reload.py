@@ -5,6 +5,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -225,6 +227,43 @@ def _locks(descriptor: int) -> bool:
     return True
 
 
+GOING_BACK = """
+import sys
+from maskdrop.config import Settings
+from maskdrop.supervisor.premises import take_premises
+from maskdrop.supervisor.renewal import Renewal
+
+def settings(quality):
+    return Settings.model_validate({
+        "folders": {"inbox": sys.argv[1], "outbox": sys.argv[2]},
+        "model": {"device": "cpu"},
+        "save": {"quality": quality},
+    })
+
+read = iter([settings(80), settings(70)])
+renewal = Renewal(take_premises(settings(95)), lambda: next(read))
+renewal.request()
+renewal.take_up()
+renewal.request()
+for _ in range(2):
+    renewal.go_back("a worker can't work with them")
+    print(renewal.take_up().settings.save.quality, renewal.can_go_back)
+renewal.leave()
+"""
+
+
+def test_a_configuration_that_was_mended_before_the_bad_one_was_found_out_is_taken_up(rooms: Rooms) -> None:
+    """And if that is bad too, those go on that were good."""
+    command = [sys.executable, "-c", GOING_BACK, str(rooms.inbox), str(rooms.outbox)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == ["70 True", "95 False"]
+    refused = [line.split(": ", 1)[1] for line in told.stderr.splitlines() if "is not taken" in line]
+    assert refused == [
+        "a worker can't work with them; going on with the one that was read after it",
+        "a worker can't work with them; going on with the old one",
+    ]
+
+
 def test_nothing_changed_replaces_nobody(start: Start, rooms: Rooms) -> None:
     daemon = start(settings=QUICK).wait_ready()
     before = pids(daemon)
@@ -275,6 +314,29 @@ def test_all_that_a_stage_reads_of_the_settings_counts_for_its_replacement(stage
             "max_batch",
             "max_wait_ms",
         }
+
+
+def test_a_client_that_asks_for_metrics_ever_so_slowly_does_not_hold_up_a_reload(
+    start: Start, rooms: Rooms
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    daemon = start(settings=f"{QUICK}[metrics]\nport = {port}\n").wait_ready()
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /metrics HTTP/1.0\r\nX-Slow: ")
+        reload(daemon, QUICK)
+
+        def is_hung_up() -> bool:
+            try:
+                client.sendall(b"x")
+            except OSError:
+                return True
+            return False
+
+        wait_for(is_hung_up, "the connection to be closed")
+    wait_taken_up(daemon)
+    assert daemon.stop() == 0
 
 
 def test_the_metrics_follow_to_another_port(start: Start, rooms: Rooms) -> None:

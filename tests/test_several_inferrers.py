@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from drawing import encode
+from drawing import encode, face_bytes
 from maskdrop.config import ModelSettings
 from maskdrop.model.known import known_picture
 from maskdrop.model.parser import load_parser
-from running import Daemon, Rooms
+from running import QUICK, Daemon, Rooms
 
 TWO = """
 [workers]
@@ -53,6 +53,25 @@ def test_two_inference_workers_share_the_pictures(
     assert 1 <= health["counts"]["retried"] <= 4
     assert other in daemon.workers("infer")
     assert_labelled(rooms, tiny_weights, PICTURES)
+
+
+def test_however_much_a_worker_may_hold_the_supervisor_does_not_wait_for_it(
+    rooms: Rooms, start: Callable[..., Daemon]
+) -> None:
+    """Two batches of 512 are more messages than a pipe holds by default."""
+    settings = QUICK.replace("save = 1", "save = 1\nmax_batch = 512").replace("= 256", "= 32")
+    daemon = start(settings=settings).wait_ready()
+    (infer,) = daemon.workers("infer")
+    os.kill(infer, signal.SIGSTOP)
+    content = face_bytes(1, width=32, height=32)
+    for number in range(1050):
+        rooms.drop(f"{number}.jpg", content)
+    daemon.wait_health(
+        lambda h: h["in_flight"] > 1024 and not h["queues"]["preprocess"], "all that it may hold, and more"
+    )
+    os.kill(infer, signal.SIGCONT)
+    daemon.wait_count("saved", 1050)
+    assert daemon.stop() == 0
 
 
 def assert_labelled(rooms: Rooms, weights: Path, count: int) -> None:

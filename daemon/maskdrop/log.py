@@ -84,15 +84,25 @@ class _LogFile(logging.handlers.WatchedFileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8")
         self._fails = False
+        self._trouble: OSError | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        self._trouble = None
         try:
             super().emit(record)
-            self._fails = False
         except OSError as error:
-            if not self._fails:
-                print(f"the log file {self.baseFilename!r} can't be written: {error}", file=sys.stderr)
-            self._fails = True
+            self._trouble = error
+        if self._trouble is not None and not self._fails:
+            print(f"the log file {self.baseFilename!r} can't be written: {self._trouble}", file=sys.stderr)
+        self._fails = self._trouble is not None
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Called with what a write raised, which `logging.StreamHandler` doesn't let out."""
+        error = sys.exception()
+        if isinstance(error, OSError):
+            self._trouble = error
+        else:
+            super().handleError(record)
 
 
 def tell(level: int, event: Event, message: str, **fields: Any) -> None:

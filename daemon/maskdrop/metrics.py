@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import chain
 from threading import Thread
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
@@ -64,6 +65,7 @@ class Metrics(Collector):
         stopping = Thread(target=self._server.shutdown, name="metrics-end")
         stopping.start()
         while stopping.is_alive():  # it looks whether it is to end when somebody connects
+            self._server.hang_up()
             with contextlib.suppress(OSError):
                 socket.create_connection((ADDRESS, self._server.server_port), PATIENCE_S).close()
             stopping.join(0.05)
@@ -221,6 +223,22 @@ def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Iterable[tu
 
 class _Server(WSGIServer):
     """One request after the other: however many ask, it is one thread of the daemon's."""
+
+    _asking: socket.socket | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self._asking = request
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            self._asking = None
+
+    def hang_up(self) -> None:
+        """Wait for no more of the request that is being read, if one is: it may come a byte at a time."""
+        asking = self._asking
+        if asking is not None:
+            with contextlib.suppress(OSError):
+                asking.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
         """As its parent's, without asking the name service for this machine's name, which can take long."""

@@ -1,7 +1,9 @@
 """One worker as the supervisor sees it: its process, its channel, its state."""
 
 import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from multiprocessing.connection import Connection
@@ -20,6 +22,12 @@ _SPINS = 1_000
 its default is 300 times as long. Measured in docs/performance.md: with none, a single picture takes
 longer on an idle machine; with many, on one where a decoder has a core."""
 
+
+_TASK_BYTES = 128
+"""What an inference task takes of a pipe at most: 99 bytes, and more digits of its numbers."""
+
+_WIDE_PIPE = 2**20
+"""Bytes that anybody may have a pipe hold by default (pipe(7), /proc/sys/fs/pipe-max-size)."""
 
 PROVEN_S = 10.0
 """An idle worker that lives for so long after it was ready died of something new, not of its start."""
@@ -73,6 +81,10 @@ class Child:
         self._verdict: Death | None = None
         context = torch.multiprocessing.get_context("spawn")
         theirs_tasks, self._tasks = context.Pipe(duplex=False)
+        if self.stage is Stage.INFER:
+            _widen(self._tasks)
+        self.most_tasks = fcntl.fcntl(self._tasks, fcntl.F_GETPIPE_SZ) // _TASK_BYTES
+        """Inference tasks that its pipe has room for: to send more would be to wait for it."""
         self.reports, theirs_reports = context.Pipe(duplex=False)
         self.stderr, theirs_stderr = context.Pipe(duplex=False)
         theirs = (theirs_tasks, theirs_reports, theirs_stderr)
@@ -161,8 +173,14 @@ class Child:
         return self._verdict or Death(Ending.DIED, cause_of_death(code))
 
 
+def _widen(pipe: "Connection[Any, Any]") -> None:
+    """For the batches that an inference worker holds; where it can't be had it holds fewer."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _WIDE_PIPE)
+
+
 @contextlib.contextmanager
-def _environment(workplace: Workplace) -> Any:
+def _environment(workplace: Workplace) -> Iterator[None]:
     """What must stand in the environment before the worker's libraries load: thread counts."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     wanted = {**dict.fromkeys(names, str(workplace.most_threads)), "GOMP_SPINCOUNT": str(_SPINS)}

@@ -40,16 +40,16 @@ class Dispatch:
         """
         held = {child: self._pipeline.held_by(child.name) for child in self._crew.ready(Stage.INFER)}
         while (flight := self._pipeline.next_for(Step.INFER)) is not None:
-            open_to_it = [child for child, others in held.items() if self._may_join(flight, others)]
+            open_to_it = [child for child, others in held.items() if self._may_join(flight, child, others)]
             if not open_to_it:
                 return
             child = min(open_to_it, key=lambda one: len(held[one]))
             self._hand(Step.INFER, child, now)
             held[child].append(flight)
 
-    def _may_join(self, flight: Flight, others: list[Flight]) -> bool:
+    def _may_join(self, flight: Flight, child: Child, others: list[Flight]) -> bool:
         must_be_alone = flight.attempts > 0 or any(other.attempts > 0 for other in others)
-        return len(others) < self._most_held and not (others and must_be_alone)
+        return len(others) < min(self._most_held, child.most_tasks) and not (others and must_be_alone)
 
     def _hand(self, step: Step, child: Child, now: float) -> None:
         if self._pipeline.is_idle(child.name):

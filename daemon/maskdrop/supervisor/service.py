@@ -12,7 +12,7 @@ FEEDS_A_PERIOD = 3
 """How often the watchdog is fed within the time it waits; sd_watchdog_enabled(3) advises at least 2."""
 
 DRAIN_STEP_S = 10.0
-"""How much more time is asked for at each step of a drain."""
+"""How much more time is asked for at each step of a drain; the next step comes when half of it is over."""
 
 END_S = 5.0
 """Of it, what is left when the drain is over or cut short: to end workers and itself on a busy machine."""
@@ -29,6 +29,7 @@ class Service:
         self._told_ready = False
         self._silent: list[Stage] = []
         self.next_feed: float | None = 0.0 if manager.watchdog_s else None
+        self.next_extension: float | None = None
 
     def tell(self, health: Health, renewing: bool) -> None:
         """Tell how the daemon is: at the rhythm of the health file.
@@ -63,14 +64,19 @@ class Service:
         self._manager.reloading()
         self._told_ready = False
 
-    def stopping(self, seconds_left: float) -> None:
+    def stopping(self, drain_deadline: float, now: float) -> None:
         """The end has begun, with a drain that may take so long."""
         self._manager.stopping()
-        self.still_draining(seconds_left)
+        self.next_extension = now
+        self.ask_for_time(drain_deadline, now)
 
-    def still_draining(self, seconds_left: float) -> None:
-        """Ask for time to finish what is in flight, never for more than the drain and the end may take."""
-        self._manager.extend_timeout(min(DRAIN_STEP_S, max(0.0, seconds_left) + END_S))
+    def ask_for_time(self, drain_deadline: float, now: float) -> None:
+        """Where it is due, for what is in flight: never for more than the drain and the end may take."""
+        if self.next_extension is None or now < self.next_extension:
+            return
+        following = now + DRAIN_STEP_S / 2
+        self.next_extension = following if following < drain_deadline else None
+        self._manager.extend_timeout(min(DRAIN_STEP_S, max(0.0, drain_deadline - now) + END_S))
 
 
 def status_line(health: Health) -> str:

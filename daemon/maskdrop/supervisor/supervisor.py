@@ -139,7 +139,7 @@ class Supervisor:
 
     def _next_due(self, now: float) -> float:
         """When there is something to do, whatever comes; the pulse aside."""
-        deadlines: list[float | None] = [self._service.next_feed]
+        deadlines: list[float | None] = [self._service.next_feed, self._service.next_extension]
         deadlines += [self._deadline_of(child) for child in self._crew.children]
         if not self._course.stopping:
             deadlines += [self._crew.next_start(), self._stall.next_try]
@@ -155,8 +155,8 @@ class Supervisor:
         self._pulse.note_work(now, self._pipeline, self._crew)
         if self._pulse.is_due(now, state, reason):
             self._write_health(state, reason)
-            if self._course.drain_deadline is not None:
-                self._service.still_draining(self._course.drain_deadline - now)
+        if self._course.drain_deadline is not None:
+            self._service.ask_for_time(self._course.drain_deadline, now)
         if self._service.is_hungry(now):
             busy = {step.stage for step in Step if self._pipeline.waiting(step)}
             busy |= {child.stage for child in self._crew.children if not self._pipeline.is_idle(child.name)}
@@ -191,7 +191,7 @@ class Supervisor:
         """Begin to drain: take nothing more, finish what holds a slot."""
         longest = self._renewal.premises.settings.drain.drain_timeout_s
         self._course.drain(now + longest)
-        self._service.stopping(longest)
+        self._service.stopping(now + longest, now)
         self._intake.stop()
         message = f"draining: {len(self._pipeline)} in flight, {self._intake.backlog} stay in the inbox"
         tell(logging.INFO, Event.DRAINING, message)
@@ -201,6 +201,8 @@ class Supervisor:
         if not self._course.ending:
             self._service.reloading()
             self._renewal.request()
+            if not self._renewal.under_way:
+                self._write_health(*self._state())  # there is nothing to wait for
 
     def _cut_short(self, why: str) -> None:
         if len(self._pipeline) or not self._course.stopping:
