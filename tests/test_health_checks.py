@@ -37,6 +37,22 @@ def checks() -> dict[str, str | list[str]]:
     return found
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state": "running", "updated_at": "2026-01-01T00:00:00+00:00"},
+        {"state": "running", "updated_at": "yesterday"},
+        {"state": "running", "updated_at": 7, "counts": []},
+    ],
+)
+def test_a_health_file_of_another_version_is_told_in_one_line(tmp_path: Path, content: object) -> None:
+    file = tmp_path / "health.json"
+    file.write_text(json.dumps(content))
+    told = maskdrop(["status", "--health", str(file)])
+    assert told.returncode == 1
+    assert told.stderr == f"maskdrop: {file}: not a health file of this version of maskdrop\n"
+
+
 @pytest.fixture
 def run_checks(rooms: Rooms) -> Callable[..., dict[str, int]]:
     """Runs all the page's checks at once on the rooms' health file, with a maskdrop in the path."""

@@ -43,6 +43,15 @@ def test_the_number_stands_before_the_ending() -> None:
     assert list(islice(numbered("a.tar.jpg"), 3)) == ["a.tar.jpg", "a.tar~2.jpg", "a.tar~3.jpg"]
 
 
+@given(st.text("aäあ𝄞", min_size=80, max_size=300), st.text("abc.~", max_size=20))
+def test_a_name_is_cut_between_two_characters(stem: str, tail: str) -> None:
+    name = fit(stem, tail)
+    assert len(name.encode()) <= NAME_MAX  # half a character could not be encoded
+    kept = name.removesuffix(tail)
+    assert stem.startswith(kept)
+    assert kept == stem or len(os.fsencode(kept + stem[len(kept)] + tail)) > NAME_MAX
+
+
 @given(file_names, st.text("abc.~", max_size=20))
 def test_fit_keeps_the_tail_whole(raw: bytes, tail: str) -> None:
     name = fit(os.fsdecode(raw), tail)

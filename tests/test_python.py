@@ -1,5 +1,6 @@
 """`from maskdrop import Parser`: what the daemon does, bit for bit, and the guide's code as it stands."""
 
+import os
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from drawing import draw_face, face_bytes
 from maskdrop import BrokenPicture, ConfigurationError, Parsed, Parser, WeightsError
@@ -26,6 +27,26 @@ EXACT = {"model": {"precision": "fp32"}}
 @pytest.fixture(scope="module")
 def parser(tiny_weights: Path) -> Parser:
     return Parser(weights=tiny_weights, device="cpu", threads=1, settings=EXACT)
+
+
+def test_what_others_write_to_standard_error_meanwhile_is_not_lost(
+    parser: Parser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is their process, and may have several threads."""
+    load = ImageFile.ImageFile.load
+    descriptors: list[os.stat_result] = []
+
+    def seen(image: ImageFile.ImageFile) -> object:
+        descriptors.append(os.fstat(2))
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", seen)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(face_bytes(1))
+    before = os.fstat(2)
+    parser.parse(path)
+    assert descriptors
+    assert all(os.path.samestat(one, before) for one in descriptors)
 
 
 def test_labels_and_images_are_the_daemons_bit_for_bit(

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +13,13 @@ import torch
 from PIL import Image
 
 from drawing import draw_face, encode, face_bytes
+from maskdrop.config import FolderSettings
+from maskdrop.durable import try_writing
+from maskdrop.folders import Folders
 from maskdrop.model.load import load_network
-from maskdrop.outbox import source_of
+from maskdrop.outbox import Outbox, Result, source_of
 from maskdrop.parts import PALETTE
+from maskdrop.ticket import Identity, Ticket
 from running import FULL, QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -53,6 +58,30 @@ def real_or_drawn(faces: list[Path], tmp_path: Path) -> list[Path]:
     for seed, path in enumerate(paths):
         draw_face(seed, 500, 620).save(path)
     return paths
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_saving_costs_is_measured_with_as_many_waits_for_the_disk(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    waits: list[int] = []
+    fsync = os.fsync
+
+    def counted(descriptor: int) -> None:
+        waits.append(descriptor)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counted)
+    folders = Folders(rooms.inbox, rooms.outbox, rooms.quarantine, rooms.archive)
+    outbox = Outbox(folders, FolderSettings(inbox=rooms.inbox, outbox=rooms.outbox))
+    for name in ("a.jpg", "b.jpg"):  # the first one makes a folder in the inbox
+        waits.clear()
+        ticket = Ticket(1, name, Identity.of(rooms.drop(name, face_bytes(1)).stat()))
+        outbox.publish(ticket, "0" * 64, [Result(f".{number}.jpg", b"face") for number in range(count)])
+        outbox.put_away(ticket)
+    saving = len(waits)
+    try_writing(rooms.outbox, [b"face"] * count)
+    assert len(waits) == 2 * saving
 
 
 def test_the_model_size_mask_is_the_articles_pixel_for_pixel(

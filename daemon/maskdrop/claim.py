@@ -88,7 +88,8 @@ def is_claimed(inbox: Path, ticket: Ticket) -> bool:
 
 
 def put_all_back(inbox: Path) -> None:
-    """Return to the inbox whatever a daemon that died had claimed. Only while no worker runs."""
+    """Return to the inbox whatever a daemon that died had claimed. Only while no worker holds a
+    picture."""
     try:
         with open_folder(inbox, CLAIMED) as top:
             for at, folders, names, folder in os.fwalk(".", topdown=False, dir_fd=top):

@@ -14,7 +14,7 @@ from maskdrop.check_cli import check
 from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.doctor_cli import doctor
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
-from maskdrop.health import HealthUnreadable, read_health
+from maskdrop.health import ODD, HealthUnreadable, read_health
 from maskdrop.lasting import lasting_imports, leave
 from maskdrop.model_cli import model_app
 from maskdrop.replay_cli import replay
@@ -106,11 +106,15 @@ def status(
         content = read_health(health)
     except HealthUnreadable as error:
         end_with(str(error), EX_FAILED)
-    if as_json:
-        sys.stdout.write(json.dumps(content, indent=2) + "\n")
-    else:
-        show(content)
-    raise typer.Exit(0 if (is_alive if alive else is_well)(content) else 1)
+    try:
+        code = 0 if (is_alive if alive else is_well)(content) else 1
+        if as_json:
+            sys.stdout.write(json.dumps(content, indent=2) + "\n")
+        else:
+            show(content)
+    except ODD:
+        end_with(f"{health}: not a health file of this version of maskdrop", EX_FAILED)
+    raise typer.Exit(code)
 
 
 @app.command()

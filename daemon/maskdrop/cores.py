@@ -15,7 +15,7 @@ def usable_cores() -> int:
     except OSError:  # a kernel without control groups
         return cores
     quota = quota_of(membership, _CGROUPS)
-    return cores if quota == math.inf else max(1, min(cores, round(quota)))
+    return cores if quota == math.inf else max(1, min(cores, math.floor(quota + 0.5)))
 
 
 def quota_of(membership: str, mounted: Path) -> float:

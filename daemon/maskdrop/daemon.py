@@ -32,12 +32,13 @@ def run_daemon(settings: Settings, read_again: Callable[[], Settings]) -> int:
     premises = take_premises(settings)
     try:
         supervisor = Supervisor(premises, ServiceManager(), watching(read_again))
-    except BaseException as error:
+    except BindingMissing as error:
         premises.leave()
-        if not isinstance(error, BindingMissing):
-            raise
         logger.error("%s", error)
         return EX_CONFIG
+    except BaseException:
+        premises.leave()
+        raise
     try:
         inbox = printable(premises.folders.inbox)
         logger.info("maskdrop %s starts, inbox %s, pid %d", __version__, inbox, os.getpid())

@@ -7,10 +7,12 @@ import contextlib
 import ctypes
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-SYNCS = 5
-"""Waits for the disk that saving one picture takes where its original is archived (docs/guarantees.md)."""
+FOLDER_SYNCS = 4
+"""Waits for the disk that saving one picture takes where its original is archived, beside one for each result
+(docs/guarantees.md)."""
 
 _RENAME_NOREPLACE = 1
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
@@ -82,7 +84,7 @@ def write_synced(folder: int, name: str, content: bytes, mode: int) -> None:
         os.fsync(file.fileno())
 
 
-def try_writing(folder: Path, content: bytes) -> None:
+def try_writing(folder: Path, results: Sequence[bytes]) -> None:
     """Write and sync a file that never has a name, as often as saving a picture syncs: what that costs.
 
     A folder that can't take it, for want of space or of such files, costs nothing.
@@ -90,7 +92,7 @@ def try_writing(folder: Path, content: bytes) -> None:
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC)
         try:
-            for _ in range(SYNCS):
+            for content in (*results, *[b"\0"] * FOLDER_SYNCS):
                 os.write(descriptor, content)
                 os.fsync(descriptor)
         finally:

@@ -22,6 +22,9 @@ class State(StrEnum):
 WELL = frozenset({State.RUNNING, State.DRAINING})
 """States in which ``maskdrop status`` exits 0."""
 
+ODD = (KeyError, TypeError, ValueError, AttributeError)
+"""What comes of reading a health file of another version."""
+
 STALE_AFTER = 5
 """Missed updates after which a health file tells of the past."""
 
@@ -31,7 +34,7 @@ class Counts:
     """Pictures since the daemon started.
 
     Attributes:
-        accepted: taken into flight.
+        accepted: taken into flight; those that a reload sends back to the inbox are once more.
         saved: their results are on disk.
         quarantined: they went to quarantine.
         retried: they went round again because a worker died with them.

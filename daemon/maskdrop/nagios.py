@@ -5,7 +5,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from maskdrop.health import HealthUnreadable, State, age_seconds, is_fresh, read_health
+from maskdrop.health import ODD, HealthUnreadable, State, age_seconds, is_fresh, read_health
 from maskdrop.names import printable
 
 
@@ -37,7 +37,7 @@ def check(file: Path, limits: Limits) -> tuple[Level, str]:
         gone = isinstance(error.__cause__, FileNotFoundError)
         level = Level.CRITICAL if gone else Level.UNKNOWN
         return level, _line(level, str(error))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ODD as error:
         return Level.UNKNOWN, _line(Level.UNKNOWN, f"{file}: not a health file of this version ({error!r})")
 
 

@@ -13,6 +13,9 @@ NAME_MAX = 255
 """Longest file name in bytes on Linux (``NAME_MAX`` of limits.h)."""
 
 
+_LONGEST_CHARACTER = 4
+"""Bytes of UTF-8; all but the first have the bits 10 uppermost (RFC 3629, section 3)."""
+
 _LONG_SUFFIX = 32
 """Bytes from which on what follows a name's last dot is no suffix, but part of the name."""
 
@@ -37,9 +40,13 @@ def _escape(character: str) -> str:
 
 
 def fit(stem: str, tail: str, limit: int = NAME_MAX) -> str:
-    """``stem + tail``, the stem cut at its end so that the name has at most ``limit`` bytes."""
-    room = limit - len(os.fsencode(tail))
-    return os.fsdecode(os.fsencode(stem)[:room]) + tail
+    """``stem + tail``, the stem cut between two characters so that the name has at most ``limit`` bytes."""
+    room, encoded = limit - len(os.fsencode(tail)), os.fsencode(stem)
+    if len(encoded) <= room:
+        return stem + tail
+    last = range(room, max(-1, room - _LONGEST_CHARACTER), -1)
+    starts = (at for at in last if encoded[at] & 0xC0 != 0x80)
+    return os.fsdecode(encoded[: next(starts, room)]) + tail
 
 
 def numbered(name: str, limit: int = NAME_MAX) -> Iterator[str]:

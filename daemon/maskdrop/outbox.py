@@ -151,13 +151,14 @@ class Outbox:
                 else:
                     move_into(claimed.folder, claimed.name, archive, ticket.path, self._folder_mode)
             except OSError as error:
-                raise trouble_in("archive", archive or self._folders.inbox, error) from error
+                what, where = ("inbox", self._folders.inbox) if archive is None else ("archive", archive)
+                raise trouble_in(what, where, error) from error
         crash_point(CrashPoint.FOLDER_SYNCED)
 
     def was_put_away(self, ticket: Ticket, sha256: str, tails: list[str]) -> bool:
         """Whether a worker that died had already put this very file away."""
         if self._folders.archive is not None:
-            return found_in(self._folders.archive, ticket)
+            return found_in(self._folders.archive, ticket) is not None
         return self.published(ticket, sha256, tails) is not None
 
     def published(self, ticket: Ticket, sha256: str, tails: list[str]) -> tuple[str, ...] | None:
@@ -210,7 +211,7 @@ def move_into(folder: int, name: str, base: Path, relative: str, folder_mode: in
         The path relative to the base.
 
     Raises:
-        OSError: it could not be moved, and is where it was.
+        OSError: it could not be moved, or not synced there.
     """
     parent, wanted = split(relative)
     with open_folder(base, parent, folder_mode) as target:
@@ -225,15 +226,17 @@ def move_into(folder: int, name: str, base: Path, relative: str, folder_mode: in
     raise AssertionError("names never end")
 
 
-def found_in(base: Path, ticket: Ticket, limit: int = NAME_MAX) -> bool:
-    """Whether the ticket's very file lies in a folder tree under one of its names."""
+def found_in(base: Path, ticket: Ticket, limit: int = NAME_MAX) -> str | None:
+    """Where in a folder tree the ticket's very file lies, under one of its names; None: it doesn't."""
     try:
         parent, wanted = split(ticket.path)
         with open_folder(base, parent) as folder:
             for name in numbered(wanted, limit):
                 identity = identity_at(folder, name)
-                if identity is None or identity == ticket.identity:
-                    return identity is not None
+                if identity is None:
+                    return None
+                if identity == ticket.identity:
+                    return str(PurePath(parent) / name)
     except OSError:
-        return False
+        return None
     raise AssertionError("names never end")

@@ -148,7 +148,7 @@ class Parser:
             path, most = Path(image), self.settings.decode.max_bytes
             if path.stat().st_size > most:
                 raise BrokenPicture("TooManyBytes", f"{path}: larger than decode.max_bytes = {most}")
-            return decode(path.read_bytes(), self.settings.decode)
+            return decode(path.read_bytes(), self.settings.decode, is_guest=True)
         if isinstance(image, Image.Image):
             return to_rgb(upright(image))
         right = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))

@@ -8,6 +8,7 @@ import stat
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -208,7 +209,8 @@ def read_original(inbox: Path, ticket: Ticket, max_bytes: int) -> bytes:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise LeaveAlone(Absence.CHANGED, "became a symbolic link") from error
-        raise LeaveAlone(Absence.UNREADABLE, f"{error.strerror}; mend its permissions") from error
+        remedy = "; mend its permissions" if error.errno in (errno.EACCES, errno.EPERM) else ""
+        raise LeaveAlone(Absence.UNREADABLE, f"{error.strerror}{remedy}") from error
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or Identity.of(status) != ticket.identity:
@@ -227,23 +229,25 @@ def read_original(inbox: Path, ticket: Ticket, max_bytes: int) -> bytes:
     return content
 
 
-def decode(content: bytes, settings: DecodeSettings) -> Image.Image:
+def decode(content: bytes, settings: DecodeSettings, is_guest: bool = False) -> Image.Image:
     """Decode a picture in full: first frame, upright, RGB, at its own size.
 
     Raises:
         BrokenPicture: as `decode_at_least`.
     """
-    return decode_at_least(content, settings, None)[0]
+    return decode_at_least(content, settings, None, is_guest)[0]
 
 
 def decode_at_least(
-    content: bytes, settings: DecodeSettings, least: int | None
+    content: bytes, settings: DecodeSettings, least: int | None, is_guest: bool = False
 ) -> tuple[Image.Image, tuple[int, int], bool]:
     """Decode a picture: first frame, upright, RGB.
 
     Args:
         least: with ``decode.draft``, a JPEG may come at 1/2, 1/4 or 1/8 of its size if both sides
             stay as long as this; None: it comes at its own size.
+        is_guest: the process is somebody else's, who may have several threads: what libraries write to
+            its standard error is left alone.
 
     Returns:
         The picture, its own upright width and height, and whether it has EXIF or a profile.
@@ -254,7 +258,8 @@ def decode_at_least(
     """
     formats = [name.upper() for name in settings.formats]
     try:
-        with quiet_libraries(), Image.open(io.BytesIO(content), formats=formats) as image:
+        quiet = nullcontext() if is_guest else quiet_libraries()
+        with quiet, Image.open(io.BytesIO(content), formats=formats) as image:
             pixels = image.width * image.height
             if pixels > settings.max_pixels:
                 problem = f"{image.width} x {image.height} pixels are more than decode.max_pixels"

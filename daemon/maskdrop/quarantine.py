@@ -75,9 +75,10 @@ def quarantine(
             except OSError as error:
                 raise trouble_in("quarantine", folders.quarantine, error) from error
     except OriginalChanged:
-        if found_in(folders.quarantine, ticket, _LIMIT):
-            return ticket.path
-        raise
+        found = found_in(folders.quarantine, ticket, _LIMIT)
+        if found is None:
+            raise
+        return found
     return str(PurePath(parent) / name)
 
 

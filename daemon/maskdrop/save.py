@@ -69,8 +69,8 @@ def measure(workplace: Workplace) -> Cost:
     renderer = Renderer(settings, slots)
 
     def once() -> None:
-        for result in renderer.render(task, lambda: content):
-            try_writing(workplace.folders.outbox, result.content)
+        results = renderer.render(task, lambda: content)
+        try_writing(workplace.folders.outbox, [result.content for result in results])
 
     return cost_of(once)
 

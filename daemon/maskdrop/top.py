@@ -16,7 +16,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 
 from maskdrop.frame import draw, draw_absence
-from maskdrop.health import HealthUnreadable, read_health
+from maskdrop.health import ODD, HealthUnreadable, read_health
 
 REFRESH_S = 1.0
 """The health file is read so often; the daemon's default is to write it as often."""
@@ -89,7 +89,7 @@ def picture_of(file: Path, width: int, height: int) -> tuple[RenderableType, boo
         return draw(read_health(file), width, height), True
     except HealthUnreadable as error:
         return draw_absence(str(error)), False
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except ODD:
         return draw_absence(f"{file}: not a health file of this version of maskdrop"), False
 
 

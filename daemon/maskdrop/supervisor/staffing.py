@@ -37,7 +37,7 @@ class Staffing:
         self._look(0.0)
 
     def review(self, now: float, pipeline: Pipeline) -> None:
-        """Start more workers if there should be more. Called when all there are are ready."""
+        """Start more workers if there should be more. Called when every worker is ready."""
         plan = self._renewal.premises.plan
         wanted = self._as_measured(plan) or self._as_needed(plan, now, pipeline)
         if wanted is not None:
