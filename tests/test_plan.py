@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
-from maskdrop.cores import quota_of, usable_cores
-from maskdrop.memory_limit import limit_in, memory_groups, usable_bytes
+from maskdrop.control_groups import groups_in
+from maskdrop.cores import quota_in, usable_cores
+from maskdrop.memory_limit import limit_in, usable_bytes
 from maskdrop.supervisor.plan import count_gpus, find_devices, inference_for, make_plan, plan_for
 
 
@@ -81,7 +82,7 @@ def test_limits_of_memory_are_those_of_the_groups_and_all_that_hold_them(
         (tmp_path / group).mkdir(parents=True, exist_ok=True)
         name = "memory.limit_in_bytes" if group.startswith("memory") else "memory.max"
         (tmp_path / group / name).write_text(limit + "\n")
-    found = [limit_in(group) for group in memory_groups(membership, tmp_path)]
+    found = [limit_in(group) for group in groups_in(membership, tmp_path, "memory")]
     assert sorted(limit for limit in found if limit is not None) == wanted
     assert 0 < usable_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -120,6 +121,8 @@ def test_what_is_set_is_taken(preprocess: int, save: int, threads: int, slots: i
         ("0::/../elsewhere\n", {"": "400000 100000"}, 4.0),
         ("12:cpu:/a\n1:name=systemd:/a\n0::/a\n", {"a": "50000 100000"}, 0.5),
         ("2:cpu:/a\n", {"": "max 100000"}, inf),
+        ("2:cpu,cpuacct:/a/b\n", {"cpu/a": "150000 100000", "cpu/a/b": "-1 100000"}, 1.5),
+        ("2:cpuset:/a\n3:cpu:/\n", {"cpu": "-1 100000", "cpu/a": "50000 100000"}, inf),
     ],
 )
 def test_the_least_quota_of_the_control_groups_counts(
@@ -130,8 +133,12 @@ def test_the_least_quota_of_the_control_groups_counts(
     (mounted.parent / "cpu.max").write_text("1000 100000")  # of nobody's
     for group, content in quotas.items():
         (mounted / group).mkdir(parents=True, exist_ok=True)
-        (mounted / group / "cpu.max").write_text(content + "\n")
-    assert quota_of(membership, mounted) == wanted
+        if group.startswith("cpu"):
+            for name, number in zip(("quota", "period"), content.split(), strict=True):
+                (mounted / group / f"cpu.cfs_{name}_us").write_text(number + "\n")
+        else:
+            (mounted / group / "cpu.max").write_text(content + "\n")
+    assert min(map(quota_in, groups_in(membership, mounted, "cpu"))) == wanted
 
 
 def test_gpus_are_counted_as_torch_counts_them() -> None:

@@ -5,8 +5,8 @@ import resource
 from pathlib import Path
 
 from maskdrop.config import Settings
+from maskdrop.control_groups import own_groups
 from maskdrop.doctor.finding import Finding, fail, ok, size, warning
-from maskdrop.memory_limit import memory_groups
 from maskdrop.supervisor.plan import INFERENCE_BYTES, Plan
 
 WORKER_BYTES = 60 * 2**20
@@ -16,7 +16,6 @@ _ADDRESSES = 4 * 2**30
 """Addresses that PyTorch's libraries and threads take up in a process, most of them unused, about."""
 
 _SHM_BYTES = 64 * 2**20
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def slots_bytes(settings: Settings, plan: Plan) -> int:
@@ -89,7 +88,7 @@ def _shm() -> Finding:
 def free_bytes() -> int:
     """Memory that may be used: the machine's, or what the control group still gives."""
     free = [_available()]
-    for group in _groups():
+    for group in own_groups("memory"):
         for most, used in (
             ("memory.max", "memory.current"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -101,13 +100,6 @@ def free_bytes() -> int:
             except (OSError, ValueError):
                 continue
     return min(free)
-
-
-def _groups() -> list[Path]:
-    try:
-        return memory_groups(Path("/proc/self/cgroup").read_text(encoding="utf-8"), _CGROUP)
-    except OSError:
-        return []
 
 
 def _available() -> int:
