@@ -44,7 +44,11 @@ def open_folder(base: Path, relative: str | PurePath = "", make_mode: int | None
 
 @contextlib.contextmanager
 def open_folder_at(folder: int, name: str) -> Iterator[int]:
-    """A descriptor of a folder in another one, never following a link."""
+    """A descriptor of a folder in another one, never following a link.
+
+    Raises:
+        OSError: it is missing, a link or a file, or may not be read.
+    """
     descriptor = os.open(name, _FOLDER, dir_fd=folder)
     try:
         yield descriptor
@@ -78,7 +82,11 @@ def split(relative: str) -> tuple[str, str]:
 
 
 def open_file(folder: int, name: str) -> int:
-    """A descriptor to read a file by; neither follows a link nor waits for a FIFO's writer."""
+    """A descriptor to read a file by; neither follows a link nor waits for a FIFO's writer.
+
+    Raises:
+        OSError: it is missing, or may not be read; with ELOOP: it is a link.
+    """
     return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
 
 

@@ -69,12 +69,23 @@ def has_rename_new(folder: int, probe: str) -> bool:
 
 
 def rename_over(folder: int, name: str, new_name: str) -> None:
-    """Rename within a folder, replacing what has the new name."""
+    """Rename within a folder, replacing what has the new name.
+
+    Raises:
+        OSError: it can't be done; both names are as they were.
+    """
     os.replace(name, new_name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def write_synced(folder: int, name: str, content: bytes, mode: int) -> None:
-    """Write a whole file and wait until it is on disk. Never follows a link at its name."""
+    """Write a whole file and wait until it is on disk. Never follows a link at its name.
+
+    Args:
+        mode: its permissions, less the umask.
+
+    Raises:
+        OSError: it can't be written; what was is left there, for whoever tries again or removes it.
+    """
     remove(folder, name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(name, flags, mode, dir_fd=folder)
@@ -106,5 +117,9 @@ def remove(folder: int, name: str) -> None:
 
 
 def sync_folder(folder: int) -> None:
-    """Wait until the folder's entries are on disk (fsync(2): a file's own sync does not cover them)."""
+    """Wait until the folder's entries are on disk (fsync(2): a file's own sync does not cover them).
+
+    Raises:
+        OSError: they may not be.
+    """
     os.fsync(folder)

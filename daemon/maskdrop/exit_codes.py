@@ -17,3 +17,6 @@ EX_TEMPFAIL = 75
 
 EX_CONFIG = 78
 """Can't run as configured: trying again would change nothing."""
+
+SIGNAL_EXIT = 128
+"""What a shell adds to a signal's number to make an exit code (bash(1))."""

@@ -6,12 +6,9 @@ from typing import NoReturn
 
 import typer
 
-from maskdrop.exit_codes import EX_CONFIG, EX_FAILED, EX_TEMPFAIL
+from maskdrop.exit_codes import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT
 
-__all__ = ["EX_CONFIG", "EX_FAILED", "EX_TEMPFAIL", "end_with"]
-
-SIGNAL_EXIT = 128
-"""What a shell adds to a signal's number to make an exit code (bash(1))."""
+__all__ = ["EX_CONFIG", "EX_FAILED", "EX_TEMPFAIL", "SIGNAL_EXIT", "end_with"]
 
 
 def end_with(message: str, code: int) -> NoReturn:

@@ -92,7 +92,11 @@ def _make(key: str, folder: Path) -> None:
 
 
 def check_nesting(folders: dict[str, Path]) -> None:
-    """No folder may be another's, and none may lie in the inbox or have the inbox inside it."""
+    """No folder may be another's, and none may lie in the inbox or have the inbox inside it.
+
+    Raises:
+        ConfigurationError: one is, or does.
+    """
     names = list(folders)
     for index, name in enumerate(names):
         for other in names[index + 1 :]:
@@ -132,6 +136,11 @@ def _check_own_file(key: str, file: Path, folders: dict[str, Path]) -> None:
 
 
 def check_writable(key: str, folder: Path) -> None:
+    """Really make a file there.
+
+    Raises:
+        ConfigurationError: none can be made.
+    """
     probe = folder / f".maskdrop-probe-{os.getpid()}.tmp"
     try:
         probe.touch()
@@ -143,7 +152,11 @@ def check_writable(key: str, folder: Path) -> None:
 
 
 def check_rename(key: str, inbox: Path, target: Path) -> None:
-    """Really rename a file: bind mounts and overlays refuse it within one device number too."""
+    """Really rename a file: bind mounts and overlays refuse it within one device number too.
+
+    Raises:
+        ConfigurationError: it can't be renamed from the inbox to there.
+    """
     name = f".maskdrop-probe-{os.getpid()}.tmp"
     source = inbox / name
     try:

@@ -63,7 +63,16 @@ def _where(labels: Pixels, numbers: Collection[int]) -> Image.Image:
 
 
 def overlay(picture: Pixels, labels: Pixels, palette: Sequence[Colour] = PALETTE) -> Pixels:
-    """The picture tinted with each label's colour, background untouched: uint8 (height, width, 3)."""
+    """The picture tinted with each label's colour, background untouched.
+
+    Args:
+        picture: uint8 (height, width, 3), RGB.
+        labels: uint8 (height, width).
+        palette: a colour for each label.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
+    """
     colours = np.zeros((256, 3), dtype=np.float32)
     colours[: len(palette)] = palette
     share = np.where(labels == Part.BACKGROUND, 0.0, OVERLAY_SHARE).astype(np.float32)[:, :, np.newaxis]

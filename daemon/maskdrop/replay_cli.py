@@ -1,6 +1,7 @@
 """``maskdrop replay``: pictures from quarantine or archive once more through the daemon."""
 
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ from typing import Annotated
 import typer
 
 from maskdrop.config_file import ConfigurationError, load_settings
-from maskdrop.exits import EX_CONFIG, EX_FAILED, end_with
+from maskdrop.exits import EX_CONFIG, EX_FAILED, SIGNAL_EXIT, end_with
 from maskdrop.names import printable
 from maskdrop.replay import Kept, Room, Wanted, clear_leftovers, find, put_back
 
@@ -66,7 +67,8 @@ def replay(
     except OSError as error:
         end_with(f"{source}: {error.strerror}", EX_FAILED)
     except KeyboardInterrupt:
-        end_with(f"interrupted; {moved} are back in the inbox, the others where they were", 130)
+        told = f"interrupted; {moved} are back in the inbox, the others where they were"
+        end_with(told, SIGNAL_EXIT + signal.SIGINT)
     told = f"{moved} would be put back" if dry_run else f"{moved} are back in the inbox"
     sys.stderr.write(told + (f", {failed} could not be moved" if failed else "") + "\n")
     raise typer.Exit(EX_FAILED if failed else 0)

@@ -13,9 +13,16 @@ class Spool:
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix=prefix)  # noqa: SIM115
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append a record, whoever may be reading."""
-        self._file.seek(0, 2)
-        self._file.write(json.dumps(record).encode("ascii") + b"\n")
+        """Append a record, whoever may be reading.
+
+        Raises:
+            OSError: the disk is full; its file name is the folder's.
+        """
+        try:
+            self._file.seek(0, 2)
+            self._file.write(json.dumps(record).encode("ascii") + b"\n")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         position = 0

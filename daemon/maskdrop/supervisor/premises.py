@@ -73,6 +73,11 @@ def take_premises(
 
 
 def set_up_log(settings: Settings) -> None:
+    """Log as these settings have it from now on.
+
+    Raises:
+        ConfigurationError: the log file can't be opened.
+    """
     try:
         daemon_log.set_up(settings.log)
     except OSError as error:
@@ -85,6 +90,12 @@ def set_up_log(settings: Settings) -> None:
 
 
 def take_lock(folders: Folders) -> InboxLock:
+    """Lock the folder at which one maskdrop works at a time.
+
+    Raises:
+        ConfigurationError: no lock file can be made there.
+        InboxHeld: another one has it.
+    """
     kind = "outbox" if folders.keeps else "inbox"
     try:
         return InboxLock.take(folders.locked, kind)

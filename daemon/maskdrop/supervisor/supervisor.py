@@ -2,14 +2,14 @@
 
       inbox events ─┐                                          ┌─ signals
                     ▼                                          ▼
-    ┌─ supervisor ─ select(events, reports, log lines, deaths, deadlines) ─────────┐
-    │   intake ──► PREPARE queue   INFER queue   SAVE queue, QUARANTINE queue      │
-    └──────┬──────────▲──┬────────────▲──┬────────────▲──┬────────────▲────────────┘
-           │   Prepare│  │Prepared    │  │Inferred    │  │Saved,      │
-           │          │  │            │  │            │  │Quarantined │
-           └──► preprocess 0…N       infer, some a device    save 0…M
-                      │                  │    ▲                ▲
-                      └──► slots: picture┘    └ labels ────────┘   (shared memory)
+    ┌─ supervisor ─ select(events, reports, log lines, deaths, deadlines) ─────────────┐
+    │   intake ──► PREPARE, LOCATE queue   INFER queue   SAVE queue, QUARANTINE queue  │
+    └──────┬───────────────▲──┬───────────────▲──┬──────────────▲──┬───────────▲───────┘
+           │ Prepare,      │  │Prepared,      │  │Inferred      │  │Saved,     │
+           │ Locate        │  │Located        │  │              │  │Quarantined│
+           └──────► preprocess 0…N          infer, some a device     save 0…M
+                           │                  │    ▲                  ▲
+                           └──► slots: picture┘    └ labels ──────────┘   (shared memory)
 
 Every arrow to or from a worker is a pipe of that worker's own. A death closes it and fires
 the worker's sentinel, and the flights it held go round again.
