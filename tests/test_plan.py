@@ -1,6 +1,7 @@
 """Workers, threads and slots chosen from the machine, and devices that are not there."""
 
 import os
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 
@@ -142,10 +143,51 @@ def test_the_least_quota_of_the_control_groups_counts(
 
 
 def test_gpus_are_counted_as_torch_counts_them() -> None:
-    count = torch.cuda.device_count()
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     assert count_gpus() == count
     expected = tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
     assert find_devices("auto") == expected
+
+
+TORCH = """
+from types import SimpleNamespace
+def init():
+    {init}
+cuda = SimpleNamespace(init=init, device_count=lambda: {nvml})
+_C = SimpleNamespace(_cuda_getDeviceCount=lambda: {cuda})
+"""
+"""Stands in for PyTorch in the process that is asked."""
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts a driver's device file and such a PyTorch in place."""
+    (tmp_path / "nvidiactl").touch()
+    monkeypatch.setattr("maskdrop.supervisor.plan.GPU_NODES", (str(tmp_path / "nvidiactl"),))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def put(**behaviour: object) -> None:
+        (tmp_path / "torch.py").write_text(TORCH.format(**behaviour))
+
+    return put
+
+
+def test_gpus_are_counted_by_cuda_and_not_by_what_the_driver_manages(driver: Callable[..., None]) -> None:
+    driver(nvml=2, init="raise RuntimeError('No CUDA GPUs are available')", cuda=2)
+    assert find_devices("auto") == ("cpu",)
+    with pytest.raises(ConfigurationError, match="no GPU is usable here; set it to auto or cpu, or mend"):
+        find_devices("cuda")
+    driver(nvml=1, init="pass", cuda=3)
+    assert find_devices("auto") == ("cuda:0", "cuda:1", "cuda:2")
+
+
+def test_a_hung_driver_is_not_waited_for(
+    driver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskdrop.supervisor.plan.PROBE_S", 0.5)
+    driver(nvml=1, init="import time; time.sleep(3600)", cuda=1)
+    with pytest.raises(ConfigurationError, match=r"the GPU driver has not answered for 0\.5 s; mend it"):
+        find_devices("auto")
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])

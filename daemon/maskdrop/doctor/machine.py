@@ -109,7 +109,12 @@ def _torch(device: str, has_nodes: bool) -> Finding:
     if done is None or done.returncode != 0:
         said = "no answer" if done is None else (done.stderr.strip().splitlines() or ["no word"])[-1]
         return fail(name, f"can't be imported: {said}", "install it again: pip install torch")
-    (version, cuda), count = done.stdout.split(), count_gpus()
+    version, cuda = done.stdout.split()
+    try:
+        count = count_gpus()
+    except TimeoutError as error:
+        verdict, remedy = warning if device == "cpu" else fail, "mend it (reboot), or set model.device = cpu"
+        return verdict(name, f"{version}, CUDA {cuda}: {error}", remedy)
     told = f"{version}, CUDA {cuda}, {count} GPUs"
     if count == 0 and device.startswith("cuda"):
         return fail(name, told, "install a PyTorch for this driver, or set model.device = auto")

@@ -43,7 +43,12 @@ BUSY = 0.8
 """Share of its time that a worker should be at a picture at most: nearer to 1, the queue before it
 grows without end (waiting for one server is its load / (1 - load) services long, after Khinchin)."""
 
-_PROBE = "import torch; print(torch.cuda.device_count())"
+_PROBE = "import torch; torch.cuda.init(); print(torch._C._cuda_getDeviceCount())"
+"""``torch.cuda.device_count`` may ask the driver's management library, NVML, which also counts cards that
+CUDA can't use, and whole ones where they are divided (MIG)."""
+
+PROBE_S = 120.0
+"""Seconds after which a driver is hung that should have told how many GPUs there are."""
 
 
 @dataclass(frozen=True)
@@ -174,11 +179,14 @@ def find_devices(wanted: str) -> tuple[str, ...]:
     """The devices to work on: ``auto`` is every GPU, or the CPU where there is none.
 
     Raises:
-        ConfigurationError: a GPU is asked for that is not there.
+        ConfigurationError: a GPU is asked for that is not there, or the driver is hung.
     """
     if wanted == "cpu":
         return ("cpu",)
-    count = count_gpus()
+    try:
+        count = count_gpus()
+    except TimeoutError as error:
+        raise fault("model.device", wanted, str(error), "mend it (reboot), or set it to cpu") from error
     if wanted == "auto":
         return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
     if count == 0:
@@ -193,8 +201,18 @@ def find_devices(wanted: str) -> tuple[str, ...]:
 
 
 def count_gpus() -> int:
-    """Usable GPUs. Asked of a process of its own: only inference workers touch CUDA."""
+    """Usable GPUs. Asked of a process of its own: only inference workers touch CUDA.
+
+    Raises:
+        TimeoutError: the driver doesn't answer.
+    """
     if not any(Path(node).exists() for node in GPU_NODES):
         return 0
-    probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False)
-    return int(probe.stdout) if probe.returncode == 0 else 0
+    command, nowhere = [sys.executable, "-c", _PROBE], subprocess.DEVNULL
+    probe = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=nowhere, text=True)
+    try:
+        told, _ = probe.communicate(timeout=PROBE_S)
+    except subprocess.TimeoutExpired as error:
+        probe.kill()  # and not waited for: what is stuck in a driver may not even die
+        raise TimeoutError(f"the GPU driver has not answered for {PROBE_S:g} s") from error
+    return int(told) if probe.returncode == 0 else 0
