@@ -4,16 +4,21 @@ import gc
 
 import torch
 
-_TOLD = ("can't allocate memory", "bad_alloc", "could not create a ")
+_TOLD_OF_CPUS = ("can't allocate memory", "bad_alloc", "could not create a ")
 """What stands in the RuntimeErrors that PyTorch (``c10/core/impl/alloc_cpu.cpp``) and oneDNN
-raise where a CPU's memory ends; a GPU's raises ``torch.OutOfMemoryError``."""
+raise where a CPU's memory ends."""
+
+_TOLD_OF_GPUS = ("error: out of memory", "_STATUS_ALLOC_FAILED", "_ALLOCATION_FAILED")
+"""What stands in those where a GPU's ends. Only PyTorch's own memory raises ``torch.OutOfMemoryError``;
+kernels that are loaded when first wanted, cuBLAS and cuDNN (``cudnnStatus_t``) take theirs beside it."""
 
 
 def is_want_of_memory(error: Exception) -> bool:
     """Whether a smaller batch might have gone through."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _TOLD)
+    told = _TOLD_OF_CPUS + _TOLD_OF_GPUS
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
 
 
 def free_memory() -> None:
