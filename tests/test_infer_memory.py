@@ -3,20 +3,25 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from maskdrop.config import ModelSettings
-from maskdrop.infer import compute
-from maskdrop.model.load import load_network
+from maskdrop.config import ModelSettings, Settings
+from maskdrop.folders import prepare_folders
+from maskdrop.inbox.lock import InboxLock
+from maskdrop.infer import compute, serve
+from maskdrop.model.errors import WeightsError
+from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.memory import is_want_of_memory
 from maskdrop.model.parser import FaceParser
-from maskdrop.ticket import Infer, Started
+from maskdrop.ticket import Infer, Stage, Started
 from maskdrop.topology.slots import Slots
-from maskdrop.topology.worker import Link
+from maskdrop.topology.worker import Link, Workplace
+from running import Rooms
 
 COUNT = 24
 
@@ -108,6 +113,70 @@ def test_other_faults_of_a_device_end_the_worker(tiny_weights: Path) -> None:
         compute([Infer(1, 0), Infer(2, 1)], parser, Slots(2, 512), Link(tasks, theirs))
     assert reports.recv() == Started((1, 2))
     assert not reports.poll(0)
+
+
+class Failing(torch.nn.Module):
+    """A network on a device that fails."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise self.error
+
+
+class Beside(FaceParser):
+    """A parser whose device counts as one beside the CPU."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        super().__init__(loaded, ModelSettings(), "cpu", "fp32")
+        self._on_cpu = False
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        Exception("CUDA failure 2: out of memory ; GPU=0 ; hostname=somewhere"),
+    ],
+)
+def test_what_a_device_fails_at_is_not_put_down_to_the_network(tiny_weights: Path, error: Exception) -> None:
+    """An unfit network ends a daemon that has just started; a worker that dies is started again."""
+    loaded = replace(load_network(tiny_weights), network=Failing(error), form=Form.PROGRAM)
+    with pytest.raises(type(error)) as caught:
+        Beside(loaded).probe()
+    assert caught.value is error
+    with pytest.raises(WeightsError, match=r"see model\.input_size"):  # where it can only be its own
+        FaceParser(loaded, ModelSettings(), "cpu", "fp32").probe()
+
+
+def test_a_worker_whose_device_is_full_says_so_and_dies(
+    tiny_weights: Path, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    loaded = replace(load_network(tiny_weights), network=Failing(error), form=Form.PROGRAM)
+    monkeypatch.setattr("maskdrop.infer.load_parser", lambda *_, **__: Beside(loaded))
+    folders = {"inbox": rooms.inbox, "outbox": rooms.outbox}
+    settings = Settings.model_validate({"folders": folders, "workers": {"max_batch": 1}})
+    place = (prepare_folders(settings), Slots(1, 512), InboxLock(-1))
+    workplace = Workplace(Stage.INFER, "infer-0", settings, *place, device="cuda:0")
+    context = torch.multiprocessing.get_context("spawn")
+    (tasks, _), (reports, theirs) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+    with pytest.raises(MemoryError, match="finds none on cuda:0: CUDA out of memory"):
+        serve(workplace, Link(tasks, theirs))
+    assert not reports.poll(0)
+
+
+def test_what_a_network_fails_at_is_put_down_to_it_on_a_gpu_too(tiny_weights: Path) -> None:
+    error = RuntimeError("Given groups=1, expected input[1, 3, 512, 512] to have 4 channels")
+    loaded = replace(load_network(tiny_weights), network=Failing(error), form=Form.PROGRAM)
+    with pytest.raises(WeightsError, match="to have 4 channels"):
+        Beside(loaded).probe()
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,11 @@ class Listener(Protocol):
 
 
 def serve(workplace: Workplace, link: Link) -> None:
-    """Label pictures until told to stop."""
+    """Label pictures until told to stop.
+
+    Raises:
+        MemoryError: the device has no memory left for the network.
+    """
     warnings.simplefilter("ignore")
     torch.set_num_threads(workplace.most_threads)  # so that weights are laid out for as many, too
     settings = workplace.settings
@@ -46,6 +50,10 @@ def serve(workplace: Workplace, link: Link) -> None:
     except WeightsError as error:
         link.report(Unfit(str(error)[:MESSAGE_LIMIT]))
         return
+    except RuntimeError as error:
+        if not is_want_of_memory(error):
+            raise
+        raise MemoryError(f"the network finds none on {workplace.device}: {error}") from error
     parser.pin(workplace.slots.memory)
     torch.set_num_threads(workplace.threads)
     look = FirstLook(settings)

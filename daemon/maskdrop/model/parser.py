@@ -15,6 +15,7 @@ from maskdrop.model.answer import first_tensor
 from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.certainty import certainty_of
 from maskdrop.model.errors import WeightsError
+from maskdrop.model.faults import is_devices_fault
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
 from maskdrop.model.fused import can_fuse
 from maskdrop.model.known import LEAST_AGREEMENT, known_picture
@@ -180,6 +181,7 @@ class FaceParser:
         Raises:
             WeightsError: the network fails, or answers other than one finite score for each
                 class and pixel; the message says what, and the remedy.
+            RuntimeError: a device of its own fails, or has no memory left.
         """
         side, classes = self._settings.input_size, self._settings.classes
         wanted = self._shape.side
@@ -190,6 +192,8 @@ class FaceParser:
         try:
             scores = self._scores(torch.from_numpy(noise).to(self._device))
         except Exception as error:  # a foreign network fails in any way
+            if not self._on_cpu and is_devices_fault(error):
+                raise
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             problem = f"fails on a picture of {side} x {side} ({type(error).__name__}: {reason})"
             raise WeightsError(
