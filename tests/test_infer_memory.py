@@ -62,6 +62,18 @@ def test_where_memory_ends_a_batch_is_done_in_halves(foreign_weights: Path) -> N
     check_halved(run_batch(foreign_weights, "cpu", mib=120))
 
 
+def test_where_memory_ends_an_onnx_network_does_a_batch_in_halves(
+    foreign_weights: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs maskdrop[onnx]")
+    pytest.importorskip("onnxscript", reason="needs maskdrop[onnx]")
+    written = torch.onnx.export(torch.export.load(foreign_weights), dynamo=True, verbose=False)
+    assert written is not None
+    path = tmp_path / "foreign.onnx"
+    written.save(path)
+    check_halved(run_batch(path, "cpu", mib=400))
+
+
 def test_where_one_picture_is_too_much_it_is_the_only_one_at_work(tiny_weights: Path) -> None:
     told = run_batch(tiny_weights, "cpu", mib=10)
     assert "one picture is too much for cpu" in told["error"]
@@ -189,6 +201,7 @@ def test_what_a_network_fails_at_is_put_down_to_it_on_a_gpu_too(tiny_weights: Pa
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False),
+        (RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=somewhere"), True),
         (RuntimeError("CUDA error: device-side assert triggered"), False),
         (ValueError("can't allocate memory"), False),
     ],

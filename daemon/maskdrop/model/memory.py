@@ -8,6 +8,9 @@ _TOLD_OF_CPUS = ("can't allocate memory", "bad_alloc", "could not create a ")
 """What stands in the RuntimeErrors that PyTorch (``c10/core/impl/alloc_cpu.cpp``) and oneDNN
 raise where a CPU's memory ends."""
 
+_TOLD_BY_ONNX_RUNTIME = ("Failed to allocate memory for requested buffer", "failure 2: out of memory")
+"""What stands in ONNX Runtime's (``core/framework/bfc_arena.cc``, ``core/providers/cuda/cuda_call.cc``)."""
+
 _TOLD_OF_GPUS = ("error: out of memory", "_STATUS_ALLOC_FAILED", "_ALLOCATION_FAILED")
 """What stands in those where a GPU's ends. Only PyTorch's own memory raises ``torch.OutOfMemoryError``;
 kernels that are loaded when first wanted, cuBLAS and cuDNN (``cudnnStatus_t``) take theirs beside it."""
@@ -17,7 +20,7 @@ def is_want_of_memory(error: Exception) -> bool:
     """Whether a smaller batch might have gone through."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    told = _TOLD_OF_CPUS + _TOLD_OF_GPUS
+    told = _TOLD_OF_CPUS + _TOLD_OF_GPUS + _TOLD_BY_ONNX_RUNTIME
     return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
 
 

@@ -8,10 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from maskdrop.model.errors import WeightsError, first_line
+from maskdrop.model.faults import is_devices_fault
 from maskdrop.model.shape import InputShape
 
 _SILENCE = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
@@ -21,18 +23,48 @@ imports it, and leaves a file with an identity of the machine in the user's home
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX Runtime session that takes and gives tensors, float (batch, …)."""
+    """An ONNX Runtime session that takes and gives tensors, float (batch, …).
+
+    It reads and writes them where they are (its IOBinding), once the form of its answer is known.
+    """
 
     def __init__(self, session: Any) -> None:
         super().__init__()
         self._session = session
         self._input: str = session.get_inputs()[0].name
         self._output: str = session.get_outputs()[0].name
+        self._answer: tuple[int, ...] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        array = x.float().contiguous().cpu().numpy()
-        (scores,) = self._session.run([self._output], {self._input: array})
+        """The network's first answer.
+
+        Raises:
+            RuntimeError: it failed, or there is no memory for it.
+        """
+        x = x.float().contiguous()
+        try:
+            return self._first(x) if self._answer is None else self._bound(x, self._answer)
+        except RuntimeError:
+            raise
+        except Exception as error:  # the runtime's own share no base but this
+            raise RuntimeError(str(error)) from error
+
+    def _first(self, x: Tensor) -> Tensor:
+        (scores,) = self._session.run([self._output], {self._input: x.cpu().numpy()})
+        if scores.dtype == np.float32 and len(scores) == len(x):
+            self._answer = scores.shape[1:]
         return torch.from_numpy(scores).to(x.device)
+
+    def _bound(self, x: Tensor, answer: tuple[int, ...]) -> Tensor:
+        scores = torch.empty((len(x), *answer), device=x.device)
+        place = (x.device.type, x.device.index or 0, np.float32)
+        binding = self._session.io_binding()
+        binding.bind_input(self._input, *place, tuple(x.shape), x.data_ptr())
+        binding.bind_output(self._output, *place, tuple(scores.shape), scores.data_ptr())
+        torch.get_device_module(x.device).synchronize(x.device)  # the runtime has a stream of its own
+        self._session.run_with_iobinding(binding)
+        binding.synchronize_outputs()
+        return scores
 
 
 def load_onnx(content: bytes, path: Path, device: str, threads: int) -> tuple[nn.Module, InputShape]:
@@ -44,6 +76,7 @@ def load_onnx(content: bytes, path: Path, device: str, threads: int) -> tuple[nn
 
     Raises:
         WeightsError: ONNX Runtime is not installed, can't read the file, or not on this device.
+        Exception: a device of its own fails, or has no memory left.
     """
     os.environ.update(dict.fromkeys(_SILENCE, "1"))
     try:
@@ -51,19 +84,35 @@ def load_onnx(content: bytes, path: Path, device: str, threads: int) -> tuple[nn
     except ImportError as error:
         problem = "ONNX files need ONNX Runtime, which is not installed"
         raise WeightsError(f"{path}: {problem}; pip install 'maskdrop[onnx]'") from error
-    provider = "CUDAExecutionProvider" if device.startswith("cuda") else "CPUExecutionProvider"
+    provider, place = provider_of(device)
+    remedy = "pip install 'maskdrop[onnx-gpu]' without onnxruntime beside it, or set model.device = cpu"
     if provider not in onnxruntime.get_available_providers():
-        problem = f"this ONNX Runtime has no {provider}"
-        raise WeightsError(f"{path}: {problem}; install onnxruntime-gpu, or set model.device = cpu")
+        raise WeightsError(f"{path}: this ONNX Runtime has no {provider}; {remedy}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; its warnings are about the exporter's taste
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=[provider])
-        return OnnxNetwork(session), _shape_of(session)
+        # Otherwise it would go on with a CPU where a device fails.
+        session = onnxruntime.InferenceSession(
+            content, options, providers=[(provider, place)], enable_fallback=0
+        )
+        session.disable_fallback()
+        network, shape = OnnxNetwork(session), _shape_of(session)
     except Exception as error:  # its exceptions share no base but this
+        if device != "cpu" and is_devices_fault(error):
+            raise
         problem = f"no ONNX network that can be run ({first_line(error)})"
         raise WeightsError(f"{path}: {problem}; export it again") from error
+    if session.get_providers()[0] != provider:  # as where its libraries can't be loaded, which it only logs
+        raise WeightsError(f"{path}: ONNX Runtime can't use its {provider} here; {remedy}")
+    return network, shape
+
+
+def provider_of(device: str) -> tuple[str, dict[str, int]]:
+    """What of ONNX Runtime computes on a device, and its options."""
+    if device == "cpu":
+        return "CPUExecutionProvider", {}
+    return "CUDAExecutionProvider", {"device_id": torch.device(device).index or 0}
 
 
 def _shape_of(session: Any) -> InputShape:

@@ -1,0 +1,92 @@
+"""ONNX Runtime: on which device it computes, and what becomes of its answers and errors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from maskdrop.model.errors import WeightsError
+from maskdrop.model.export import export_network
+from maskdrop.model.load import load_network
+from maskdrop.model.onnx_network import OnnxNetwork, provider_of
+
+SIDE = 64
+
+
+@pytest.fixture
+def exported(tmp_path: Path, tiny_weights: Path) -> Path:
+    pytest.importorskip("onnxruntime", reason="needs maskdrop[onnx]")
+    pytest.importorskip("onnxscript", reason="needs maskdrop[onnx]")
+    path = tmp_path / "tiny.onnx"
+    export_network(load_network(tiny_weights), SIDE, path)
+    return path
+
+
+def test_each_gpu_has_its_own_provider() -> None:
+    assert provider_of("cpu") == ("CPUExecutionProvider", {})
+    assert provider_of("cuda") == ("CUDAExecutionProvider", {"device_id": 0})
+    assert provider_of("cuda:3") == ("CUDAExecutionProvider", {"device_id": 3})
+
+
+def test_a_runtime_that_would_compute_on_a_cpu_instead_is_refused(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As onnxruntime-gpu does where it can't load CUDA's libraries: it names its provider all the same."""
+    import onnxruntime
+
+    with pytest.raises(WeightsError, match=r"no CUDAExecutionProvider; pip install 'maskdrop\[onnx-gpu\]'"):
+        load_network(exported, "cuda:1")
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    with pytest.raises(WeightsError, match="can't use its CUDAExecutionProvider here; pip install"):
+        load_network(exported, "cuda:1")
+
+
+def test_answers_written_in_place_are_those_that_are_copied(exported: Path) -> None:
+    network = load_network(exported).network
+    pictures = torch.rand((5, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1))
+    wanted = torch.cat([load_network(exported).network(one[None]) for one in pictures])  # first calls
+    for batch in (slice(0, 2), slice(0, 5), slice(1, 4), slice(0, 5)):
+        scores = network(pictures[batch].to(memory_format=torch.channels_last))
+        assert scores.dtype == torch.float32
+        torch.testing.assert_close(scores, wanted[batch], rtol=1e-4, atol=1e-4)
+
+
+class Runtime:
+    """A session that answers where it is told to, or doesn't know how; or fails."""
+
+    def __init__(self, answer: type[np.floating] = np.float32) -> None:
+        self.answer, self.runs = answer, 0
+
+    def get_inputs(self) -> list["Runtime"]:
+        return [self]
+
+    get_outputs = get_inputs
+    name = "one"
+
+    def run(self, names: list[str], given: dict[str, np.ndarray]) -> list[np.ndarray]:
+        self.runs += 1
+        return [given["one"].astype(self.answer)]
+
+
+def test_answers_in_other_numbers_are_copied() -> None:
+    runtime = Runtime(np.float16)
+    network, x = OnnxNetwork(runtime), torch.rand(2, 3, 4, 4)
+    for _ in range(2):
+        assert torch.equal(network(x), x.half())
+    assert runtime.runs == 2
+
+
+class Failure(Exception):
+    """The runtime's own errors share no base but this."""
+
+
+def test_its_errors_are_told_as_pytorchs_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise Failure("CUDA failure 700: an illegal memory access was encountered ; GPU=0")
+
+    runtime = Runtime()
+    monkeypatch.setattr(runtime, "run", fail)
+    with pytest.raises(RuntimeError, match="CUDA failure 700"):
+        OnnxNetwork(runtime)(torch.rand(1, 3, 4, 4))
