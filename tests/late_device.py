@@ -20,6 +20,7 @@ class LateDevice:
     def __init__(self) -> None:
         self.streams: list[ThreadPoolExecutor] = []
         self.current: ThreadPoolExecutor | None = None
+        self.is_current = False
         self.asked: list[Future[Any]] = []
 
     def Stream(self, device: object) -> ThreadPoolExecutor:  # noqa: N802
@@ -31,7 +32,14 @@ class LateDevice:
         return LateEvent()
 
     @contextmanager
+    def device(self, device: object) -> Iterator[None]:
+        self.is_current = True
+        yield
+        self.is_current = False
+
+    @contextmanager
     def stream(self, stream: ThreadPoolExecutor) -> Iterator[None]:
+        assert self.is_current, "another device's stream would be set when this one is left"
         self.current = stream
         yield
         self.current = None

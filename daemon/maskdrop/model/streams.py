@@ -8,6 +8,7 @@ with serves its next batch. A CPU does everything at once; there a batch is done
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, Generic, TypeVar
@@ -104,7 +105,7 @@ class Streams:
         stream, event = next(self._streams), self._new_event()
         outcome: Future[list[Labelled]] = Future()
         take_in: TakeIn[Labelled] = list
-        with self._module.stream(stream):
+        with self._as_current(), self._module.stream(stream):
             try:
                 take_in = ask(part)
             except Exception as error:
@@ -115,6 +116,11 @@ class Streams:
     def wait_for_rest(self) -> None:
         """Wait until the device has nothing to do."""
         self._module.synchronize(self._device)
+
+    def _as_current(self) -> AbstractContextManager[object]:
+        """Whoever leaves a stream sets that of the device he was on: if it were another one, something would
+        be begun there that takes memory (a context, on the first GPU)."""
+        return nullcontext() if self._device.type == "cpu" else self._module.device(self._device)
 
     def _new_event(self) -> Any:
         """One that is waited for asleep."""
