@@ -15,12 +15,12 @@ from late_device import LateDevice, LateStreams
 from maskdrop.config import ModelSettings, Settings
 from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
-from maskdrop.infer import FirstLook, compute, label_all
+from maskdrop.infer import FirstLook, compute, label_all, serve
 from maskdrop.model.certainty import summed, summed_later
 from maskdrop.model.load import load_network
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.model.streams import Streams, TakeIn
-from maskdrop.ticket import Infer, Inferred, Report, Stage, Started, Stop
+from maskdrop.ticket import Infer, Inferred, Ready, Report, Stage, Started, Stop
 from maskdrop.topology.slots import OwnPlaces, Slots
 from maskdrop.topology.worker import Link, Workplace
 from waiting import PATIENCE_S, wait_for
@@ -168,14 +168,19 @@ class Later(FaceParser):
         return super()._label(pixels)
 
 
+def workplace(base: Path, slots: Slots, device: str = "cpu", max_batch: int = 1) -> Workplace:
+    folders = {name: base / name for name in ("inbox", "outbox", "quarantine", "archive")}
+    (base / "inbox").mkdir()
+    workers, model = {"max_batch": max_batch, "max_wait_ms": 0}, {"input_size": SIDE}
+    settings = Settings.model_validate({"folders": folders, "workers": workers, "model": model})
+    place = prepare_folders(settings)
+    return Workplace(Stage.INFER, "infer-0", settings, place, slots, InboxLock(-1), device=device)
+
+
 class Inference:
     """An inference worker on such a device, but for the process: tasks go in, reports come out."""
 
     def __init__(self, parser: FaceParser, base: Path, pictures: int, max_batch: int) -> None:
-        folders = {name: base / name for name in ("inbox", "outbox", "quarantine", "archive")}
-        (base / "inbox").mkdir()
-        workers = {"max_batch": max_batch, "max_wait_ms": 0}
-        settings = Settings.model_validate({"folders": folders, "workers": workers})
         self.slots = Slots(pictures, SIDE)
         noise = np.random.default_rng(1).integers(0, 256, self.slots.pictures.shape, np.uint8)
         self.slots.pictures[:], self.slots.labels[:] = noise, 255
@@ -185,10 +190,9 @@ class Inference:
         self.reports, reports = multiprocessing.Pipe(duplex=False)
         for slot in range(pictures):
             self.tasks.send(Infer(100 + slot, slot, company=pictures))
-        place = prepare_folders(settings)
-        workplace = Workplace(Stage.INFER, "infer-0", settings, place, self.slots, InboxLock(-1))
+        place = workplace(base, self.slots, max_batch=max_batch)
         self.link = Link(theirs, reports)  # open, even when the thread has ended
-        arguments = (workplace, self.link, parser, FirstLook(settings))
+        arguments = (place, self.link, parser, FirstLook(place.settings))
         self.thread = Thread(target=label_all, args=arguments, daemon=True)
         self.thread.start()
 
@@ -231,6 +235,32 @@ def test_an_inference_worker_keeps_its_device_at_work(tiny_weights: Path, tmp_pa
     worker.check_labels(tiny_weights)
 
 
+def test_every_worker_of_such_a_device_is_warm_before_it_is_ready(
+    tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that isn't asked what a picture costs, too; or the first pictures would wait for what is loaded."""
+    parser, sizes = Later(tiny_weights), list[int]()
+    label = parser._label
+
+    def noting(pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
+        sizes.append(len(pixels))
+        return label(pixels)
+
+    parser._label = noting  # type: ignore[method-assign]
+    parser.may_begin.set()
+    monkeypatch.setattr("maskdrop.infer.load_parser", lambda *_, **__: parser)
+    place = workplace(tmp_path, Slots(1, SIDE), "cuda:0", max_batch=3)
+    theirs, tasks = multiprocessing.Pipe(duplex=False)
+    reports, ours = multiprocessing.Pipe(duplex=False)
+    tasks.send(Stop())
+    serve(place, Link(theirs, ours))
+    (ready,) = [reports.recv() for _ in range(2) if reports.poll(0)]
+    assert isinstance(ready, Ready)
+    assert ready.cost is None
+    assert len(sizes) >= 2
+    assert set(sizes) == {3}
+
+
 def test_where_its_memory_ends_each_batch_is_done_in_parts(tiny_weights: Path, tmp_path: Path) -> None:
     parser = Later(tiny_weights, most=2)
     worker = Inference(parser, tmp_path, pictures=7, max_batch=4)
@@ -252,6 +282,7 @@ def test_slots_are_pinned_and_batches_on_a_gpu_have_their_labels(tiny_weights: P
     worker = Inference(parser, tmp_path, pictures=40, max_batch=3)
     assert torch.from_numpy(worker.slots.pictures[7]).is_pinned()
     assert torch.from_numpy(worker.slots.labels[39]).is_pinned()
+    assert torch.from_numpy(parser.room(2, SIDE, SIDE)[1]).is_pinned()
     done: list[int] = []
     while len(done) < 40:
         (report,) = worker.told(1)

@@ -59,8 +59,9 @@ def serve(workplace: Workplace, link: Link) -> None:
     look = FirstLook(settings)
     look.finds_small(workplace.slots.labels[0])  # so that no picture waits for its imports
     info = parser.info
-    cost = measure(parser, workplace) if workplace.measures else None
-    link.report(Ready(info.device, f"{info.weights} sha256:{info.sha256[:12]}", info.precision, cost))
+    cost = measure(parser, workplace) if workplace.measures or workplace.device != "cpu" else None
+    told = cost if workplace.measures else None
+    link.report(Ready(info.device, f"{info.weights} sha256:{info.sha256[:12]}", info.precision, told))
     label_all(workplace, link, parser, look)
 
 
@@ -89,18 +90,21 @@ def label_all(workplace: Workplace, link: Link, parser: FaceParser, look: "First
 
 def measure(parser: FaceParser, workplace: Workplace) -> Cost | None:
     """What a known portrait costs this stage when all of the device is at work; None: there is too
-    little memory to find out."""
+    little memory to find out. A device of its own is warm then: what it plans and loads for batches of the
+    largest size is there, in both streams."""
     side, on_cpu = workplace.settings.model.input_size, workplace.device == "cpu"
+    judge = "json" in workplace.settings.save.outputs
     count = workplace.threads if on_cpu else int(workplace.settings.workers.max_batch)
     batches = 1 if on_cpu else 2  # one is copied while the other one is computed
-    pictures = [known_picture(side)] * count
-    labels = list(np.empty((count, side, side), dtype=np.uint8))
 
     def label() -> None:
-        for under_way in [parser.begin(pictures, labels, lambda *_: None) for _ in range(batches)]:
+        for under_way in [parser.begin(*places, lambda *_: None, judge=judge) for _ in range(batches)]:
             under_way.results()
 
     try:
+        pictures, labels = parser.room(count, side, side, 3), parser.room(count, side, side)
+        pictures[:] = known_picture(side)
+        places = list(pictures), list(labels)
         return cost_of(label, pictures=batches * count, turns=MEASURED_BATCHES)
     except (RuntimeError, MemoryError) as error:
         if not is_want_of_memory(error):

@@ -22,7 +22,7 @@ from maskdrop.model.known import LEAST_AGREEMENT, known_picture
 from maskdrop.model.lanes import Lanes
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
-from maskdrop.model.pinned import pin
+from maskdrop.model.pinned import pin, pinned
 from maskdrop.model.precision import choose_precision
 from maskdrop.model.quantised import can_quantise
 from maskdrop.model.streams import Streams, TakeIn
@@ -161,6 +161,10 @@ class FaceParser:
         if self._folded is not None and self._on_cpu:  # where nothing is gained by several at once
             return self._lanes.begin(in_lane, range(len(pictures)), company)
         return self._streams.begin(ask, self._shape.parts_of(len(pictures)))
+
+    def room(self, *shape: int) -> Pixels:
+        """Memory that the device reads and writes by itself; see `maskdrop.model.pinned.pinned`."""
+        return pinned(shape, self._device)
 
     def pin(self, memory: Pixels) -> None:
         """Have the device read and write this memory by itself; see `maskdrop.model.pinned.pin`."""

@@ -11,6 +11,15 @@ from numpy.typing import NDArray
 logger = logging.getLogger("maskdrop")
 
 
+def pinned(shape: tuple[int, ...], device: torch.device) -> NDArray[np.uint8]:
+    """New memory of that kind, uint8; for a CPU memory as any other.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda").numpy()
+
+
 def pin(memory: NDArray[np.uint8], device: torch.device) -> None:
     """Hold memory in its place, so that copies between it and a device need nobody who waits for them
     (cudaHostRegister of the CUDA Runtime API). Where that can't be had, copies are made all the same, and
