@@ -29,6 +29,7 @@ from maskdrop.cluster.shape import shape_for
 from maskdrop.cluster.stores import FolderStore
 from maskdrop.config import FolderSettings, Settings
 from maskdrop.config_file import ConfigurationError
+from maskdrop.model.parser import load_parser
 from maskdrop.ticket import Fault, Stage
 
 ANYWHERE = {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}
@@ -110,6 +111,22 @@ def test_a_gpu_that_ray_counts_and_nobody_can_use_is_told_in_one_line(tmp_path: 
     with pytest.raises(CannotLabel, match="PyTorch can't use it; mend its driver") as told:
         labeller(packed([picture]))
     assert str(told.value).startswith("model.device = 'auto': ")
+
+
+def test_pictures_for_a_gpu_are_put_where_it_takes_them_from(tiny_weights: Path, tmp_path: Path) -> None:
+    """Into memory that its parser has made; a CPU labels them where they arrived."""
+    store, small = FolderStore(tmp_path, FOLDERS), settings(model={"weights": tiny_weights, "input_size": 64})
+    job = Job(small, store, store, None, Register())
+    labeller = Labeller(job, "cpu", threads=1, max_batch=2, looks_again=False)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    table = packed([Piece(Work(f"{n}.jpg", 3), one) for n, one in enumerate(pixels)])
+    arrived = [piece.pixels for piece in unpacked(table) if piece.pixels is not None]
+    parser = load_parser(small.model, "cpu")
+    assert not labeller._places_of(arrived, parser).pictures.flags.writeable
+    labeller._device = "cuda"
+    places = labeller._places_of(arrived, parser)
+    assert places.pictures.flags.writeable
+    assert np.array_equal(places.pictures, pixels)
 
 
 def ended(path: str, outcome: Outcome = Outcome.SAVED, sha256: str = "0", error: str = "") -> Work:

@@ -96,24 +96,28 @@ class Labeller:
 
         pictures = [piece.pixels for piece in pieces if piece.pixels is not None]
         counts = [len(views) if self._looks_again else 0 for views in pictures]
-        places = self._places_of_views(pictures) if self._looks_again else self._places_of(pictures)
+        place = self._places_of_views if self._looks_again else self._places_of
+        places = place(pictures, parser)
         told = _Told()
         tasks = [Infer(slot, slot, views) for slot, views in enumerate(counts)]
         compute(tasks, parser, places, told, self._look, self._judges)
         return [piece for report in told.reports for piece in self._labelled(pieces, report, places)]
 
-    def _places_of(self, pictures: list[Pixels]) -> OwnPlaces:
-        labels = np.empty((len(pictures), self._side, self._side), np.uint8)
-        return OwnPlaces(self._side, stacked(pictures), labels)
+    def _places_of(self, pictures: list[Pixels], parser: "FaceParser") -> OwnPlaces:
+        pixels, labels = stacked(pictures), parser.room(len(pictures), self._side, self._side)
+        if self._device != "cpu":  # which copies out of Arrow's memory would be waited for
+            arrived, pixels = pixels, parser.room(*pixels.shape)
+            np.copyto(pixels, arrived)
+        return OwnPlaces(self._side, pixels, labels)
 
-    def _places_of_views(self, pictures: list[Pixels]) -> OwnPlaces:
+    def _places_of_views(self, pictures: list[Pixels], parser: "FaceParser") -> OwnPlaces:
         shape = (len(pictures), max(map(len, pictures)), self._side, self._side)
         places = OwnPlaces(
             self._side,
             np.empty((0, self._side, self._side, 3), np.uint8),
             np.empty((0, self._side, self._side), np.uint8),
-            np.empty((*shape, 3), np.uint8),
-            np.empty(shape, np.uint8),
+            parser.room(*shape, 3),
+            parser.room(*shape),
         )
         for slot, views in enumerate(pictures):
             np.copyto(places.view_pictures[slot, : len(views)], views)
