@@ -204,6 +204,38 @@ def test_what_is_exported_gives_the_same_labels(tmp_path: Path, tiny_weights: Pa
     assert len(np.unique(before)) > 3
 
 
+class Constants(Plain):
+    """One that holds a number as a constant, and has a device written into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = torch.full((3, 1, 1), 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.layer(x + self.shift)
+        return scores + torch.arange(3, dtype=x.dtype).view(3, 1, 1)
+
+
+def test_a_program_goes_to_its_device_with_all_that_it_holds(tmp_path: Path) -> None:
+    """A device without memory stands in for a GPU."""
+    path = save_program(Constants(), tmp_path / "n.pt2")
+    x = torch.zeros(2, 3, 64, 64)
+    assert load_network(path, "cpu").network(x).device.type == "cpu"
+    network = load_network(path, "meta").network
+    constants = [value for value in vars(network).values() if isinstance(value, Tensor)]
+    tensors = [*network.parameters(), *network.buffers(), *constants]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert network(x.to("meta")).device.type == "meta"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_program_labels_alike_on_a_gpu(tmp_path: Path) -> None:
+    path = save_program(Constants(), tmp_path / "n.pt2")
+    pictures = np.random.default_rng(2).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    here, there = (load_parser(settings_for(path), device).parse(pictures) for device in ("cpu", "cuda"))
+    assert (here == there).mean() > 0.99
+
+
 def test_of_several_answers_the_first_is_taken(tmp_path: Path) -> None:
     path = save_program(Plain(answer="several"), tmp_path / "n.pt2")
     load_parser(settings_for(path), "cpu").probe()

@@ -43,11 +43,12 @@ class Loaded:
 def load_network(path: Path, device: str = "cpu", threads: int = 1) -> Loaded:
     """Read a network: safetensors, a PyTorch checkpoint, a torch.export program, or ONNX.
 
-    The file is read once, so that what was checked is what is loaded. Networks of torch are
-    on the CPU and in fp32; an ONNX network is on the device.
+    The file is read once, so that what was checked is what is loaded. BiSeNets are on the CPU
+    and in fp32; a program or an ONNX network is on the device.
 
     Raises:
         WeightsError: no such file, not a network, or one that can't be run here.
+        Exception: a device of its own fails, or has no memory left.
     """
     try:
         content = path.read_bytes()
@@ -63,7 +64,7 @@ def load_network(path: Path, device: str = "cpu", threads: int = 1) -> Loaded:
         network, shape = load_onnx(content, path, device, threads)
     elif is_program(content):
         form = Form.PROGRAM
-        network, shape = load_program(content, path)
+        network, shape = load_program(content, path, device)
         stored = stored_type(network.parameters())
     else:
         form, shape = Form.BISENET, InputShape()

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from maskdrop.model.errors import WeightsError, first_line
+from maskdrop.model.faults import is_devices_fault
 from maskdrop.model.shape import InputShape
 
 _REMEDY = "export it again with torch.export.save"
@@ -50,8 +51,8 @@ def is_program(content: bytes) -> bool:
         return False
 
 
-def load_program(content: bytes, path: Path) -> tuple[nn.Module, InputShape]:
-    """The network in an exported program, on the CPU, and the input it takes.
+def load_program(content: bytes, path: Path, device: str = "cpu") -> tuple[nn.Module, InputShape]:
+    """The network in an exported program, on a device, and the input it takes.
 
     Args:
         content: the whole file.
@@ -59,6 +60,7 @@ def load_program(content: bytes, path: Path) -> tuple[nn.Module, InputShape]:
 
     Raises:
         WeightsError: it isn't whole, holds something that could run code, or is another torch's.
+        RuntimeError: a device of its own fails, or has no memory left.
     """
     try:
         checked = checked_program(content)
@@ -67,8 +69,14 @@ def load_program(content: bytes, path: Path) -> tuple[nn.Module, InputShape]:
     try:
         program = torch.export.load(io.BytesIO(checked))
         shape = _shape_of(program)
+        if device != "cpu":  # a module's own ``to`` leaves constants behind, and devices written down
+            from torch.export.passes import move_to_device_pass  # may import torch's compiler
+
+            program = move_to_device_pass(program, device)
         return program.module(), shape
     except Exception as error:  # a foreign or damaged program fails in many ways
+        if device != "cpu" and is_devices_fault(error):
+            raise
         problem = f"no program that torch {torch.__version__} can load ({first_line(error)})"
         raise WeightsError(f"{path}: {problem}; {_REMEDY}") from error
 
