@@ -4,6 +4,7 @@ It has what maskdrop needs of a module such as ``torch.cuda``. Each stream does 
 event happens when its stream has come to it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -15,9 +16,14 @@ from maskdrop.model.streams import Queued, Streams, TakeIn
 
 
 class LateDevice:
-    """Streams that do what is submitted to the current one of them."""
+    """Streams that do what is submitted to the current one of them.
+
+    Attributes:
+        waited: how often somebody waited for an event, and for the whole device.
+    """
 
     def __init__(self) -> None:
+        self.waited = Counter[str]()
         self.streams: list[ThreadPoolExecutor] = []
         self.current: ThreadPoolExecutor | None = None
         self.is_current = False
@@ -29,7 +35,7 @@ class LateDevice:
 
     def Event(self, blocking: bool) -> "LateEvent":  # noqa: N802
         assert blocking
-        return LateEvent()
+        return LateEvent(self.waited)
 
     @contextmanager
     def device(self, device: object) -> Iterator[None]:
@@ -45,6 +51,7 @@ class LateDevice:
         self.current = None
 
     def synchronize(self, device: object) -> None:
+        self.waited["device"] += 1
         wait(self.asked)
 
     def submit(self, work: Callable[[], Any]) -> "Future[Any]":
@@ -54,7 +61,8 @@ class LateDevice:
 
 
 class LateEvent:
-    def __init__(self) -> None:
+    def __init__(self, waited: Counter[str]) -> None:
+        self._waited = waited
         self._happened: Future[None] = Future()
 
     def record(self, stream: ThreadPoolExecutor) -> None:
@@ -64,6 +72,7 @@ class LateEvent:
         return self._happened.done()
 
     def synchronize(self) -> None:
+        self._waited["event"] += 1
         wait([self._happened])
 
 

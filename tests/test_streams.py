@@ -1,6 +1,7 @@
 """Batches on a device of its own, which is kept at work: begun before the last one's labels are taken in."""
 
 import multiprocessing
+from collections import Counter
 from pathlib import Path
 from threading import Event, Thread
 from time import sleep
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from counted import Operators
 from late_device import LateDevice, LateStreams
 from maskdrop.config import ModelSettings, Settings
 from maskdrop.folders import prepare_folders
@@ -158,8 +160,8 @@ class Later(FaceParser):
         settings = ModelSettings(weights=weights, input_size=SIDE, precision="fp32")
         super().__init__(load_network(weights), settings, "cpu", "fp32")
         self._on_cpu = False  # batches are labelled as on a GPU
-        self._streams = LateStreams()
-        self.most, self.may_begin = most, Event()
+        self._streams = streams = LateStreams()
+        self.most, self.may_begin, self.waited = most, Event(), streams.late.waited
 
     def _label(self, pixels: torch.Tensor) -> tuple[torch.Tensor, None]:
         assert self.may_begin.wait(PATIENCE_S)
@@ -259,6 +261,32 @@ def test_every_worker_of_such_a_device_is_warm_before_it_is_ready(
     assert ready.cost is None
     assert len(sizes) >= 2
     assert set(sizes) == {3}
+
+
+@pytest.mark.parametrize("batches", [1, 2, 5])
+def test_a_device_is_waited_for_once_a_batch(tiny_weights: Path, tmp_path: Path, batches: int) -> None:
+    """And once when streams are made, for what it was asked before."""
+    parser = Later(tiny_weights)
+    parser.may_begin.set()
+    worker = Inference(parser, tmp_path, pictures=2 * batches, max_batch=2)
+    worker.told(2 * batches)
+    worker.end()
+    assert parser.waited == Counter(device=1, event=batches)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_batch_goes_to_a_device_by_a_copy_a_picture_and_comes_back_by_another(
+    tiny_weights: Path, count: int
+) -> None:
+    """The other five are there, of the border's four sides and of all the pixels inside it. Nor is it asked
+    for anything whose answer Python needs to go on, and would wait for."""
+    parser, slots = Later(tiny_weights), Slots(count, SIDE)
+    parser.may_begin.set()
+    parser._streams = Streams(torch.device("cpu"), torch.cpu)  # which asks in this thread
+    with Operators() as operators:
+        parser.begin(list(slots.pictures), list(slots.labels), lambda *_: None).results()
+    assert operators.counts["copy_"] == 5 + 2 * count
+    assert not operators.counts.keys() & {"_local_scalar_dense", "nonzero", "bincount", "masked_select"}
 
 
 def test_where_its_memory_ends_each_batch_is_done_in_parts(tiny_weights: Path, tmp_path: Path) -> None:

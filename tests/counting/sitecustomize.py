@@ -1,5 +1,6 @@
 """Imported by Python at its start where this folder is on the path: tells of each file that is opened,
-each fsync and each message through a pipe, by a line in the file that MASKDROP_COUNTS names.
+each fsync and each message through a pipe, whose bytes are told in hex, by a line in the file that
+MASKDROP_COUNTS names.
 
 Nothing is replaced but by itself with a line written before.
 """
@@ -19,7 +20,7 @@ def _tell(*words: object) -> None:
 
 def _counted_write(descriptor: int, data: Any) -> int:
     if stat.S_ISFIFO(os.fstat(descriptor).st_mode) and descriptor > 2:
-        _tell("pipe", len(data))
+        _tell("pipe", bytes(data).hex())
     return _write(descriptor, data)
 
 
