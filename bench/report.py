@@ -1,19 +1,29 @@
-"""Benchmarks' figures as JSON, as a section of docs/benchmarks.md, and as a plot."""
+"""Benchmarks' figures as JSON, as a section of docs/benchmarks.md, and as a plot.
 
+    python bench/report.py
+
+makes the section and the plot anew from docs/benchmarks.json; nothing is measured.
+"""
+
+import argparse
 import json
 import re
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from contests import ARTICLE, ARTICLE_ONE, FP32, Figures, middle, ratio
+from plots import Result, plot
 
 DOCS = Path(__file__).parent.parent / "docs"
 DATA, PAGE, PLOT = DOCS / "benchmarks.json", DOCS / "benchmarks.md", DOCS / "images" / "benchmark.png"
 
 BEGIN, END = "<!-- make bench writes from here -->", "<!-- to here -->"
 
-Result = dict[str, Any]
+ALT = (
+    "Pictures a second; milliseconds of a picture in each stage and queue; pictures a second by size, and of "
+    "maskdrop by its settings and by backlog"
+)
+"""What the plot shows, for those who don't see it."""
 
 GROWTH = {
     "workers": "preprocess and save workers, each",
@@ -38,7 +48,7 @@ def write(result: Result) -> None:
     """All three files; what stands outside the marks in the page stays."""
     keep(result)
     put_section(text(result), BEGIN, END)
-    plot(result)
+    plot(result, GROWTH, PLOT)
 
 
 def put_section(section: str, begin: str, end: str) -> None:
@@ -65,12 +75,13 @@ def text(result: Result) -> str:
     if "size" in result:
         pieces.append(_sizes(result["size"]))
     if "throughput" in result:
-        pieces.append("![Throughput and where time goes](images/benchmark.png)")
+        pieces.append(f"![{ALT}](images/benchmark.png)")
     return "\n\n".join(pieces) + "\n"
 
 
-def _where(part: Result) -> str:
-    return f"{part['repeats']} turns, {part['cores']} cores for everybody. {part['machine']}."
+def _where(part: Result, order: str = "") -> str:
+    turns = order or f"{part['repeats']} turns"
+    return f"{turns}, {part['cores']} cores for everybody. {part['machine']}."
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -97,8 +108,9 @@ def _throughput(part: Result) -> str:
         f"{part['pictures']} photographs of faces, 512 x 512, dropped at once; medians, and medians of "
         f"ratios. {_where(part)}\n\nThe article's pipeline and the plain loop run the same network as the "
         "article does (fp32, one picture at a time, numpy's argmax), without the two further outputs that "
-        "its network "
-        'computes. "Own outputs" is what the daemon writes by default: own size, JPEG quality 95. '
+        "its network computes. The article's float tensors go from process to process in shared memory, as "
+        "torch.multiprocessing's queues have it; pixels and labels are pickled whole. "
+        '"Own outputs" is what the daemon writes by default: own size, JPEG quality 95. '
         f"{_alike(part['alike'])}"
     )
     told = f"{intro}\n\n{table(['', 'pictures a second', 'maskdrop / this'], rows)}"
@@ -163,7 +175,12 @@ def _idle(part: Result) -> str:
 def _growth(part: Result, what: str) -> str:
     runs: dict[str, list[Figures]] = part["runs"]
     rows = [[label, f"{middle(figures, 'per_second'):.1f}"] for label, figures in runs.items()]
-    told = f"maskdrop by {what}. {_where(part)}\n\n{table([what, 'pictures a second'], rows)}"
+    head, order = [what, "pictures a second"], ""
+    turns = [str(len(figures)) for figures in runs.values()]
+    if len(set(turns)) > 1:  # the backlogs: a larger one comes after the smaller ones, and less often
+        head, rows = [*head, "turns"], [[*row, count] for row, count in zip(rows, turns, strict=True)]
+        order = "Turns as told, one number after the other"
+    told = f"maskdrop by {what}. {_where(part, order)}\n\n{table(head, rows)}"
     return f"{told}\n\n{_choice(runs)}" if "auto" in runs else told
 
 
@@ -184,39 +201,16 @@ def _sizes(part: Result) -> str:
         [f"{side} x {side}", *(f"{middle(runs[name], 'per_second'):.2f}" for name in names)]
         for side, runs in part["sizes"].items()
     ]
-    return f"By picture size, in pictures a second. {_where(part)}\n\n{table(['', *names], rows)}\n\n{note}"
+    where = _where(part, f"{part['repeats']} turns at each size, one size after the other")
+    return f"By picture size, in pictures a second. {where}\n\n{table(['', *names], rows)}\n\n{note}"
 
 
-def plot(result: Result) -> None:
-    """Throughput of everybody, and how it grows."""
-    import matplotlib as mpl
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
+    result = last()
+    put_section(text(result), BEGIN, END)
+    plot(result, GROWTH, PLOT)
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
 
-    if "throughput" not in result:
-        return
-    grown = [name for name in GROWTH if name in result]
-    figure, axes = pyplot.subplots(1, 1 + len(grown), figsize=(5 + 3 * len(grown), 3.6), squeeze=False)
-    runs = result["throughput"]["runs"]
-    rates = {name: middle(f, "per_second") for name, f in runs.items() if name != "limits"}
-    rates["limit: all stages"] = middle(runs["limits"], "together")
-    rates["limit: forward"] = middle(runs["limits"], "forward")
-    colours = ["#2a7" if "maskdrop" in name else "#ccc" if "limit" in name else "#999" for name in rates]
-    bars = axes[0][0].barh(list(rates), list(rates.values()), color=colours)
-    axes[0][0].bar_label(bars, fmt="%.1f", padding=2)
-    axes[0][0].invert_yaxis()
-    axes[0][0].set_xlabel("pictures a second")
-    axes[0][0].margins(x=0.2)
-    for axis, name in zip(axes[0][1:], grown, strict=True):
-        points = {k: middle(f, "per_second") for k, f in result[name]["runs"].items()}
-        top = 1.2 * max(points.values())
-        if (chosen := points.pop("auto", None)) is not None:
-            axis.axhline(chosen, color="#999", linestyle="--", label="auto")
-            axis.legend(loc="lower right", frameon=False)
-        axis.plot(list(points), list(points.values()), "o-", color="#2a7")
-        axis.set_xlabel(GROWTH[name])
-        axis.set_ylim(0, top)
-    figure.tight_layout()
-    PLOT.parent.mkdir(exist_ok=True)
-    figure.savefig(PLOT, dpi=110)
+if __name__ == "__main__":
+    main()

@@ -92,8 +92,9 @@ def grown(
 
 
 def size(base: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Fewer of the larger ones; also with maskdrop's own outputs, at the pictures' own size, where decoders
-    and savers have most to do: with as many as it chooses, and with one of each a core."""
+    """One size after the other, at each all contestants in turn, on fewer of the larger pictures; also with
+    maskdrop's own outputs, at the pictures' own size, where decoders and savers have most to do: with as
+    many as it chooses, and with one of each a core."""
     cores = len(os.sched_getaffinity(0))
     many = contests.Contestant(
         f"own outputs, {cores} + {cores} workers",
@@ -118,6 +119,7 @@ def size(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def backlog(base: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """One number after the other, of many pictures fewer turns: not in turn, as the others are."""
     found: dict[str, list[Figures]] = {}
     for count in [n for n in (100, 1_000, 10_000) if n <= options.backlog]:
         folder = pictures.fill(base / f"{count}", count)
