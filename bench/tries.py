@@ -1,16 +1,16 @@
 """What was tried for speed, one against the other: processor time of one thread a picture.
 
-    python bench/tries.py [forward] [onnx] [compile] [decode] [encode]
+    python bench/tries.py [forward] [onnx] [compile] [decode] [encode] [--batches 1 4 16]
 
 Times are of the thread's own processor clock, the least of several turns, so that other work on the machine
 counts little. Labels are compared with those of the plain network in fp32. Prints Markdown tables.
 """
 
+import argparse
 import io
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,16 +55,16 @@ def read(path: Path) -> Pixels:
         return np.asarray(image.convert("RGB").resize((512, 512), Image.Resampling.BILINEAR))
 
 
-def rows(title: str, variants: dict[str, Label], faces: Pixels, exact: Pixels) -> None:
+def rows(title: str, variants: dict[str, Label], faces: Pixels, exact: Pixels, batch: int = BATCH) -> None:
     print(
         f"\n| {title} | ms a picture | of the first | labels as plain fp32 |\n|---|---|---|---|", flush=True
     )
     first = 0.0
     for name, label in variants.items():
-        spent = least_ms(lambda label=label: label(faces[:BATCH])) / BATCH  # type: ignore[misc]
+        spent = least_ms(lambda label=label: label(faces[:batch])) / batch  # type: ignore[misc]
         first = first or spent
-        parts = [label(faces[at : at + BATCH]) for at in range(0, len(faces) // BATCH * BATCH, BATCH)]
-        same = float((np.concatenate(parts) == exact[: len(parts) * BATCH]).mean())
+        parts = [label(faces[at : at + batch]) for at in range(0, len(faces) // batch * batch, batch)]
+        same = float((np.concatenate(parts) == exact[: len(parts) * batch]).mean())
         print(f"| {name} | {spent:.1f} | {spent / first:.2f} | {same:.4%} |", flush=True)
 
 
@@ -131,14 +131,24 @@ def forward(faces: Pixels, exact: Pixels) -> None:
     print(f"\nArgmax at 1/8, scaled up by nearest neighbour: {same:.2%} of the labels are the same.")
 
 
-def compiled(faces: Pixels, exact: Pixels) -> None:
-    network: Any = torch.compile(bisenet().to(torch.bfloat16).to(memory_format=LAST))  # type: ignore
-    began = time.monotonic()
-    label = plain(network, torch.bfloat16, LAST)
-    label(faces[:BATCH])
-    print(f"\ntorch.compile took {time.monotonic() - began:.0f} s for the first batch")
+def compiled(faces: Pixels, exact: Pixels, batches: Sequence[int]) -> None:
+    """For each size of batch anew, as where a daemon knows what comes; faces come again where there are too
+    few for one."""
     ours = load_parser(ModelSettings(precision="bf16"), "cpu").parse
-    rows("compiled", {"maskdrop, bf16": ours, "torch.compile, bf16": label}, faces, exact)
+    for batch in batches:
+        torch.compiler.reset()
+        network: Any = torch.compile(bisenet().to(torch.bfloat16).to(memory_format=LAST))  # type: ignore
+        count = max(batch, len(faces))
+        many, wanted = (
+            np.resize(faces, (count, *faces.shape[1:])),
+            np.resize(exact, (count, *exact.shape[1:])),
+        )
+        began = time.monotonic()
+        label = plain(network, torch.bfloat16, LAST)
+        label(many[:batch])
+        print(f"\ntorch.compile took {time.monotonic() - began:.0f} s for the first batch, of {batch}")
+        variants = {"maskdrop, bf16": ours, "torch.compile, bf16": label}
+        rows(f"compiled, batches of {batch}", variants, many, wanted, batch)
 
 
 def onnx(faces: Pixels, exact: Pixels) -> None:
@@ -250,20 +260,31 @@ def encode(faces: Pixels, exact: Pixels) -> None:
         print(f"| {name} | {spent:.2f} | {np.mean(sizes) / 1024:.1f} |", flush=True)
 
 
-TRIES = {"forward": forward, "onnx": onnx, "compile": compiled, "decode": decode, "encode": encode}
+TRIES = ("forward", "onnx", "compile", "decode", "encode")
 
 
 def main() -> None:
-    wanted = sys.argv[1:] or list(TRIES)
-    if not set(wanted) <= set(TRIES):
-        sys.exit(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("tries", nargs="*", help=f"of {', '.join(TRIES)}; all where none is named")
+    batches = "pictures in each batch of compile; those that occur are of 1 to 16"
+    parser.add_argument("--batches", type=int, nargs="+", default=[BATCH], help=batches)
+    options = parser.parse_args()
+    if unknown := set(options.tries) - set(TRIES):
+        parser.error(f"{', '.join(sorted(unknown))}: none of {', '.join(TRIES)}")
     torch.set_num_threads(1)
     faces = np.stack([read(path) for path in pictures.faces()[::EVERY]])
     label = plain(bisenet(), torch.float32, torch.contiguous_format)
     exact = np.concatenate([label(faces[at : at + 1]) for at in range(len(faces))])
     print(machine())
-    for name in wanted:
-        TRIES[name](faces, exact)
+    ways: dict[str, Callable[[Pixels, Pixels], None]] = {
+        "forward": forward,
+        "onnx": onnx,
+        "compile": lambda faces, exact: compiled(faces, exact, options.batches),
+        "decode": decode,
+        "encode": encode,
+    }
+    for name in options.tries or TRIES:
+        ways[name](faces, exact)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
 """Decoding at a fraction of a JPEG's size for the network: off by default, and what it changes."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from drawing import draw_face, encode
-from maskdrop.config import DecodeSettings
+from maskdrop.config import DecodeSettings, ModelSettings
+from maskdrop.model.parser import Pixels, load_parser
 from maskdrop.parts import PART_NAMES
-from maskdrop.preprocess import BrokenPicture, decode, decode_at_least
+from maskdrop.preprocess import BrokenPicture, decode, decode_at_least, prepare_content
+from maskdrop.topology.slots import OwnPlaces
 from running import FULL, Daemon, Rooms
+from test_model import pictures_of
 
 Start = Callable[..., Daemon]
 DRAFT = DecodeSettings(draft=True)
@@ -55,6 +59,27 @@ def test_drafts_are_made_only_where_configured_and_wanted() -> None:
     assert decode(content, DRAFT).size == (2048, 2048)
     png = encode(draw_face(3, 2048, 2048), "PNG")
     assert decode_at_least(png, DRAFT, 512)[0].size == (2048, 2048)
+
+
+def large_ones(faces: list[Path]) -> list[Image.Image]:
+    """Of 2,048 x 2,048: faces scaled up, and a drawing with noise in every pixel of that size."""
+    size, scaling = (2048, 2048), Image.Resampling.LANCZOS
+    scaled = [Image.fromarray(pixels).resize(size, scaling) for pixels in pictures_of(faces[::250], 3)]
+    return [*scaled, draw_face(3, *size)]
+
+
+def test_labels_are_nearly_those_of_whole_pictures(faces: list[Path]) -> None:
+    parser = load_parser(ModelSettings(precision="fp32"), "cpu")
+
+    def labels(content: bytes, settings: DecodeSettings) -> Pixels:
+        slots = OwnPlaces.for_one(512)
+        prepare_content(content, "", settings, slots, 0)
+        return parser.parse(slots.pictures)
+
+    for picture in large_ones(faces):
+        content = encode(picture, quality=90)
+        same = labels(content, DRAFT) == labels(content, DecodeSettings())
+        assert 0.995 <= same.mean() < 1  # all of them: it was no draft
 
 
 def test_a_truncated_jpeg_is_broken_as_a_draft_too() -> None:
