@@ -37,7 +37,10 @@ DEFAULTS = Contestant(
     "maskdrop, own outputs", ("maskdrop_daemon.py", "PICTURES", "RESULTS", "--default-outputs")
 )
 FP32 = Contestant("maskdrop, fp32", (*MASKDROP.arguments, "--set", 'model.precision="fp32"'))
-INT8 = Contestant("maskdrop, int8", (*MASKDROP.arguments, "--set", 'model.precision="int8"'))
+INT8 = Contestant(
+    "maskdrop, int8",
+    (*MASKDROP.arguments, "--set", 'model.precision="int8"', "--set", 'model.device="cpu"'),
+)
 LIMITS = Contestant("limits", ("limits.py", "PICTURES"))
 
 ALL = (PLAIN, ARTICLE, ARTICLE_ONE, MASKDROP, FP32, DEFAULTS, LIMITS)

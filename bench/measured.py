@@ -48,7 +48,8 @@ def machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     model = models[0] if models else platform.machine()
-    gpus = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = [torch.cuda.get_device_name(at) for at in range(count)]
     return (
         f"{platform.platform()}, {', '.join([f'{os.cpu_count()} cores ({model})', *gpus])}, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB; Python {platform.python_version()}, "

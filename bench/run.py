@@ -59,7 +59,7 @@ def idle(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def workers(base: Path, options: argparse.Namespace) -> dict[str, Any]:
-    most = 2 * len(os.sched_getaffinity(0))
+    most = min(256, 2 * len(os.sched_getaffinity(0)))  # no more may be configured
     variants = {f"{n}": configured(workers__preprocess=n, workers__save=n) for n in contests.doublings(most)}
     return grown(base, options, variants)
 
@@ -72,7 +72,7 @@ def threads(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def inferrers(base: Path, options: argparse.Namespace) -> dict[str, Any]:
-    most = len(os.sched_getaffinity(0))
+    most = min(64, len(os.sched_getaffinity(0)))  # no more may be configured
     return grown(base, options, {f"{n}": configured(workers__infer=n) for n in contests.doublings(most)})
 
 
@@ -95,7 +95,7 @@ def size(base: Path, options: argparse.Namespace) -> dict[str, Any]:
     """One size after the other, at each all contestants in turn, on fewer of the larger pictures; also with
     maskdrop's own outputs, at the pictures' own size, where decoders and savers have most to do: with as
     many as it chooses, and with one of each a core."""
-    cores = len(os.sched_getaffinity(0))
+    cores = min(256, len(os.sched_getaffinity(0)))
     many = contests.Contestant(
         f"own outputs, {cores} + {cores} workers",
         (
