@@ -1,4 +1,4 @@
-"""What was thought of for a GPU, one against the other: copies, streams, graphs, decoding there.
+"""What was thought of for a GPU, one against the other: copies, streams, graphs, two workers, decoding there.
 
     python bench/tries_gpu.py [--device cuda:0] [--batches 1 8 32 64] [--turns 5] [--precision auto]
 
@@ -10,7 +10,9 @@ Markdown tables. With --device cpu the same code runs where there is no GPU, but
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.preprocess import at_model_size, decode
 from maskdrop.supervisor.plan import find_devices
 from maskdrop.topology.slots import Slots
-from measured import machine
+from measured import PATIENCE_S, machine
 from tries_beside import load_torchvision
 
 SECONDS = 1.0
@@ -57,11 +59,15 @@ class Labelling:
             "and without a look at each for small faces",
             lambda count: self.in_turns(self.pinned, count, ahead=1, looks=False),
         )
+        yield (
+            'and telling how sure the network is (`outputs = ["json"]`)',
+            lambda count: self.in_turns(self.pinned, count, ahead=1, judge=True),
+        )
         yield "the network alone, all there", self.network_alone
         if self.parser.info.device != "cpu":
             yield "the same as a CUDA graph", self.as_graph()
 
-    def in_turns(self, slots: Slots, count: int, ahead: int, looks: bool = True) -> None:
+    def in_turns(self, slots: Slots, count: int, ahead: int, looks: bool = True, judge: bool = False) -> None:
         under_way = []
         for number in range(count):
             at = slice(number % 3 * self.size, (number % 3 + 1) * self.size)
@@ -71,7 +77,7 @@ class Labelling:
                 if looks:
                     self._look.finds_small(labels[one])
 
-            under_way.append(self.parser.begin(list(slots.pictures[at]), labels, finish))
+            under_way.append(self.parser.begin(list(slots.pictures[at]), labels, finish, judge=judge))
             if len(under_way) > ahead:
                 under_way.pop(0).results()
         for last in under_way:
@@ -104,7 +110,53 @@ def rate_of(way: Way, size: int, count: int) -> float:
     return count * size / (time.monotonic() - began)
 
 
-def labelling(parser: FaceParser, unpinned: Slots, pinned: Slots, sizes: list[int], turns: int) -> None:
+def one_of_two(
+    device: str, precision: Any, faces: Pixels, sizes: list[int], turns: int, barrier: Any, told: Any
+) -> None:
+    """A worker beside another one: tells size, turn and pictures a second of each turn."""
+    parser, slots = load_parser(ModelSettings(precision=precision), device), filled(faces, sizes)
+    parser.pin(slots.memory)
+    for size in sizes:
+        labelling = Labelling(parser, slots, slots, size)
+
+        def way(count: int, labelling: Labelling = labelling) -> None:
+            labelling.in_turns(slots, count, ahead=1)
+
+        way(2)
+        barrier.wait()
+        count = max(3, round(SECONDS * rate_of(way, size, 3) / size)) if turns > 1 else 3
+        for turn in range(turns):
+            barrier.wait()
+            told.put((size, turn, rate_of(way, size, count)))
+
+
+def two_workers(device: str, precision: str, faces: Pixels, sizes: list[int], turns: int) -> list[float]:
+    """Pictures a second of two processes together, for each size of batch."""
+    context = get_context("spawn")
+    barrier, told = context.Barrier(2), context.Queue()
+    arguments = (device, precision, faces, sizes, turns, barrier, told)
+    workers = [context.Process(target=one_of_two, args=arguments, daemon=True) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    rates: Counter[tuple[int, int]] = Counter()
+    for _ in range(2 * turns * len(sizes)):
+        size, turn, rate = told.get(timeout=PATIENCE_S)
+        rates[size, turn] += rate
+    for worker in workers:
+        worker.join()
+    return [max(rates[size, turn] for turn in range(turns)) for size in sizes]
+
+
+def filled(faces: Pixels, sizes: list[int]) -> Slots:
+    """Slots for three batches of the largest size, with faces in them."""
+    slots = Slots(3 * max(sizes), pictures.NATIVE)
+    slots.pictures[:] = np.resize(faces, slots.pictures.shape)
+    return slots
+
+
+def labelling(
+    parser: FaceParser, unpinned: Slots, pinned: Slots, sizes: list[int], turns: int, together: list[float]
+) -> None:
     found: dict[str, list[float]] = {}
     for size in sizes:
         ways = dict(Labelling(parser, unpinned, pinned, size).ways())
@@ -118,6 +170,7 @@ def labelling(parser: FaceParser, unpinned: Slots, pinned: Slots, sizes: list[in
                 best[name] = max(best[name], rate_of(way, size, counts[name]))
         for name, rate in best.items():
             found.setdefault(name, []).append(rate)
+    found["two workers, each as the daemon's (`workers.infer = 2`)"] = together
     print("\n| pictures a second, in batches of | " + " | ".join(map(str, sizes)) + " |")
     print("|---|" + "---|" * len(sizes))
     for name, rates in found.items():
@@ -172,14 +225,13 @@ def main() -> None:
         ]
     )
     print(machine())
-    unpinned, pinned = (Slots(3 * max(options.batches), pictures.NATIVE) for _ in range(2))
-    for slots in (unpinned, pinned):
-        slots.pictures[:] = np.resize(faces, slots.pictures.shape)
+    unpinned, pinned = (filled(faces, options.batches) for _ in range(2))
     networks = [load_parser(ModelSettings(precision=one), options.device) for one in options.precision]
     networks[0].pin(pinned.memory)  # for the process: it stays so
-    for network in networks:
+    for network, precision in zip(networks, options.precision, strict=True):
         print(f"\n{network.info.precision}:")
-        labelling(network, unpinned, pinned, options.batches, options.turns)
+        together = two_workers(options.device, precision, faces, options.batches, options.turns)
+        labelling(network, unpinned, pinned, options.batches, options.turns, together)
     if options.jpegs:
         decoding(options.device, (paths * options.jpegs)[: options.jpegs], options.turns)
 
