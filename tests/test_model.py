@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -255,6 +257,21 @@ def test_bf16_and_fp32_agree_on_a_gpu(faces: list[Path]) -> None:
     for precision in ("fp32", "bf16"):
         labels = load_parser(ModelSettings(precision=precision), "cuda").parse(pictures)
         assert (exact == labels).mean() >= 0.99
+
+
+def test_fp32_on_a_gpu_is_what_it_says(tiny_weights: Path) -> None:
+    """And not TF32. In a process of its own, for all of which it is set; without a GPU nothing else comes."""
+    program = f"""
+import contextlib, pathlib, torch
+from maskdrop.config import ModelSettings
+from maskdrop.model.parser import load_parser
+for precision in ("bf16", "fp32"):
+    with contextlib.suppress(AssertionError, RuntimeError):
+        load_parser(ModelSettings(weights=pathlib.Path({str(tiny_weights)!r}), precision=precision), "cuda:0")
+    print(torch.backends.cudnn.allow_tf32)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "True\nFalse\n", done.stderr
 
 
 def test_auto_precision_follows_the_processor() -> None:

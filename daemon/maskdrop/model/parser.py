@@ -23,7 +23,7 @@ from maskdrop.model.lanes import Lanes
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.pinned import pin, pinned
-from maskdrop.model.precision import choose_precision
+from maskdrop.model.precision import choose_precision, keep_to_fp32
 from maskdrop.model.quantised import can_quantise
 from maskdrop.model.streams import Streams, TakeIn
 from maskdrop.model.under_way import UnderWay
@@ -70,6 +70,8 @@ class FaceParser:
         self._lanes = Lanes(threads, most_threads)
         self._folded: FoldedBiSeNet | None = None
         self._on_cpu = self._device.type == "cpu"
+        if not self._on_cpu and settings.precision == "fp32":
+            keep_to_fp32()
         self._network = loaded.network
         if isinstance(loaded.network, BiSeNet):
             folded = FoldedBiSeNet(loaded.network, settings.mean, settings.deviation)

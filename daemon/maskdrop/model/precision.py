@@ -19,6 +19,12 @@ def choose_precision(device: str) -> str:
     return "bf16" if _BF16_FLAGS & _processor_flags() else "fp32"
 
 
+def keep_to_fp32() -> None:
+    """Have convolutions on GPUs compute in fp32 in this process. Left to itself PyTorch has them do so in
+    TF32 from Ampere on, which rounds to 10 bits after the point (``torch.backends.cudnn.allow_tf32``)."""
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def _processor_flags() -> set[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
