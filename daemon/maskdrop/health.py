@@ -76,7 +76,7 @@ class PlanHealth:
     Attributes:
         preprocess: decoders that there are to be: set, or chosen from what was measured and from how
             busy the stages are.
-        infer: inference workers, one a device.
+        infer: inference workers, those of all devices together.
         save: savers, chosen as decoders are.
         threads: threads of each inference worker.
         max_batch: pictures that are inferred together at most.
