@@ -108,10 +108,7 @@ def main() -> None:
         runs = speed(Path(base), options.pictures, options.repeats)
         rows = memory(Path(base), options.entries)
     section = text(options.pictures, options.repeats, runs, rows)
-    print(section)
-    if not options.no_write:
-        report.put_section(section, BEGIN, END)
-        print(f"written: {report.PAGE}", file=sys.stderr)
+    report.tell_section(section, BEGIN, END, write=not options.no_write)
 
 
 if __name__ == "__main__":

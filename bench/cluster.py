@@ -26,11 +26,10 @@ from statistics import median
 from typing import Any
 
 import pictures
+import report
 from measured import machine
-from report import table
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- bench/cluster.py writes from here -->", "<!-- to here, bench/cluster.py -->"
 
 Figures = dict[str, Any]
@@ -200,9 +199,9 @@ def told(race: Race) -> list[str]:
     head += ["first fifth after", "spills", "bit-equal to local"]
     return [
         f"{race.count} pictures, {race.side} x {race.side}:",
-        table(head, rows),
+        report.table(head, rows),
         "Share of the work in each operator, by Ray's own statistics (remote wall time):",
-        table(["", *OPERATORS], [[e, *_shares(f)] for e, f in runs.items() if e != "local"]),
+        report.table(["", *OPERATORS], [[e, *_shares(f)] for e, f in runs.items() if e != "local"]),
     ]
 
 
@@ -220,16 +219,6 @@ def _ray() -> str:
     import ray
 
     return f"Ray {ray.__version__}, pyarrow {pyarrow.__version__}"
-
-
-def write(section: str) -> None:
-    page = PAGE.read_text()
-    whole = f"{BEGIN}\n{section}\n{END}"
-    if BEGIN in page:
-        page = page[: page.index(BEGIN)] + whole + page[page.index(END) + len(END) :]
-    else:
-        page = f"{page.rstrip()}\n\n{whole}\n"
-    PAGE.write_text(page)
 
 
 def race(side: int, count: int, repeats: int) -> Race:
@@ -273,9 +262,7 @@ def main() -> None:
         count = options.pictures if side <= pictures.NATIVE else max(1, options.pictures // 3)
         races.append(race(side, count, options.repeats))
     section = text(races, options.repeats)
-    print(section)
-    if not options.no_write:
-        write(section)
+    report.tell_section(section, BEGIN, END, write=not options.no_write)
 
 
 if __name__ == "__main__":

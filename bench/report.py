@@ -8,6 +8,7 @@ makes the section and the plot anew from docs/benchmarks.json; nothing is measur
 import argparse
 import json
 import re
+import sys
 from pathlib import Path
 from statistics import median
 
@@ -60,6 +61,14 @@ def put_section(section: str, begin: str, end: str) -> None:
         title, first, rest = re.split(r"(\n(?:<!-- |## ))", page, maxsplit=1)
         page = f"{title}\n{marked}\n{first}{rest}"
     PAGE.write_text(page)
+
+
+def tell_section(section: str, begin: str, end: str, write: bool) -> None:
+    """Print a section, and put it into the page if that is to be written."""
+    print(section)
+    if write:
+        put_section(section, begin, end)
+        print(f"written: {PAGE}", file=sys.stderr)
 
 
 def text(result: Result) -> str:

@@ -125,10 +125,7 @@ def main() -> None:
                 told_now = ", ".join(f"{name} {value:.2f}" for name, value in runs[-1].items())
                 print(f"  {turn + 1}/{options.repeats} {workers}: {told_now}", file=sys.stderr, flush=True)
     section = text(options.pictures, options.repeats, found)
-    print(section)
-    if not options.no_write:
-        report.put_section(section, BEGIN, END)
-        print(f"written: {report.PAGE}", file=sys.stderr)
+    report.tell_section(section, BEGIN, END, write=not options.no_write)
 
 
 if __name__ == "__main__":

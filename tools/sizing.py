@@ -13,7 +13,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,69 +170,67 @@ def _picture(figures: Figures) -> str:
     return table(heads, rows)
 
 
+def _by_count(figures: Figures, heads: list[str], cells: Callable[[Picture, int], Iterable[str]]) -> str:
+    """A row for each size and each number of pictures."""
+    rows = [
+        [people(count), f"{side:,} px", *cells(one, count)]
+        for side, one in figures.pictures.items()
+        for count in COUNTS
+    ]
+    return table(["pictures", "size", *heads], rows)
+
+
 def _cores(figures: Figures) -> str:
-    rows = []
-    for side, one in figures.pictures.items():
+    def cells(one: Picture, count: int) -> Iterable[str]:
         all_ms = without_gpu(one, figures.assumed)
-        for count in COUNTS:
-            core_hours = hours(all_ms, count)
-            times = (core_hours / 16 / 24, core_hours / 1000)
-            cells = [number(1000 / all_ms), number(core_hours), *map(number, times)]
-            rows.append([people(count), f"{side:,} px", *cells])
-    heads = ["pictures", "size", "a second, a core", "core-hours", "days on 16 cores", "hours on 1,000"]
-    return table(heads, rows)
+        core_hours = hours(all_ms, count)
+        return map(number, (1000 / all_ms, core_hours, core_hours / 16 / 24, core_hours / 1000))
+
+    heads = ["a second, a core", "core-hours", "days on 16 cores", "hours on 1,000"]
+    return _by_count(figures, heads, cells)
 
 
 def _gpus(figures: Figures) -> str:
     rates = figures.assumed.gpu_rates
-    rows = []
-    for side, one in figures.pictures.items():
+
+    def cells(one: Picture, count: int) -> Iterable[str]:
         busy = beside_gpu(one, figures.assumed)
-        for count in COUNTS:
-            gpu_hours = " / ".join(number(hours(1000 / rate, count)) for rate in rates)
-            cores = " / ".join(number(rate * busy / 1000) for rate in rates)
-            rows.append([people(count), f"{side:,} px", gpu_hours, number(hours(busy, count)), cores])
+        gpu_hours = " / ".join(number(hours(1000 / rate, count)) for rate in rates)
+        cores = " / ".join(number(rate * busy / 1000) for rate in rates)
+        return gpu_hours, number(hours(busy, count)), cores
+
     at = " / ".join(f"{rate:,.0f}" for rate in rates)
-    heads = ["pictures", "size", f"GPU-hours at {at}/s", "core-hours beside", "cores that keep a GPU busy"]
-    return table(heads, rows)
+    heads = [f"GPU-hours at {at}/s", "core-hours beside", "cores that keep a GPU busy"]
+    return _by_count(figures, heads, cells)
 
 
 def _bytes(figures: Figures) -> str:
-    assumed, rows = figures.assumed, []
+    assumed = figures.assumed
     reads = assumed.input_reads + assumed.output_reads
-    for side, one in figures.pictures.items():
-        for count in COUNTS:
-            terabytes = [number(each * count / 1e12) for each in (one.bytes_in, one.bytes_out)]
-            requests = (reads * count, assumed.writes * count, math.ceil(count / assumed.names_a_list))
-            millions = [number(each / MILLION) for each in requests]
-            rows.append([people(count), f"{side:,} px", *terabytes, *millions])
-    heads = [
-        "pictures",
-        "size",
-        "TB read",
-        "TB written",
-        "million GET and HEAD",
-        "million PUT",
-        "million LIST",
-    ]
-    return table(heads, rows)
+
+    def cells(one: Picture, count: int) -> Iterable[str]:
+        terabytes = [each * count / 1e12 for each in (one.bytes_in, one.bytes_out)]
+        requests = (reads * count, assumed.writes * count, math.ceil(count / assumed.names_a_list))
+        return map(number, (*terabytes, *(each / MILLION for each in requests)))
+
+    heads = ["TB read", "TB written", "million GET and HEAD", "million PUT", "million LIST"]
+    return _by_count(figures, heads, cells)
 
 
 def _in_time(figures: Figures) -> str:
-    assumed, rows = figures.assumed, []
+    assumed = figures.assumed
     reads = assumed.input_reads + assumed.output_reads
-    for side, one in figures.pictures.items():
-        for count in COUNTS:
-            rate = count / (assumed.days * 86_400)
-            gigabits = rate * (one.bytes_in + one.bytes_out) * 8 / 1e9
-            gpus = " / ".join(str(math.ceil(rate / each)) for each in assumed.gpu_rates)
-            cores = [f"{math.ceil(rate * ms(one, assumed) / 1000):,}" for ms in (without_gpu, beside_gpu)]
-            wire = [number(each) for each in (gigabits, rate * reads, rate * assumed.writes)]
-            prefixes = str(math.ceil(rate / prefix_limit(assumed)))
-            machines = [number(rate), cores[0], gpus, cores[1]]
-            rows.append([people(count), f"{side:,} px", *machines, *wire, prefixes])
-    heads = ["pictures", "size", "a second", "cores", "or GPUs", "and cores", "Gbit/s", "reads/s", "PUTs/s"]
-    return table([*heads, "prefixes"], rows)
+
+    def cells(one: Picture, count: int) -> Iterable[str]:
+        rate = count / (assumed.days * 86_400)
+        gigabits = rate * (one.bytes_in + one.bytes_out) * 8 / 1e9
+        gpus = " / ".join(str(math.ceil(rate / each)) for each in assumed.gpu_rates)
+        cores = [f"{math.ceil(rate * ms(one, assumed) / 1000):,}" for ms in (without_gpu, beside_gpu)]
+        wire = map(number, (gigabits, rate * reads, rate * assumed.writes))
+        return number(rate), cores[0], gpus, cores[1], *wire, str(math.ceil(rate / prefix_limit(assumed)))
+
+    heads = ["a second", "cores", "or GPUs", "and cores", "Gbit/s", "reads/s", "PUTs/s", "prefixes"]
+    return _by_count(figures, heads, cells)
 
 
 def _limits(figures: Figures) -> str:
