@@ -70,7 +70,7 @@ def label_all(workplace: Workplace, link: Link, parser: FaceParser, look: "First
     with the next; only these two are ever under way."""
     settings = workplace.settings
     max_batch, max_wait = int(settings.workers.max_batch), settings.workers.max_wait_ms / 1000
-    judge = "json" in settings.save.outputs
+    judge = _judges(settings)
     last: Batch | None = None
     while True:
         if last is not None and (last.is_done or not link.waiting(0)):
@@ -88,12 +88,17 @@ def label_all(workplace: Workplace, link: Link, parser: FaceParser, look: "First
         last = batch
 
 
+def _judges(settings: Settings) -> bool:
+    """Whether somebody wants to know how sure the network is."""
+    return "json" in settings.save.outputs
+
+
 def measure(parser: FaceParser, workplace: Workplace) -> Cost | None:
     """What a known portrait costs this stage when all of the device is at work; None: there is too
     little memory to find out. A device of its own is warm then: what it plans and loads for batches of the
     largest size is there, in both streams."""
     side, on_cpu = workplace.settings.model.input_size, workplace.device == "cpu"
-    judge = "json" in workplace.settings.save.outputs
+    judge = _judges(workplace.settings)
     count = workplace.threads if on_cpu else int(workplace.settings.workers.max_batch)
     batches = 1 if on_cpu else 2  # one is copied while the other one is computed
 
