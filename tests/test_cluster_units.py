@@ -16,6 +16,7 @@ import torch
 pytest.importorskip("pyarrow")
 
 import pyarrow as pa
+from pyarrow import parquet
 
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import STOPPED, CannotLabel, Register, attempted
@@ -154,8 +155,6 @@ def test_the_newest_row_of_a_picture_stays_alone(tmp_path: Path) -> None:
         "b.jpg": "2",
         odd: "1",
     }
-    import pyarrow.parquet as parquet
-
     assert parquet.read_table(tmp_path / "manifest.parquet")["input"].to_pylist().count("b.jpg") == 1
     third = Manifest(store)
     third.add(ended("b.jpg", sha256="3"))
@@ -163,6 +162,29 @@ def test_the_newest_row_of_a_picture_stays_alone(tmp_path: Path) -> None:
     Manifest(store).read()
     assert len(list((tmp_path / "manifest.parquet").iterdir())) == 2  # the second one had no row left
     assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_part_that_is_written_anew_takes_the_place_of_its_old_one(tmp_path: Path) -> None:
+    """In the order of parts, in the run that does so, and where the old one is still there after a crash."""
+    store, folder = FolderStore(tmp_path, FOLDERS), tmp_path / "manifest.parquet"
+    for sha256 in ("1", "2"):
+        manifest = Manifest(store)
+        for name in "abc" if sha256 == "1" else "c":
+            manifest.add(ended(name, sha256=sha256))
+        manifest.write()
+    old = min(folder.iterdir())
+    content = old.read_bytes()
+    manifest = Manifest(store)
+    rows = manifest.read()  # which writes the old one anew
+    manifest.drop({rows["a"].part: ["a"]})
+    manifest.add(ended("a", sha256="3"))
+    manifest.write()
+    assert not old.exists()
+    old.write_bytes(content)
+    for _ in range(2):
+        rows = Manifest(store).read()
+        assert {path: row.sha256 for path, row in rows.items()} == {"a": "3", "b": "1", "c": "2"}
+        assert parquet.read_table(folder).num_rows == 3
 
 
 class Dies(BaseException):

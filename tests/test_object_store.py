@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("pyarrow", reason="needs pip install 'maskdrop[ray]'")
+
+import object_storage as storage
+from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster import object_store as store
+from maskdrop.cluster.cargo import End, Work
+from maskdrop.cluster.manifest import Manifest
 from maskdrop.durable import FolderTrouble
 from maskdrop.outbox import Result
 from maskdrop.preprocess import LeaveAlone
-
-store: Any = pytest.importorskip("maskdrop.cluster.object_store", reason="needs pip install 'maskdrop[ray]'")
-storage: Any = pytest.importorskip("object_storage")
 
 LATIN = "caf\udce9.jpg"
 """A name of a file whose bytes are no UTF-8, as Python has it."""
@@ -102,6 +106,31 @@ def test_an_object_of_which_a_part_is_refused_is_not_there(bucket: Any, part: in
     assert f"large-{part}.png" not in bucket.below("out")
     objects(bucket.endpoint).put(f"large-{part}.png", content)
     assert bucket.get(f"out/large-{part}.png") == content
+
+
+@pytest.mark.parametrize("size", [1, 10 * 2**20 - 1])
+def test_an_object_stays_where_the_one_put_that_would_replace_it_is_refused(bucket: Any, size: int) -> None:
+    objects(bucket.endpoint).put("there.png", b"before")
+    with refusing(bucket.endpoint, "there.png") as endpoint, pytest.raises(FolderTrouble):
+        objects(endpoint).put("there.png", bytes(size))
+    assert bucket.get("out/there.png") == b"before"
+
+
+def test_no_row_is_lost_where_a_part_of_the_manifest_cannot_be_written_anew(bucket: Any) -> None:
+    first, second = (Manifest(objects(bucket.endpoint)) for _ in range(2))
+    for name in ("a.jpg", "b.jpg"):
+        first.add(ended(name, "1"))
+    first.write()
+    second.add(ended("a.jpg", "2"))
+    second.write()
+    with refusing(bucket.endpoint, "manifest.parquet") as endpoint, pytest.raises(FolderTrouble):
+        Manifest(objects(endpoint)).read()
+    rows = Manifest(objects(bucket.endpoint)).read()
+    assert {path: row.sha256 for path, row in rows.items()} == {"a.jpg": "2", "b.jpg": "1"}
+
+
+def ended(path: str, sha256: str) -> Work:
+    return Work(path, 3, sha256=sha256, end=End(Outcome.SAVED, ("r.jpg",), ("hair",)))
 
 
 def test_names_that_object_storage_does_not_take_are_told(bucket: Any) -> None:

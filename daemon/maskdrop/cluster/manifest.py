@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ class Manifest:
         self._waiting: list[dict[str, Any]] = []
         self._written_at = time.monotonic()
         self._number = 0
+        self._renamed: dict[str, str] = {}
         self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{os.urandom(4).hex()}"
 
     def read(self) -> dict[str, Row]:
@@ -134,15 +136,22 @@ class Manifest:
         self._written_at = time.monotonic()
 
     def drop(self, replaced: Mapping[str, Iterable[str]]) -> None:
-        """Remove the rows of these inputs from these parts; newer parts have others of them."""
-        for part, paths in replaced.items():
-            gone = set(paths)
+        """Remove the rows of these inputs from these parts; newer parts have others of them.
+
+        A part is written anew under another name before it is removed: no row is ever in none.
+
+        Raises:
+            FolderTrouble: a part can't be written; it is as it was.
+            OSError: a part can't be read or removed.
+        """
+        for first, paths in replaced.items():
+            gone, part = set(paths), self._renamed.get(first, first)
             table = self._table(part, None)
             keep = [path not in gone for path, _ in _rows(part, table)]
             if any(keep):
-                self._store.put(f"{self._folder}/{part}", _encoded(table.filter(pa.array(keep))))
-            else:
-                self._store.remove(f"{self._folder}/{part}")
+                self._renamed[first] = renewed = _renewed(part)
+                self._store.put(f"{self._folder}/{renewed}", _encoded(table.filter(pa.array(keep))))
+            self._store.remove(f"{self._folder}/{part}")
 
     def _parts(self) -> list[str]:
         """Names of all parts, the oldest first."""
@@ -159,6 +168,16 @@ def _rows(part: str, table: pa.Table) -> Iterator[tuple[str, Row]]:
         path = os.fsdecode(bytes.fromhex(exact)) if exact else shown
         is_done = outcome in _DONE and bool(sha256)
         yield path, Row(part, sha256 or "", is_done, error or "", message or "")
+
+
+def _renewed(part: str) -> str:
+    """The name of a part that takes another one's place: right behind it, before the next one's.
+
+    So its rows count where both are there, which the next run puts right.
+    """
+    found = re.fullmatch(r"(.+?)(?:\.r(\d+))?\.parquet", part)
+    assert found is not None, part
+    return f"{found[1]}.r{int(found[2] or 0) + 1:06}.parquet"
 
 
 def _encoded(table: pa.Table) -> bytes:

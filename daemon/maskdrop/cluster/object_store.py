@@ -22,6 +22,9 @@ SCHEME = "s3://"
 _CONNECT_S, _REQUEST_S = 10.0, 60.0
 """Longest wait for a connection, and for an answer, in seconds; each is tried three times."""
 
+_PART = 10 * 2**20
+"""Bytes from which on Arrow uploads in parts (its kPartUploadSize); fewer are one PUT."""
+
 _PROBE = ".maskdrop-probe"
 
 
@@ -114,9 +117,10 @@ class ObjectStore:
             try:
                 with stream:
                     stream.write(content)
-            except OSError:  # closed all the same: what had come so far may have become the object
-                with contextlib.suppress(OSError):
-                    files.delete_file(key)
+            except OSError:  # closed all the same: the parts that had come may have become the object
+                if len(content) >= _PART:
+                    with contextlib.suppress(OSError):
+                        files.delete_file(key)
                 raise
         except OSError as error:
             raise self._trouble(path, error) from error

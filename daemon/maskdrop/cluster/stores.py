@@ -45,7 +45,8 @@ class Store(Protocol):
         """
 
     def put(self, path: str, content: bytes) -> None:
-        """Write a file, whole and lasting, or not at all; it replaces what has its name.
+        """Write a file, whole and lasting, or not at all; it replaces what has its name, which is still
+        there where that fails, but for an object of several parts.
 
         Raises:
             FolderTrouble: it can't be written now.
