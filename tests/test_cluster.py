@@ -28,7 +28,12 @@ from drawing import encode, face_bytes
 
 pytest.importorskip("ray", reason="needs pip install 'maskdrop[ray]'")
 
+from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster.cargo import End, Work
+from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.order import Words, order_of
+from maskdrop.cluster.stores import FolderStore
+from maskdrop.config import FolderSettings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from object_storage import object_storage
@@ -343,6 +348,11 @@ def test_what_cannot_be_done_as_asked_is_told_in_one_line(job: Job) -> None:
     job.put("a.jpg", face_bytes(1))
     mixed = job.base / "list.txt"
     mixed.write_text("a.jpg\n/b.jpg\n")
+    taken = job.base / "taken"
+    taken.mkdir()
+    other = Manifest(FolderStore(taken, FolderSettings(inbox=job.source, outbox=taken)), "/elsewhere")
+    other.add(Work("a.jpg", 1, end=End(Outcome.SAVED)))
+    other.write()
     (job.base / "shadow" / "ray").mkdir(parents=True)
     (job.base / "shadow" / "ray" / "__init__.py").write_text(
         "raise ImportError('not installed', name='ray')\n"
@@ -359,6 +369,7 @@ def test_what_cannot_be_done_as_asked_is_told_in_one_line(job: Job) -> None:
             ([], {"source": job.base / "nothing"}, "name a folder, a list file, a glob"),
             ([], {"source": mixed}, "write all of them one way"),
             ([], {"out": job.source / "out"}, "lies inside the inbox"),
+            ([], {"out": taken}, "has rows of another IN, /elsewhere; give another OUT"),
             (["--weights", "/nowhere.safetensors"], {}, "name a weights file"),
         ]
         for arguments, options, wanted in cases:

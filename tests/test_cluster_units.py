@@ -187,6 +187,50 @@ def test_a_part_that_is_written_anew_takes_the_place_of_its_old_one(tmp_path: Pa
         assert parquet.read_table(folder).num_rows == 3
 
 
+def test_a_manifest_is_of_one_place_whose_paths_it_has(tmp_path: Path) -> None:
+    """Paths are told below IN: pictures of another one would take each other's rows."""
+    (tmp_path / "out").mkdir()
+    store, older = FolderStore(tmp_path / "out", FOLDERS), Manifest(FolderStore(tmp_path / "out", FOLDERS))
+    older.add(ended("older.jpg"))
+    older.write()
+    first = Manifest(store, "s3://pictures/2023")
+    assert first.read().keys() == {"older.jpg"}
+    first.add(ended("1.jpg"))
+    first.write()
+    first.drop({min(first.read().values(), key=lambda row: row.part).part: []})  # written anew
+    assert Manifest(store, "s3://pictures/2023").read().keys() == {"older.jpg", "1.jpg"}
+    with pytest.raises(ConfigurationError) as told:
+        Manifest(store, "s3://pictures/2024").read()
+    for part in (
+        "s3://pictures/2023",
+        "s3://pictures/2024",
+        str(tmp_path / "out"),
+        "give another OUT, or a sub-",
+    ):
+        assert part in str(told.value)
+
+
+FOREIGN: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "cut short": ("is no part of a manifest", lambda path: path.write_bytes(b"PAR1 and no more")),
+    "a table": ("has no column input", lambda path: parquet.write_table(pa.table({"a": [1]}), path)),
+    "other types": (
+        "its column input is of int64",
+        lambda path: parquet.write_table(pa.table({"input": [1]}), path),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_is_no_part_of_a_manifest_is_told(tmp_path: Path, kind: str) -> None:
+    wanted, make = FOREIGN[kind]
+    (tmp_path / "manifest.parquet").mkdir()
+    make(tmp_path / "manifest.parquet" / "foreign.parquet")
+    with pytest.raises(ConfigurationError, match=wanted) as told:
+        Manifest(FolderStore(tmp_path, FOLDERS)).read()
+    assert str(tmp_path / "manifest.parquet" / "foreign.parquet") in str(told.value)
+    assert "; move it elsewhere" in str(told.value)
+
+
 class Dies(BaseException):
     """Stands for a process's end at this instruction; in test_cluster.py they really die."""
 

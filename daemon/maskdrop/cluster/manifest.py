@@ -15,6 +15,7 @@ from pyarrow import parquet
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.cargo import Work
 from maskdrop.cluster.stores import Store
+from maskdrop.config_file import fault
 from maskdrop.names import printable
 
 FOLDER = "manifest.parquet"
@@ -43,6 +44,12 @@ SCHEMA = pa.schema(
         pa.field("hex", pa.string()),
     ]
 )
+
+_BASE = b"maskdrop.in"
+"""Key of a part's metadata: the place below which its inputs lie. Older parts have none."""
+
+_NEEDED = ["input", "sha256", "outcome", "hex", "error", "message"]
+"""Columns that the next run reads."""
 
 _DONE = (Outcome.SAVED.value, Outcome.BROKEN.value)
 """What would come out the same again for the same content; what was left may not."""
@@ -87,8 +94,13 @@ class Row:
 class Manifest:
     """Owner of the parts; rows wait here until they make one."""
 
-    def __init__(self, store: Store, folder: str = FOLDER) -> None:
-        self._store, self._folder = store, folder
+    def __init__(self, store: Store, base: str = "", folder: str = FOLDER) -> None:
+        """Prepare.
+
+        Args:
+            base: address of the place below which all inputs lie; "": not known.
+        """
+        self._store, self._folder, self._base = store, folder, base
         self._waiting: list[dict[str, Any]] = []
         self._written_at = time.monotonic()
         self._number = 0
@@ -99,12 +111,15 @@ class Manifest:
         """The newest row of each input, by its path. Rows that newer ones have replaced are removed.
 
         Raises:
-            OSError: a part can't be read.
+            ConfigurationError: a part is of another place's inputs, or no part of a manifest.
+            FolderTrouble: replaced rows can't be removed.
+            OSError: a part can't be read or removed.
         """
         rows: dict[str, Row] = {}
         old: dict[str, set[str]] = {}
         for part in self._parts():
-            table = self._table(part, ["input", "sha256", "outcome", "hex", "error", "message"])
+            table = self._table(part, _NEEDED)
+            self._check_base(table)
             for path, row in _rows(part, table):
                 if path in rows:
                     old.setdefault(rows[path].part, set()).add(path)
@@ -129,7 +144,8 @@ class Manifest:
             FolderTrouble: it can't be written; the rows are kept.
         """
         if self._waiting:
-            table = pa.Table.from_pylist(self._waiting, schema=SCHEMA)
+            schema = SCHEMA.with_metadata({_BASE: self._base.encode()} if self._base else None)
+            table = pa.Table.from_pylist(self._waiting, schema=schema)
             self._store.put(f"{self._folder}/part-{self._run}-{self._number:06}.parquet", _encoded(table))
             self._waiting = []
             self._number += 1
@@ -158,8 +174,35 @@ class Manifest:
         return [name for name in self._store.names(self._folder) if name.endswith(".parquet")]
 
     def _table(self, part: str, columns: list[str] | None) -> pa.Table:
-        content = self._store.get(f"{self._folder}/{part}")
-        return parquet.read_table(io.BytesIO(content), columns=columns)
+        name = f"{self._folder}/{part}"
+        content = self._store.get(name)
+        try:
+            file = parquet.ParquetFile(io.BytesIO(content))
+            if not (problem := _problem(file.schema_arrow)):
+                return file.read(columns)
+        except pa.ArrowException as error:
+            problem = str(error).partition("\n")[0]
+        remedy = "move it elsewhere: pictures that only it has rows of are done again"
+        raise fault("OUT", f"{self._store.address}/{name}", f"is no part of a manifest ({problem})", remedy)
+
+    def _check_base(self, table: pa.Table) -> None:
+        """Rows name pictures by their paths below IN: those of another one would replace each other."""
+        base = (table.schema.metadata or {}).get(_BASE, b"").decode()
+        if base and self._base and base != self._base:
+            problem = f"the manifest in {self._store.address} has rows of another IN, {base}"
+            remedy = "give another OUT, or a sub-folder of OUT for each IN"
+            raise fault("IN", self._base, problem, remedy)
+
+
+def _problem(schema: pa.Schema) -> str:
+    """What a part's schema lacks for the next run; "": nothing."""
+    for name in _NEEDED:
+        index = schema.get_field_index(name)
+        if index < 0:
+            return f"it has no column {name}"
+        if schema.field(index).type != SCHEMA.field(name).type:
+            return f"its column {name} is of {schema.field(index).type}"
+    return ""
 
 
 def _rows(part: str, table: pa.Table) -> Iterator[tuple[str, Row]]:

@@ -75,6 +75,10 @@ class ObjectStore:
     access: Access
 
     @property
+    def address(self) -> str:
+        return f"{SCHEME}{self.base}"
+
+    @property
     def is_remote(self) -> bool:
         return True
 

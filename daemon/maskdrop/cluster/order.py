@@ -55,7 +55,7 @@ def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order
         named["quarantine"] = words.quarantine
     _check_nesting(inputs, named)
     places = {key: _place(key, place, access, settings.folders) for key, place in named.items()}
-    manifest = Manifest(places["outbox"])
+    manifest = Manifest(places["outbox"], inputs.store.address)
     return Order(
         settings, inputs, places["outbox"], places.get("quarantine"), manifest, words.address, not words.again
     )

@@ -10,6 +10,7 @@ from maskdrop.claim import OriginalStuck
 from maskdrop.config import FolderSettings
 from maskdrop.durable import FolderTrouble, remove, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
+from maskdrop.names import printable
 from maskdrop.outbox import Outbox, Result
 from maskdrop.preprocess import LeaveAlone, read_original
 from maskdrop.ticket import Absence, Identity, Ticket
@@ -20,6 +21,10 @@ NOWHERE = Identity(0, 0, 0, 0)
 
 class Store(Protocol):
     """A place of many files, the same seen from every machine."""
+
+    @property
+    def address(self) -> str:
+        """How it is named to people; the same for the same place."""
 
     @property
     def is_remote(self) -> bool:
@@ -76,6 +81,10 @@ class FolderStore:
 
     base: Path
     settings: FolderSettings
+
+    @property
+    def address(self) -> str:
+        return printable(self.base)
 
     @property
     def is_remote(self) -> bool:
