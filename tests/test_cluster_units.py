@@ -164,6 +164,16 @@ def test_the_newest_row_of_a_picture_stays_alone(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".*"))
 
 
+def test_what_a_process_died_at_is_not_done(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path, FOLDERS)
+    manifest = Manifest(store)
+    manifest.add(ended("broken.jpg", Outcome.BROKEN, "1", "EmptyFile"))
+    manifest.add(ended("died.jpg", Outcome.BROKEN, "2", "WorkerDied"))
+    manifest.write()
+    rows = Manifest(store).read()
+    assert {path: row.is_done for path, row in rows.items()} == {"broken.jpg": True, "died.jpg": False}
+
+
 def test_a_part_that_is_written_anew_takes_the_place_of_its_old_one(tmp_path: Path) -> None:
     """In the order of parts, in the run that does so, and where the old one is still there after a crash."""
     store, folder = FolderStore(tmp_path, FOLDERS), tmp_path / "manifest.parquet"

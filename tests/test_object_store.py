@@ -1,9 +1,13 @@
 """Object storage by itself: objects are whole or not there, and hold what was put; odd names are told."""
 
 import http.client
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -14,8 +18,11 @@ pytest.importorskip("pyarrow", reason="needs pip install 'maskdrop[ray]'")
 import object_storage as storage
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster import object_store as store
+from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place, PlaceTrouble
 from maskdrop.cluster.cargo import End, Work
 from maskdrop.cluster.manifest import Manifest
+from maskdrop.cluster.stores import FolderStore
+from maskdrop.config import FolderSettings
 from maskdrop.durable import FolderTrouble
 from maskdrop.outbox import Result
 from maskdrop.preprocess import LeaveAlone
@@ -131,6 +138,66 @@ def test_no_row_is_lost_where_a_part_of_the_manifest_cannot_be_written_anew(buck
 
 def ended(path: str, sha256: str) -> Work:
     return Work(path, 3, sha256=sha256, end=End(Outcome.SAVED, ("r.jpg",), ("hair",)))
+
+
+DECODING = """
+import sys
+from pathlib import Path
+from maskdrop.cluster.attempts import Register
+from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place, PlaceTrouble
+from maskdrop.cluster.cargo import Piece, Work, packed, unpacked
+from maskdrop.cluster.decoding import decode_block
+from maskdrop.cluster.job import Job
+from maskdrop.cluster.object_store import Access, ObjectStore
+from maskdrop.config import Settings
+settings = Settings.model_validate(
+    {"folders": {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}, "workers": {"stage_timeout_s": 6}}
+)
+access = Access.of({"AWS_ACCESS_KEY_ID": "key"}, sys.argv[1], settings.workers.stage_timeout_s)
+store = ObjectStore("pictures", access)
+table = decode_block(packed([Piece(Work("a.jpg", 9))]), Job(settings, store, store, None, Register()))
+print(unpacked(table)[0].work.end.error)
+"""
+
+
+def test_a_picture_is_left_where_object_storage_is_silent() -> None:
+    """Before its stage's time is over: it would count as hung, and be broken though it is not."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        program = [sys.executable, "-c", DECODING, f"http://127.0.0.1:{silent.getsockname()[1]}"]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "unreadable\n"), done.stderr
+
+
+@pytest.mark.parametrize("longest", [10, 60, 120, 600, 86_400])
+def test_all_tries_of_a_picture_s_requests_end_within_its_stage_s_time(longest: float) -> None:
+    access = store.Access(longest=longest)
+    pauses = sum(min(20.0, 2.0**number) for number in range(access.tries - 1))
+    assert 2 * (access.tries * access.timeout_s + pauses) <= 0.8 * longest
+    assert store.Access().tries == 5
+
+
+def test_a_batch_ends_where_a_place_can_no_longer_be_used(bucket: Any, tmp_path: Path) -> None:
+    """It is tried once so many pictures were left in a row; if it is well, they may be at fault."""
+    folders = FolderSettings.model_validate({"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"})
+    gone, there = FolderStore(tmp_path / "gone", folders), objects(bucket.endpoint)
+    saved, left = End(Outcome.SAVED), End(Outcome.LEFT, error="FolderTrouble")
+    unreadable, vanished = End(Outcome.LEFT, error="unreadable"), End(Outcome.LEFT, error="gone")
+    with refusing(bucket.endpoint, "out/") as endpoint:
+        for source, target, wanted in (
+            (there, objects(endpoint), "^OUT = s3://pictures/out: .* give keys that may write there"),
+            (there, gone, "^OUT = /.*/gone: No such file or directory; mount it again"),
+            (gone, there, "^IN = /.*/gone: No such file or directory; mount it again"),
+        ):
+            breaker = Breaker({"IN": Place(source, writes=False), "OUT": Place(target, writes=True)})
+            for end in (
+                [left] * (MOST_LEFT - 1) + [saved] + [vanished] * MOST_LEFT + [unreadable] * (MOST_LEFT - 1)
+            ):
+                breaker.note(end)
+            with pytest.raises(PlaceTrouble, match=wanted):
+                breaker.note(left)
+    breaker = Breaker({"IN": Place(there, writes=False), "OUT": Place(there, writes=True)})
+    for _ in range(2 * MOST_LEFT):
+        breaker.note(unreadable)
 
 
 def test_names_that_object_storage_does_not_take_are_told(bucket: Any) -> None:

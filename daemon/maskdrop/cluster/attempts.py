@@ -19,6 +19,9 @@ class CannotLabel(Exception):
     """The network can't be used as configured; the message says why and what to do."""
 
 
+WORKER_DIED = "WorkerDied"
+"""The error of a picture at which processes died, or hung."""
+
 STOPPED = "Stopped"
 """The error of a picture that was not begun any more; it is told nowhere."""
 
@@ -168,7 +171,7 @@ def _one_by_one(
 def _blamed(piece: Piece, stage: Stage, died: int, reason: str) -> Work:
     message = f"the process died each time that it was tried, {died} times alone"
     message = f"{message}; {reason}" if reason else message
-    fault = Fault(stage, "WorkerDied", message[:MESSAGE_LIMIT])
+    fault = Fault(stage, WORKER_DIED, message[:MESSAGE_LIMIT])
     return replace(piece.work, fault=fault, attempts=died + 1)
 
 

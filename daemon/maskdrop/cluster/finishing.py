@@ -161,9 +161,11 @@ class _Finisher:
             FolderTrouble: it couldn't be written.
         """
         while True:
+            began = time.monotonic()
             try:
                 return write()
             except FolderTrouble:
+                self._patience -= time.monotonic() - began
                 if self._patience <= 0:
                     raise
                 time.sleep(_STEP_S)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster.attempts import WORKER_DIED
 from maskdrop.cluster.cargo import Work
 from maskdrop.cluster.stores import Store
 from maskdrop.config_file import fault
@@ -52,7 +53,8 @@ _NEEDED = ["input", "sha256", "outcome", "hex", "error", "message"]
 """Columns that the next run reads."""
 
 _DONE = (Outcome.SAVED.value, Outcome.BROKEN.value)
-"""What would come out the same again for the same content; what was left may not."""
+"""What would come out the same again for the same content; what was left may not, nor what a process died at:
+it may have been the machine's fault."""
 
 
 def row_of(work: Work) -> dict[str, Any]:
@@ -81,6 +83,7 @@ class Row:
     """What the next run needs to know of a row: in which part it is, and the content it is about.
 
     Attributes:
+        is_done: whether it would come out the same again.
         error, message: of a picture that is broken.
     """
 
@@ -209,7 +212,7 @@ def _rows(part: str, table: pa.Table) -> Iterator[tuple[str, Row]]:
     columns = (table[name].to_pylist() for name in ("input", "hex", "sha256", "outcome", "error", "message"))
     for shown, exact, sha256, outcome, error, message in zip(*columns, strict=True):
         path = os.fsdecode(bytes.fromhex(exact)) if exact else shown
-        is_done = outcome in _DONE and bool(sha256)
+        is_done = outcome in _DONE and bool(sha256) and error != WORKER_DIED
         yield path, Row(part, sha256 or "", is_done, error or "", message or "")
 
 

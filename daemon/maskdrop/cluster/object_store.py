@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import mimetypes
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import PurePosixPath
 
 from pyarrow import fs
 
+from maskdrop.cluster.stores import PROBE
 from maskdrop.durable import FolderTrouble
 from maskdrop.names import fit
 from maskdrop.outbox import Result, marks, source_in
@@ -19,27 +21,33 @@ from maskdrop.ticket import Absence
 
 SCHEME = "s3://"
 
-_CONNECT_S, _REQUEST_S = 10.0, 60.0
-"""Longest wait for a connection, and for an answer, in seconds; each is tried three times."""
+_MOST_TRIES = 10
+
+_REQUESTS, _SHARE = 2, 0.8
+"""Requests that a picture's stage makes one after the other, and the share of the stage's time that they may
+take in all, however often each is tried."""
 
 _PART = 10 * 2**20
 """Bytes from which on Arrow uploads in parts (its kPartUploadSize); fewer are one PUT."""
 
-_PROBE = ".maskdrop-probe"
-
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach it. Keys are not shown; where none are given, each machine finds its own."""
+    """How to reach it. Keys are not shown; where none are given, each machine finds its own.
+
+    Attributes:
+        longest: seconds after which a process that is at a picture counts as hung.
+    """
 
     endpoint: str = ""
     region: str = ""
     access_key: str = field(default="", repr=False)
     secret_key: str = field(default="", repr=False)
     session_token: str = field(default="", repr=False)
+    longest: float = 120.0
 
     @classmethod
-    def of(cls, environment: Mapping[str, str], endpoint: str | None) -> "Access":
+    def of(cls, environment: Mapping[str, str], endpoint: str | None, longest: float) -> "Access":
         """From AWS's own variables; an endpoint that is given goes before theirs."""
         found = (
             endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
@@ -50,13 +58,33 @@ class Access:
             environment.get("AWS_ACCESS_KEY_ID", ""),
             environment.get("AWS_SECRET_ACCESS_KEY", ""),
             environment.get("AWS_SESSION_TOKEN", ""),
+            longest,
         )
+
+    @property
+    def tries(self) -> int:
+        """How often a request is tried. Pauses between tries, of up to 1, 2, 4 … seconds (of AWS's standard
+        mode), take half of its time at most."""
+        return max(2, min(_MOST_TRIES, 1 + int(math.log2(1 + self._request_s / 2))))
+
+    @property
+    def timeout_s(self) -> float:
+        """Longest wait for a connection, and for more of an answer, in seconds: the other half, in all."""
+        return max(1.0, self._request_s / 2 / self.tries)
+
+    @property
+    def _request_s(self) -> float:
+        return self.longest * _SHARE / _REQUESTS
 
 
 @cache
 def file_system(access: Access, bucket: str) -> fs.S3FileSystem:
     """A connection, one for each process."""
-    options: dict[str, object] = {"connect_timeout": _CONNECT_S, "request_timeout": _REQUEST_S}
+    options: dict[str, object] = {
+        "connect_timeout": access.timeout_s,
+        "request_timeout": access.timeout_s,
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=access.tries),
+    }
     if access.access_key:
         options["access_key"], options["secret_key"] = access.access_key, access.secret_key
         options["session_token"] = access.session_token or None
@@ -149,20 +177,21 @@ class ObjectStore:
         self._files(path).delete_file(self._key(path))
 
     def check(self, writes: bool) -> tuple[str, str] | None:
-        """What is wrong with the bucket, or with its prefix for who writes there, and a remedy."""
         bucket = self.base.partition("/")[0]
+        if not bucket:  # each path names one
+            return None
         try:
             if self._files("").get_file_info(bucket).type == fs.FileType.NotFound:
                 return "no such bucket", "make it, or mend its name or the endpoint"
             if writes:
-                self.put(_PROBE, b"maskdrop may write here\n")
+                self.put(PROBE, b"maskdrop may write here\n")
         except FolderTrouble as error:
             return told(error.error), "give keys that may write there (AWS_ACCESS_KEY_ID, …)"
         except OSError as error:
             return told(error), "give keys that may (AWS_ACCESS_KEY_ID, …), or mend the endpoint"
         with contextlib.suppress(OSError):  # who may not remove may still write
             if writes:
-                self.remove(_PROBE)
+                self.remove(PROBE)
         return None
 
     def _listed(self, folder: str, recursive: bool) -> Iterator[tuple[str, int]]:

@@ -43,12 +43,12 @@ def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order
     Raises:
         ConfigurationError: it can't be done as asked.
     """
-    access = Access.of(environment, words.endpoint)
     overrides = {section: dict(values) for section, values in words.overrides.items()}
     settings = settings_for(
         words.config, _ELSEWHERE / "in", _ELSEWHERE / "out", None, overrides, verbose=False
     )
     check_weights(settings.model.weights)
+    access = Access.of(environment, words.endpoint, settings.workers.stage_timeout_s)
     inputs = find_inputs(words.source, access, settings.folders)
     named = {"outbox": words.outbox}
     if words.quarantine is not None:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from maskdrop.batch.ledger import Entry, Ledger, Outcome
 from maskdrop.cluster.attempts import STOPPED
+from maskdrop.cluster.breaker import Breaker, Place, PlaceTrouble
 from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
 from maskdrop.cluster.engine import Cluster, ClusterTrouble
 from maskdrop.cluster.inputs import Input, Inputs
@@ -95,6 +96,10 @@ class ClusterBatch:
         self._arrivals: SimpleQueue[pa.Table | Exception | _Stop | None] = SimpleQueue()
         self._known: dict[str, Row] = {}
         self._replaced: dict[str, set[str]] = {}
+        places = {"IN": Place(order.inputs.store, writes=False), "OUT": Place(order.target, writes=True)}
+        if order.quarantine is not None:
+            places["--quarantine"] = Place(order.quarantine, writes=True)
+        self._breaker = Breaker(places)
 
     def run(self) -> None:
         """Do everything, or stop when a signal comes: what has its row then is done.
@@ -102,14 +107,15 @@ class ClusterBatch:
         Raises:
             ConfigurationError: it can't run as configured.
             InboxHeld: another batch works for this outbox.
-            BatchTrouble: the cluster can't do it, or the manifest can't be read or written.
+            BatchTrouble: the cluster can't do it, a place can't be used any more, or the manifest can't be
+                read or written.
         """
         target, began = self._order.target, time.monotonic()
         lock = InboxLock.take(target.base, kind="outbox") if isinstance(target, FolderStore) else None
         try:
             self._known = self._order.manifest.read()
             self._work()
-        except (ClusterTrouble, FolderTrouble, OSError) as error:
+        except (ClusterTrouble, PlaceTrouble, FolderTrouble, OSError) as error:
             again = "the same command goes on from what has its row in the manifest"
             raise BatchTrouble(f"{type(error).__name__}: {error}; {again}") from error
         finally:
@@ -286,6 +292,7 @@ class ClusterBatch:
         self.ledger.add(
             Entry(work.path, end.outcome, end.results, end.quarantine, end.error, end.message, ms)
         )
+        self._breaker.note(end)
 
     def _stop(self, number: int, frame: object) -> None:
         """The first signal has it drain, a second one ends everything at once."""

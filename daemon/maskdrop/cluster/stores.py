@@ -15,6 +15,9 @@ from maskdrop.outbox import Outbox, Result
 from maskdrop.preprocess import LeaveAlone, read_original
 from maskdrop.ticket import Absence, Identity, Ticket
 
+PROBE = ".maskdrop-probe"
+"""Name of a file that only shows whether it can be written."""
+
 NOWHERE = Identity(0, 0, 0, 0)
 """Of a ticket whose file is not looked at, or lies in no folder."""
 
@@ -29,6 +32,9 @@ class Store(Protocol):
     @property
     def is_remote(self) -> bool:
         """Whether reading costs a request each time."""
+
+    def check(self, writes: bool) -> tuple[str, str] | None:
+        """What is wrong with the place, or where it is to be written to, with that, and a remedy."""
 
     def read(self, path: str, most: int) -> bytes:
         """An original's whole content.
@@ -89,6 +95,18 @@ class FolderStore:
     @property
     def is_remote(self) -> bool:
         return False
+
+    def check(self, writes: bool) -> tuple[str, str] | None:
+        try:
+            next(os.scandir(self.base), None)
+            if writes:
+                self.put(PROBE, b"maskdrop may write here\n")
+                self.remove(PROBE)
+        except FolderTrouble as error:
+            return error.error.strerror or str(error), "make room there, or mend its permissions"
+        except OSError as error:
+            return error.strerror or str(error), "mount it again, or mend its permissions"
+        return None
 
     def read(self, path: str, most: int) -> bytes:
         identity = identity_below(self.base, path)

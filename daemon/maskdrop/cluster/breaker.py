@@ -1,0 +1,56 @@
+"""Ends a batch whose places fail all of its pictures: keys that are no longer valid, a disk that is full."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster.cargo import End
+from maskdrop.cluster.stores import Store
+from maskdrop.ticket import Absence
+
+MOST_LEFT = 1000
+"""Pictures that are left in a row before anybody asks why."""
+
+_OF_PLACES = ("FolderTrouble", Absence.UNREADABLE.value)
+"""Errors that a place may be at fault for."""
+
+
+class PlaceTrouble(Exception):
+    """A place can't be used any more; the message names it, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of a batch's places.
+
+    Attributes:
+        writes: whether something is to be written there.
+    """
+
+    store: Store
+    writes: bool
+
+
+class Breaker:
+    """The owner of how many pictures were left in a row."""
+
+    def __init__(self, places: Mapping[str, Place]) -> None:
+        self._places = places
+        self._left = 0
+
+    def note(self, end: End) -> None:
+        """Note a picture's end. After many that were left, each place is tried; it may be the pictures.
+
+        Raises:
+            PlaceTrouble: a place can't be used.
+        """
+        if end.outcome is Outcome.SAVED:
+            self._left = 0
+        elif end.outcome is Outcome.LEFT and end.error in _OF_PLACES:
+            self._left += 1
+        if self._left >= MOST_LEFT:
+            self._left = 0
+            for name, place in self._places.items():
+                if found := place.store.check(place.writes):
+                    problem, remedy = found
+                    raise PlaceTrouble(f"{name} = {place.store.address}: {problem}; {remedy}")
