@@ -45,12 +45,16 @@ class Nodes:
 
     def actors(self, second: bool) -> list[psutil.Process]:
         """The inference actors' processes on the second node, or on the first."""
+        return self.workers("MapWorker", second)
+
+    def workers(self, kind: str, second: bool = False) -> list[psutil.Process]:
+        """Processes of actors of a class on the second node, or on the first."""
         node = self._others[0] if second else self._cluster.head_node
         (raylet,) = node.all_processes["raylet"]
         found = []
         for process in psutil.Process(raylet.process.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if process.name().startswith("ray::MapWorker") or "MapWorker" in " ".join(process.cmdline()):
+                if process.name().startswith(f"ray::{kind}") or kind in " ".join(process.cmdline()):
                     found.append(process)
         return found
 

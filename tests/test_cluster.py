@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -160,6 +160,33 @@ def test_an_actor_and_then_a_node_die_and_cost_only_their_own_blocks(job: Job) -
     assert then < len(names)
     assert job.outcomes() == dict.fromkeys(names, "saved")
     assert set(job.results()) == names
+
+
+def test_a_register_that_dies_and_a_machine_that_cannot_label_any_more_end_nothing(job: Job) -> None:
+    names = {f"{number}.jpg" for number in range(96)}
+    for number, name in enumerate(sorted(names)):
+        job.put(name, face_bytes(number % 20))
+    hidden = job.weights.with_suffix(".hidden")
+    with ray_nodes(1) as nodes, (job.base / "told").open("w+") as told:
+        process = job.begin("--address", nodes.address, stdout=told)
+
+        def holds(condition: Callable[[], bool]) -> bool:
+            assert process.poll() is None, f"it ended too early: {Path(told.name).read_text()}"
+            return condition()
+
+        wait_for(lambda: holds(lambda: len(job.results()) >= 5), "five results")
+        (register,) = nodes.workers("Register")
+        register.kill()
+        job.weights.rename(hidden)
+        for actor in nodes.actors(second=False):
+            actor.kill()
+        wait_for(lambda: holds(lambda: "is in trouble" in Path(told.name).read_text()), "trouble", 200)
+        hidden.rename(job.weights)
+        assert process.wait(200) == 0, Path(told.name).read_text()
+        said = Path(told.name).read_text()
+    assert "model.weights" in said or "tiny.safetensors" in said
+    assert "Traceback" not in said
+    assert job.outcomes() == dict.fromkeys(names, "saved")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is usable here")

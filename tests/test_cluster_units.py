@@ -24,12 +24,13 @@ from maskdrop.cluster.cargo import End, Piece, Pixels, Work, packed, stacked, un
 from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.labelling import Labeller
-from maskdrop.cluster.manifest import Manifest
+from maskdrop.cluster.manifest import PART_ROWS, Manifest
 from maskdrop.cluster.object_store import Access
 from maskdrop.cluster.shape import shape_for
 from maskdrop.cluster.stores import FolderStore
 from maskdrop.config import FolderSettings, Settings
 from maskdrop.config_file import ConfigurationError
+from maskdrop.durable import FolderTrouble
 from maskdrop.model.parser import load_parser
 from maskdrop.ticket import Fault, Stage
 
@@ -164,6 +165,20 @@ def test_the_newest_row_of_a_picture_stays_alone(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".*"))
 
 
+def test_a_part_that_cannot_be_written_is_not_tried_with_each_row(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "gone", FOLDERS)
+    manifest, refused = Manifest(store), 0
+    for number in range(PART_ROWS + 100):
+        try:
+            manifest.add(ended(f"{number}.jpg"))
+        except FolderTrouble:
+            refused += 1
+    assert refused == 1
+    store.base.mkdir()
+    manifest.write()
+    assert len(Manifest(store).read()) == PART_ROWS + 100
+
+
 def test_what_a_process_died_at_is_not_done(tmp_path: Path) -> None:
     store = FolderStore(tmp_path, FOLDERS)
     manifest = Manifest(store)
@@ -264,6 +279,16 @@ def test_who_dies_again_and_again_is_found_and_nobody_else() -> None:
     assert (done[2].fault.error, done[2].attempts) == ("WorkerDied", 3)
     assert "ValueError: a bad one" in done[2].fault.message
     assert register.begin("infer 4 0.jpg", 0).deaths is None  # forgotten, once it is done
+
+
+def test_a_call_that_arrives_twice_is_one_attempt() -> None:
+    register = Register()
+    assert register.begin("b", 2, "one").deaths is register.begin("b", 2, "one").deaths is None
+    assert register.begin("b", 2, "two").deaths == {}  # who had it died
+    register.enter("b", 1)
+    for call in ("three", "three"):
+        assert register.begin("b", 2, call).deaths == {1: 1}
+    assert register.stop() == 2
 
 
 UNFORESEEN = """

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
+from maskdrop.config import DrainSettings
 from rayjob import SCHEMA, check, groups, templates
 
 ROOT = Path(__file__).parent.parent
@@ -134,6 +135,12 @@ def test_all_pods_are_of_one_image_and_unprivileged_and_those_that_work_have_the
     assert all(container["envFrom"] == [{"secretRef": {"name": "maskdrop-s3"}}] for container in working)
     assert "envFrom" not in submitter
     assert "10001" in re.findall(r"^USER (\d+)", (ROOT / "Containerfile").read_text(), re.MULTILINE)
+
+
+def test_a_job_that_is_stopped_has_the_time_to_drain(job: dict[str, Any]) -> None:
+    (head,) = templates(job)[0]["spec"]["containers"]
+    (seconds,) = (one["value"] for one in head["env"] if one["name"] == "RAY_JOB_STOP_WAIT_TIME_S")
+    assert float(seconds) > 2 * DrainSettings().drain_timeout_s
 
 
 def test_the_image_can_be_built_as_the_manifest_says(job: dict[str, Any]) -> None:

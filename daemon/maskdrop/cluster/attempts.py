@@ -74,6 +74,7 @@ class Register:
         self._deaths: dict[str, Counter[int]] = {}
         self._reasons: dict[str, str] = {}
         self._set_out: dict[str, int] = {}
+        self._told: dict[str, tuple[str, Begun]] = {}
         self._is_stopped = False
 
     def stop(self) -> int:
@@ -85,7 +86,19 @@ class Register:
         self._is_stopped = True
         return sum(self._set_out.values())
 
-    def begin(self, block: str, pictures: int) -> Begun:
+    def begin(self, block: str, pictures: int, call: str = "") -> Begun:
+        """As `Attempts.begin`.
+
+        Args:
+            call: of each call another one, by which one that arrives twice is known: it is no other attempt.
+        """
+        last, told = self._told.get(block, ("", None))
+        if told is None or not call or call != last:
+            told = self._begin(block, pictures)
+            self._told[block] = call, told
+        return told
+
+    def _begin(self, block: str, pictures: int) -> Begun:
         if pictures and self._is_stopped:
             return Begun(is_stopped=True)
         if block not in self._alone:
@@ -110,6 +123,7 @@ class Register:
         self._reasons.pop(block, None)
         self._alone.pop(block, None)
         self._deaths.pop(block, None)
+        self._told.pop(block, None)
 
 
 Act = Callable[[list[Piece]], list[Piece]]

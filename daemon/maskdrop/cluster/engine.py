@@ -1,6 +1,7 @@
 """The one place that knows Ray: a cluster is joined or started, and blocks go through the stages on it."""
 
 import contextlib
+import gc
 import logging
 import os
 import shutil
@@ -111,12 +112,13 @@ class Cluster:
             ConfigurationError: the network can't be used.
             ClusterTrouble: what was lost could not be made good.
         """
+        gc.collect()  # the actors of an execution that failed have their processors until its error is gone
         _set_up(shape, job)
         dataset = _staged(ray.data.from_arrow(list(blocks)), job, shape)
         try:
             yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
         except Exception as error:
-            raise _translated(error) from error
+            raise translated(error) from error
         finally:
             with contextlib.suppress(Exception):
                 self.statistics.append(dataset.stats())
@@ -151,7 +153,7 @@ class RemoteRegister:
         return int(ray.get(self._actor.stop.remote()))
 
     def begin(self, block: str, pictures: int) -> Begun:
-        begun: Begun = ray.get(self._actor.begin.remote(block, pictures))
+        begun: Begun = ray.get(self._actor.begin.remote(block, pictures, os.urandom(8).hex()))
         return begun
 
     def enter(self, block: str, position: int) -> None:
@@ -166,7 +168,9 @@ class RemoteRegister:
 
 def _register() -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Register).options(num_cpus=0, scheduling_strategy=here).remote()
+    # A call that is lost on its way is made again; whoever killed the register has it begin anew.
+    lasting = {"max_restarts": -1, "max_task_retries": -1}
+    return ray.remote(Register).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
 
 
 def _staged(dataset: Any, job: Job, shape: Shape) -> Any:
@@ -272,15 +276,21 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             waiting += [one.__cause__, one.__context__, getattr(one, "cause", None)]
 
 
-def _translated(error: Exception) -> Exception:
+def translated(error: Exception) -> Exception:
     """What an execution's end means to a batch."""
     causes = list(_causes(error))
     for cause in causes:
         if type(cause) is CannotLabel:  # and not Ray's own error that is one too
             return ConfigurationError(str(cause).splitlines()[0])  # Ray adds advice of its own
-    if any(isinstance(cause, ray.exceptions.RayTaskError) for cause in causes):
-        return error  # a fault of the stages' own, which would come again
+    if any(map(_is_of_the_stages, causes)):
+        return error  # which would come again
     return ClusterTrouble(_told(error))
+
+
+def _is_of_the_stages(error: BaseException) -> bool:
+    """Whether a task failed by itself: not because what it asked for was lost."""
+    is_of_a_task = isinstance(error, ray.exceptions.RayTaskError)
+    return is_of_a_task and not isinstance(error.cause, ray.exceptions.RayError)
 
 
 def _told(error: BaseException) -> str:

@@ -105,7 +105,7 @@ class Manifest:
         """
         self._store, self._folder, self._base = store, folder, base
         self._waiting: list[dict[str, Any]] = []
-        self._written_at = time.monotonic()
+        self._tried_at, self._failed = time.monotonic(), False
         self._number = 0
         self._renamed: dict[str, str] = {}
         self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{os.urandom(4).hex()}"
@@ -134,10 +134,11 @@ class Manifest:
         """Keep a row for the next part.
 
         Raises:
-            FolderTrouble: a part was due, and can't be written; its rows are kept.
+            FolderTrouble: a part was due, and can't be written; its rows are kept, and tried again later.
         """
         self._waiting.append(row_of(work))
-        if len(self._waiting) >= PART_ROWS or time.monotonic() - self._written_at >= PART_S:
+        is_due = len(self._waiting) >= PART_ROWS and not self._failed
+        if is_due or time.monotonic() - self._tried_at >= PART_S:
             self.write()
 
     def write(self) -> None:
@@ -146,13 +147,14 @@ class Manifest:
         Raises:
             FolderTrouble: it can't be written; the rows are kept.
         """
+        self._tried_at, self._failed = time.monotonic(), True
         if self._waiting:
             schema = SCHEMA.with_metadata({_BASE: self._base.encode()} if self._base else None)
             table = pa.Table.from_pylist(self._waiting, schema=schema)
             self._store.put(f"{self._folder}/part-{self._run}-{self._number:06}.parquet", _encoded(table))
             self._waiting = []
             self._number += 1
-        self._written_at = time.monotonic()
+        self._failed = False
 
     def drop(self, replaced: Mapping[str, Iterable[str]]) -> None:
         """Remove the rows of these inputs from these parts; newer parts have others of them.

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import PurePosixPath
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -27,6 +27,7 @@ from maskdrop.cluster.manifest import Manifest, Row
 from maskdrop.cluster.shape import shape_for
 from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import Settings
+from maskdrop.config_file import ConfigurationError
 from maskdrop.durable import FolderTrouble
 from maskdrop.inbox.lock import InboxLock
 
@@ -144,11 +145,11 @@ class ClusterBatch:
         """All inputs, a portion at a time; what has come back is in the manifest, however this ends."""
         given = 0
         try:
-            for portion in _sliced(self._order.inputs, PORTION):
+            wanted = takewhile(lambda _: not self.end_signal, self._order.inputs)
+            for portion in _sliced(wanted, PORTION):
                 given += len(portion)
                 self.total = given if len(portion) < PORTION else None
-                if not self.end_signal:
-                    self._do(self._works(portion), cluster)
+                self._do(self._works(portion), cluster)
             self.total = given
         finally:
             self._order.manifest.write()
@@ -188,10 +189,12 @@ class ClusterBatch:
             before = len(left)
             try:
                 self._once(left, cluster)
-            except ClusterTrouble as error:
-                fruitless = fruitless + 1 if len(left) == before else 0
-                if fruitless == _FRUITLESS:
+            except (ClusterTrouble, ConfigurationError) as error:
+                if isinstance(error, ConfigurationError) and not self.ledger.counts[Outcome.SAVED]:
                     raise
+                fruitless = fruitless + 1 if len(left) == before else 0
+                if fruitless == _FRUITLESS:  # what was labelled shows that it can: a machine can't any more
+                    raise ClusterTrouble(str(error)) from error
                 logger.error(
                     "the cluster is in trouble (%s); %d pictures are given out anew", error, len(left)
                 )
@@ -208,7 +211,7 @@ class ClusterBatch:
             carrier.join(_END_S)
         if set_out is not None:
             self._receive_late(left)
-            self.given_up = set_out - (begun - len(left))
+            self.given_up = max(0, set_out - (begun - len(left)))
 
     def _receive(self, left: dict[str, Work], cluster: Cluster) -> int | None:
         """Take what comes back until everything has, or after a signal, what had set out.

@@ -1,0 +1,77 @@
+"""What an execution's end means to a batch on a cluster, and what a signal does while IN is gone through."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ray", reason="needs pip install 'maskdrop[ray]'")
+
+import ray.exceptions
+
+from maskdrop.cluster.attempts import CannotLabel
+from maskdrop.cluster.engine import ClusterTrouble, translated
+from maskdrop.config_file import ConfigurationError
+
+LOST = {
+    "unavailable": ray.exceptions.ActorUnavailableError("a call that was lost", None),
+    "actor": ray.exceptions.ActorDiedError(),
+    "object": ray.exceptions.ObjectLostError("ab" * 28, None, ""),
+    "memory": ray.exceptions.OutOfMemoryError("too little"),
+    "worker": ray.exceptions.WorkerCrashedError(),
+}
+
+
+def of_a_task(cause: Exception) -> Exception:
+    """As Ray hands on what a task ended with."""
+    error: Exception = ray.exceptions.RayTaskError("decode_block", "traceback", cause).as_instanceof_cause()
+    return error
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_what_a_task_asked_for_in_vain_is_the_cluster_s_trouble(kind: str) -> None:
+    assert type(translated(LOST[kind])) is ClusterTrouble
+    assert type(translated(of_a_task(LOST[kind]))) is ClusterTrouble
+
+
+def test_a_fault_of_the_stages_own_is_not() -> None:
+    for cause in (ValueError("a fault"), of_a_task(ValueError("a fault"))):
+        error = of_a_task(cause)
+        assert translated(error) is error
+    assert type(translated(of_a_task(CannotLabel("no GPU")))) is ConfigurationError
+
+
+LISTING = """
+import os, signal, sys
+from itertools import count
+from pathlib import Path
+from maskdrop.cluster.inputs import Input, Inputs
+from maskdrop.cluster.manifest import Manifest
+from maskdrop.cluster.run import ClusterBatch, Order
+from maskdrop.cluster.stores import FolderStore
+from maskdrop.config import Settings
+folder = Path(sys.argv[1])
+settings = Settings.model_validate({"folders": {"inbox": "/nonexistent/in", "outbox": folder}})
+store = FolderStore(folder, settings.folders)
+def endless(inputs):
+    for number in count():
+        if number == 1000:
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield Input(f"{number}.jpg", 1)
+order = Order(settings, Inputs(store, None, endless), store, None, Manifest(store), None, True)
+batch = ClusterBatch(order, lambda: None)
+batch.run()
+print(batch.end_signal, batch.total, batch.is_complete)
+"""
+
+
+def test_a_signal_ends_the_listing_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LISTING, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.stdout == "15 1000 False\n", done.stderr
