@@ -341,6 +341,20 @@ def test_from_and_to_object_storage_with_a_second_look(job: Job) -> None:
             ["taken.jpg", "face", "labels", "model"]
         )  # how many parts there are is a matter of time
 
+        names = job.base / "list.txt"
+        names.write_text(
+            "".join(f"s3://pictures/in/{name}\n" for name in ("day/2.jpg", "gone.jpg", "small.png"))
+        )
+        listed = job.base / "listed"
+        told = job.run(*there, code=75, **{**options, "source": names, "out": listed})  # it may come back
+        assert "2 saved, 0 done before, 0 broken, 1 left of 3 files" in told
+        outcomes = {row["input"]: row["outcome"] for row in job.rows(listed)}
+        assert outcomes == {
+            "pictures/in/day/2.jpg": "saved",
+            "pictures/in/gone.jpg": "left",
+            "pictures/in/small.png": "saved",
+        }
+
         for source, out, wanted in (
             ("s3://pictures/in", "s3://nowhere/out", "no such bucket"),
             ("s3://nowhere/in", "s3://pictures/out", "no such bucket"),

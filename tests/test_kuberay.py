@@ -143,6 +143,19 @@ def test_a_job_that_is_stopped_has_the_time_to_drain(job: dict[str, Any]) -> Non
     assert float(seconds) > 2 * DrainSettings().drain_timeout_s
 
 
+@pytest.mark.parametrize(("code", "told"), [(0, 0), (1, 0), (75, 1), (78, 1), (137, 1)])
+def test_broken_pictures_alone_are_no_failure_of_the_job(
+    job: dict[str, Any], tmp_path: Path, code: int, told: int
+) -> None:
+    """KubeRay's shell takes the entrypoint apart, and `ray job submit` makes one line of its words again."""
+    program = tmp_path / "maskdrop"
+    program.write_text(f"#!/bin/sh\nexit {code}\n")
+    program.chmod(0o755)
+    line = shlex.join(shlex.split(job["spec"]["entrypoint"]))
+    done = subprocess.run(line, shell=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
+    assert done.returncode == told
+
+
 def test_the_image_can_be_built_as_the_manifest_says(job: dict[str, Any]) -> None:
     told = (ROOT / "etc" / "kuberay.yaml").read_text()
     recipe = (ROOT / "Containerfile").read_text()
@@ -153,7 +166,9 @@ def test_the_image_can_be_built_as_the_manifest_says(job: dict[str, Any]) -> Non
 
 
 def test_the_job_is_a_batch_that_maskdrop_knows(job: dict[str, Any]) -> None:
-    program, command, source, results, *options = shlex.split(job["spec"]["entrypoint"])
+    shell, _, line = shlex.split(job["spec"]["entrypoint"])
+    assert shell == "sh"
+    program, command, source, results, *options = shlex.split(line.partition(" || ")[0])
     assert (program, command) == ("maskdrop", "batch")
     assert source.startswith("s3://")
     assert results.startswith("s3://")

@@ -87,7 +87,8 @@ def batch(
     """Do every picture below IN once, and end. IN is never changed; what has its results in OUT is skipped.
 
     Exits 0 where every picture has its results, 1 where some are broken or left, 130 or 143 where Ctrl-C
-    or SIGTERM came: what was in flight is finished then, and the same command goes on from there.
+    or SIGTERM came: what was in flight is finished then, and the same command goes on from there. With
+    --engine ray 75 where some are left or the cluster was in trouble: the same command may get further.
     """
     _check_report(report, source)
     overrides: dict[str, dict[str, Any]] = {"model": {"weights": weights, "device": device}}
@@ -100,7 +101,7 @@ def batch(
             one = _here(places, config, overrides, again, verbose)
     except ConfigurationError as error:
         end_with(str(error), EX_CONFIG)
-    code = _tell(one, report, verbose)
+    code = _tell(one, report, verbose, EX_TEMPFAIL if engine == "ray" else EX_FAILED)
     if engine == "ray":
         raise typer.Exit(code)  # Ray has something to do at a process's end
     leave(code)
@@ -158,7 +159,7 @@ def _on_cluster(
     except InboxHeld as error:
         end_with(str(error), EX_TEMPFAIL)
     except BatchTrouble as error:
-        end_with(str(error), EX_FAILED)
+        end_with(str(error), EX_TEMPFAIL)
     return one
 
 
@@ -178,8 +179,15 @@ def _check_local(places: _Places, options: dict[str, str | None]) -> None:
             end_with(f"{name} {value}: goes with --engine ray; add it, or leave {name} out", EX_CONFIG)
 
 
-def _tell(one: "Batch", report: Path | None, verbose: bool) -> int:
-    """The summary and the report; the exit code."""
+def _tell(one: "Batch", report: Path | None, verbose: bool, some_left: int) -> int:
+    """The summary and the report.
+
+    Args:
+        some_left: the exit code where some pictures, or folders, were left.
+
+    Returns:
+        The exit code.
+    """
     from maskdrop.batch.report import summary, write_report
 
     with contextlib.suppress(OSError):  # the terminal may be gone
@@ -192,7 +200,10 @@ def _tell(one: "Batch", report: Path | None, verbose: bool) -> int:
             end_with(f"--report {report}: {error.strerror}", EX_FAILED)
     if one.end_signal:
         return SIGNAL_EXIT + one.end_signal
-    return 0 if one.is_complete else EX_FAILED
+    if one.is_complete:
+        return 0
+    is_left = one.ledger.counts[Outcome.LEFT] or (one.passed is not None and one.passed.unread)
+    return some_left if is_left else EX_FAILED
 
 
 def _check_report(report: Path | None, source: str) -> None:

@@ -289,8 +289,8 @@ def translated(error: Exception) -> Exception:
 
 def _is_of_the_stages(error: BaseException) -> bool:
     """Whether a task failed by itself: not because what it asked for was lost."""
-    is_of_a_task = isinstance(error, ray.exceptions.RayTaskError)
-    return is_of_a_task and not isinstance(error.cause, ray.exceptions.RayError)
+    cause = getattr(error, "cause", None)
+    return isinstance(error, ray.exceptions.RayTaskError) and not isinstance(cause, ray.exceptions.RayError)
 
 
 def _told(error: BaseException) -> str:
