@@ -58,6 +58,23 @@ def read_only(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def test_a_full_disk_for_temporary_files_is_told_and_the_next_run_goes_on(job: Job) -> None:
+    """What became of each picture is kept there, some hundred bytes each."""
+    fill(job)
+    small = job.base / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(small)]).returncode != 0:
+        pytest.skip("mounting needs root")
+    try:
+        told = job.run(code=75, env={**os.environ, "TMPDIR": str(small)})
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+    assert f"{small}: No space left on device; make room there, or set TMPDIR" in told
+    assert 0 < len(job.results()) < GOOD
+    job.run(code=1)
+    assert len(job.results()) == GOOD
+
+
 def test_everything_is_done_and_the_inputs_stay_as_they_were(job: Job) -> None:
     whole, broken = fill(job)
     (job.source / "link.jpg").symlink_to("0/0.jpeg")

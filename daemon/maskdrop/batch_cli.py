@@ -13,6 +13,7 @@ from maskdrop.config_file import ConfigurationError
 from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
 from maskdrop.lasting import lasting_imports, leave
 from maskdrop.progress import progress
+from maskdrop.spool import SpoolFull
 
 if TYPE_CHECKING:
     from maskdrop.batch.report import Batch
@@ -130,6 +131,9 @@ def _here(
             fits = one.run()
     except InboxHeld as error:
         end_with(str(error), EX_TEMPFAIL)
+    except SpoolFull as error:
+        room = f"{error.filename}: {error.strerror}; make room there, or set TMPDIR"
+        end_with(f"{room}; the same command goes on with what has no results yet", EX_TEMPFAIL)
     if not fits:
         raise typer.Exit(EX_CONFIG)
     return one

@@ -6,6 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 
+class SpoolFull(OSError):
+    """A record can't be kept; the error's file name is that of the folder for temporary files."""
+
+
 class Spool:
     """JSON objects in an unnamed temporary file, in the order in which they came."""
 
@@ -16,13 +20,13 @@ class Spool:
         """Append a record, whoever may be reading.
 
         Raises:
-            OSError: the disk is full; its file name is the folder's.
+            SpoolFull: the disk is full, or fails.
         """
         try:
             self._file.seek(0, 2)
             self._file.write(json.dumps(record).encode("ascii") + b"\n")
         except OSError as error:
-            raise OSError(error.errno, error.strerror, tempfile.gettempdir()) from error
+            raise SpoolFull(error.errno, error.strerror, tempfile.gettempdir()) from error
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         position = 0

@@ -202,6 +202,12 @@ class Crew:
         for child in self.children:
             child.kill()
 
+    def end_all(self) -> None:
+        """Kill every worker that is left, and wait until all are gone."""
+        self.kill_all()
+        for child in self.children:
+            child.bury()
+
     def health(self) -> list[WorkerHealth]:
         return [
             WorkerHealth(p.workplace.stage.value, p.last_pid, p.child is not None, p.is_ready, p.restarts)

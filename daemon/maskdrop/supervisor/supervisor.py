@@ -111,7 +111,9 @@ class Supervisor:
         return self._signals.last_term
 
     def leave(self) -> None:
-        """Give back lock and slots; no worker lives any more."""
+        """Give back lock and slots. Workers live only where the loop failed: Python would wait for them
+        at its end, and they for the supervisor's."""
+        self._crew.end_all()
         self._renewal.leave()
 
     def _take_in(self) -> None:
