@@ -85,8 +85,15 @@ class Plan:
         """As the health file has it."""
         known = self.costs
         measured = {s.value: round(known[s].milliseconds, 2) if s in known else None for s in Stage}
-        counts = (self.preprocess, len(self.devices), self.save)
-        return PlanHealth(*counts, self.threads, self.max_batch, self.slots, measured)
+        return PlanHealth(
+            preprocess=self.preprocess,
+            infer=len(self.devices),
+            save=self.save,
+            threads=self.threads,
+            max_batch=self.max_batch,
+            slots=self.slots,
+            measured_ms=measured,
+        )
 
 
 def make_plan(settings: Settings) -> Plan:
@@ -102,7 +109,7 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
     """The same for devices that are known, and where it is known, from what a picture costs each stage.
 
     Args:
-        devices: as often as may be: how many workers each has is decided here.
+        devices: with or without repeats: how many workers each has is decided here.
     """
     wanted, cores = settings.workers, usable_cores()
     on_gpu = devices[0] != "cpu"
@@ -123,17 +130,17 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
     hands = sum(max(2, cores) if n == "auto" else 2 * n for n in (wanted.preprocess, wanted.save))
     slots = held * len(devices) + hands if wanted.slots == "auto" else wanted.slots
     return Plan(
-        preprocess,
-        save,
-        devices,
-        threads,
-        most_threads,
-        batch,
-        held,
-        slots,
-        most_preprocess,
-        most_save,
-        dict(costs or {}),
+        preprocess=preprocess,
+        save=save,
+        devices=devices,
+        threads=threads,
+        most_threads=most_threads,
+        max_batch=batch,
+        held=held,
+        slots=slots,
+        most_preprocess=most_preprocess,
+        most_save=most_save,
+        costs=dict(costs or {}),
     )
 
 
@@ -162,11 +169,11 @@ def batch_for(wanted: WorkerSettings, on_gpu: bool, threads: int) -> int:
     return CPU_BATCH if threads == 1 else max(threads, min(LANE_BATCH * threads, MOST_LANES_BATCH))
 
 
-def rate_of(costs: Mapping[Stage, Cost], cores: int, devices: int) -> float:
-    """Pictures a second that cores and devices give when both are put to use in full: what the
-    devices label, but no more than the cores can compute, which all stages share."""
+def rate_of(costs: Mapping[Stage, Cost], cores: int, inferrers: int) -> float:
+    """Pictures a second that cores and inference workers give when both are put to use in full: what these
+    label, but no more than the cores can compute, which all stages share."""
     computing = sum(cost.processor_ms for cost in costs.values())
-    return 1000 * min(devices / costs[Stage.INFER].milliseconds, cores / computing)
+    return 1000 * min(inferrers / costs[Stage.INFER].milliseconds, cores / computing)
 
 
 def workers_for(rate: float, cost: Cost) -> int:
