@@ -4,13 +4,13 @@ import contextlib
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 from maskdrop.batch.ledger import Entry, Ledger, Outcome
 from maskdrop.batch.settings import HEALTH_NAME
 from maskdrop.config import Settings
 from maskdrop.exit_codes import EX_CONFIG
-from maskdrop.folders import prepare_to_keep
+from maskdrop.folders import Folders, prepare_to_keep
 from maskdrop.inbox.listing import Listing
 from maskdrop.supervisor.errand import Errand, Wake
 from maskdrop.supervisor.journal import Journal
@@ -34,35 +34,38 @@ class BatchJournal(Journal):
     def saved(self, flight: Flight, report: Saved, now: float) -> None:
         super().saved(flight, report, now)
         times = {**flight.milliseconds, "save": report.milliseconds}
-        self._note(flight, Outcome.SAVED, now, outputs=report.names, ms=times)
+        entry = Entry(flight.ticket.path, Outcome.SAVED, outputs=report.names, ms=times)
+        self._note(entry, now - flight.accepted_at)
 
     def done_before(self, flight: Flight, report: DoneBefore) -> None:
         super().done_before(flight, report)
-        self._note(flight, Outcome.DONE_BEFORE, time.monotonic(), outputs=report.names)
+        entry = Entry(flight.ticket.path, Outcome.DONE_BEFORE, outputs=report.names)
+        self._note(entry, time.monotonic() - flight.accepted_at)
 
     def quarantined(self, flight: Flight, report: Quarantined, now: float) -> None:
         super().quarantined(flight, report, now)
         assert flight.fault is not None
-        self._note(
-            flight,
+        entry = Entry(
+            flight.ticket.path,
             Outcome.BROKEN,
-            now,
             quarantine=report.name,
             error=flight.fault.error,
             message=flight.fault.message,
             ms=flight.milliseconds,
         )
+        self._note(entry, now - flight.accepted_at)
 
     def left(self, flight: Flight, report: Left) -> None:
         super().left(flight, report)
         absence = report.absence.value
-        self._note(flight, Outcome.LEFT, time.monotonic(), error=absence, message=report.message)
+        entry = Entry(flight.ticket.path, Outcome.LEFT, error=absence, message=report.message)
+        self._note(entry, time.monotonic() - flight.accepted_at)
 
-    def _note(self, flight: Flight, outcome: Outcome, now: float, **facts: Any) -> None:
-        total = (now - flight.accepted_at) * 1000
-        ms = {stage: round(spent, 1) for stage, spent in {**facts.pop("ms", {}), "total": total}.items()}
-        ms.pop("settle", None)
-        self._ledger.add(Entry(flight.ticket.path, outcome, ms=ms, **facts))
+    def _note(self, entry: Entry, seconds: float) -> None:
+        """Put down an entry of a picture that was in flight for so long; nothing settles in a batch."""
+        spent = {**entry.ms, "total": seconds * 1000}
+        ms = {stage: round(time, 1) for stage, time in spent.items() if stage != "settle"}
+        self._ledger.add(replace(entry, ms=ms))
         self._progress()
 
 
@@ -151,7 +154,7 @@ class Batch:
             return False
         return counts[Outcome.SAVED] + counts[Outcome.DONE_BEFORE] == listing.given
 
-    def _prepare(self, settings: Settings) -> Any:
+    def _prepare(self, settings: Settings) -> Folders:
         return prepare_to_keep(settings, self._skips_done)
 
     def _supply(self, premises: Premises, wake: Wake) -> Listing:

@@ -1,7 +1,7 @@
 """One log line for everything that happens to a picture or a worker, and the counts thereof."""
 
 import logging
-from typing import Any
+from collections.abc import Mapping
 
 from maskdrop.events import Event
 from maskdrop.health import QuarantinedPicture, SavedPicture, timestamp
@@ -99,5 +99,5 @@ def shortened(text: str, keep_end: bool = True) -> str:
     return "…" + text[1 - LONGEST_SHOWN :] if keep_end else text[: LONGEST_SHOWN - 1] + "…"
 
 
-def _rounded(times: Any) -> dict[str, float]:
+def _rounded(times: Mapping[str, float]) -> dict[str, float]:
     return {stage: round(spent, 1) for stage, spent in times.items()}
