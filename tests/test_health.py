@@ -182,7 +182,7 @@ def test_what_was_said_last_is_said_anew_while_nothing_happens(rooms: Rooms) -> 
     metrics = rooms.base / "maskdrop.prom"
     pulse = Pulse(load_settings(None, {**inbox_of(rooms), "metrics": {"file": str(metrics)}}))
     health = at_rest(updated_at="2031-02-03T04:05:06.789+00:00")
-    assert pulse.is_due(100.0, State.RUNNING, "")
+    assert pulse.take_turn(100.0, State.RUNNING, "")
     pulse.write(health, Totals({}, {}, {}, {}, {}, {}))
     before, metrics_before = read_health(rooms.health), metrics.read_text()
     assert pulse.renew(100.5), "not due"
@@ -220,9 +220,9 @@ def test_what_may_change_by_itself_is_not_said_anew(rooms: Rooms, changes: dict[
 
 def test_nothing_is_said_anew_after_a_round_of_the_loop(rooms: Rooms) -> None:
     pulse = Pulse(load_settings(None, inbox_of(rooms)))
-    assert pulse.is_due(0.0, State.RUNNING, "")
+    assert pulse.take_turn(0.0, State.RUNNING, "")
     pulse.write(at_rest(), Totals({}, {}, {}, {}, {}, {}))
-    assert not pulse.is_due(0.5, State.RUNNING, "")
+    assert not pulse.take_turn(0.5, State.RUNNING, "")
     assert not pulse.renew(1e9)
 
 

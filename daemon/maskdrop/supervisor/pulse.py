@@ -94,7 +94,7 @@ class Pulse:
         """Called after each round of the supervisor's loop; see `BusyTime`."""
         self.busy.note(now, Counter(c.stage for c in crew.children if pipeline.is_at_work(c.name)))
 
-    def is_due(self, now: float, state: State, reason: str) -> bool:
+    def take_turn(self, now: float, state: State, reason: str) -> bool:
         """Whether they must be written now; if so, the next time is one interval on."""
         self._is_settled = False
         if now < self.next_at and self._last == (state, reason):
