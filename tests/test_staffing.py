@@ -36,11 +36,11 @@ def settings(workers: object) -> Settings:
 def test_a_rate_is_bounded_by_devices_or_by_cores() -> None:
     light, waiting = Cost(2, 2), Cost(10, 3)
     on_cpu = costs(light, Cost(20, 40), waiting)
-    assert rate_of(on_cpu, cores=2, devices=1) == pytest.approx(2000 / 45)
-    assert rate_of(on_cpu, cores=16, devices=1) == pytest.approx(50)
+    assert rate_of(on_cpu, cores=2, inferrers=1) == pytest.approx(2000 / 45)
+    assert rate_of(on_cpu, cores=16, inferrers=1) == pytest.approx(50)
     on_gpu = costs(light, Cost(0.5, 0.1), waiting)
-    assert rate_of(on_gpu, cores=8, devices=1) == pytest.approx(8_000 / 5.1)
-    assert rate_of(on_gpu, cores=160, devices=2) == pytest.approx(4_000)
+    assert rate_of(on_gpu, cores=8, inferrers=1) == pytest.approx(8_000 / 5.1)
+    assert rate_of(on_gpu, cores=160, inferrers=2) == pytest.approx(4_000)
 
 
 @given(milliseconds, st.floats(0.01, 10_000))
