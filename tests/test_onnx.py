@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from maskdrop.config import ModelSettings
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.export import export_network
 from maskdrop.model.load import load_network
-from maskdrop.model.onnx_network import OnnxNetwork, provider_of
+from maskdrop.model.onnx_network import OnnxNetwork, providers_of
+from maskdrop.model.parser import load_parser
 
 SIDE = 64
 
@@ -24,9 +26,13 @@ def exported(tmp_path: Path, tiny_weights: Path) -> Path:
 
 
 def test_each_gpu_has_its_own_provider() -> None:
-    assert provider_of("cpu") == ("CPUExecutionProvider", {})
-    assert provider_of("cuda") == ("CUDAExecutionProvider", {"device_id": 0})
-    assert provider_of("cuda:3") == ("CUDAExecutionProvider", {"device_id": 3})
+    assert providers_of("cpu") == [("CPUExecutionProvider", {})]
+    assert providers_of("cuda") == [("CUDAExecutionProvider", {"device_id": 0})]
+    assert providers_of("cuda:3") == [("CUDAExecutionProvider", {"device_id": 3})]
+    for precision, halves in (("fp16", True), ("fp32", False)):
+        first, second = providers_of("cuda:3", precision)
+        assert first == ("TensorrtExecutionProvider", {"device_id": 3, "trt_fp16_enable": halves})
+        assert second == ("CUDAExecutionProvider", {"device_id": 3})
 
 
 def test_a_runtime_that_would_compute_on_a_cpu_instead_is_refused(
@@ -41,6 +47,30 @@ def test_a_runtime_that_would_compute_on_a_cpu_instead_is_refused(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
     with pytest.raises(WeightsError, match="can't use its CUDAExecutionProvider here; pip install"):
         load_network(exported, "cuda:1")
+
+
+def test_tensorrt_is_refused_where_it_cant_be_had(
+    exported: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    wanted = ModelSettings(weights=exported, input_size=SIDE, tensorrt=True)
+    with pytest.raises(
+        WeightsError, match=r"tensorrt = true is for a GPU, and the device is cpu; set it to false"
+    ):
+        load_parser(wanted, "cpu")
+    remedy = r"pip install 'maskdrop\[tensorrt\]'"
+    with pytest.raises(WeightsError, match=f"this ONNX Runtime has no TensorrtExecutionProvider; {remedy}"):
+        load_parser(wanted, "cuda:0")
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    with pytest.raises(WeightsError, match=f"can't use its TensorrtExecutionProvider here; {remedy}"):
+        load_parser(wanted, "cuda:0")
+    others = wanted.model_copy(update={"weights": tiny_weights})
+    with pytest.raises(WeightsError, match=r"for ONNX networks, which this is not \(BiSeNet weights\)"):
+        load_parser(others, "cuda:0")
+    with pytest.raises(ValueError, match="tensorrt = true is for a GPU, and device is cpu"):
+        ModelSettings(tensorrt=True, device="cpu")
 
 
 def test_answers_written_in_place_are_those_that_are_copied(exported: Path) -> None:

@@ -114,6 +114,7 @@ class ModelSettings(Section):
     """What labels the pictures, and on which device.
 
     Attributes:
+        tensorrt: whether TensorRT runs an ONNX network.
         input_size: pixels a side at which the network reads a picture.
         mean, deviation: of red, green and blue, on a scale of 0 to 1, as the network was trained.
         classes: a name for each class, in the order of their numbers; the first is background.
@@ -124,6 +125,7 @@ class ModelSettings(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")] = "auto"
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     channels_last: bool = True
+    tensorrt: bool = False
     input_size: Annotated[int, Field(ge=32, le=4096)] = MODEL_SIDE
     mean: tuple[Channel, Channel, Channel] = IMAGENET_MEAN
     deviation: tuple[Spread, Spread, Spread] = IMAGENET_DEVIATION
@@ -136,6 +138,12 @@ class ModelSettings(Section):
             raise ValueError("precision = int8 wants channels_last = true; leave it so, or set auto")
         if self.precision == "int8" and self.device.startswith("cuda"):
             raise ValueError(f"precision = int8 is for a CPU, and device is {self.device}; set auto")
+        return self
+
+    @model_validator(mode="after")
+    def _tensorrt_where_there_may_be_a_gpu(self) -> "ModelSettings":
+        if self.tensorrt and self.device == "cpu":
+            raise ValueError("tensorrt = true is for a GPU, and device is cpu; set one of them otherwise")
         return self
 
     @model_validator(mode="after")

@@ -187,7 +187,7 @@ class Health:
         throughput_per_s: pictures saved a second, over the last ten seconds.
         latency_ms: ``p50`` and ``p99``: milliseconds from acceptance to saved, of the last thousand.
         device: what labels the pictures, such as cpu; empty before the network is loaded.
-        precision: fp32, bf16 or int8; empty before the network is loaded.
+        precision: fp32, bf16, int8 or fp16; empty before the network is loaded.
         model: file and SHA-256 of the network; empty before it is loaded.
         latest: the latest pictures of each kind.
     """

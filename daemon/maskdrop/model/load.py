@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 from torch import nn
 
@@ -40,11 +41,16 @@ class Loaded:
     shape: InputShape
 
 
-def load_network(path: Path, device: str = "cpu", threads: int = 1) -> Loaded:
+def load_network(
+    path: Path, device: str = "cpu", threads: int = 1, tensorrt: Literal["fp16", "fp32"] | None = None
+) -> Loaded:
     """Read a network: safetensors, a PyTorch checkpoint, a torch.export program, or ONNX.
 
     The file is read once, so that what was checked is what is loaded. BiSeNets are on the CPU
     and in fp32; a program or an ONNX network is on the device.
+
+    Args:
+        tensorrt: what TensorRT computes an ONNX network in; None: something else runs it.
 
     Raises:
         WeightsError: no such file, not a network, or one that can't be run here.
@@ -61,7 +67,7 @@ def load_network(path: Path, device: str = "cpu", threads: int = 1) -> Loaded:
         from maskdrop.model.onnx_network import load_onnx
 
         form = Form.ONNX
-        network, shape = load_onnx(content, path, device, threads)
+        network, shape = load_onnx(content, path, device, threads, tensorrt)
     elif is_program(content):
         form = Form.PROGRAM
         network, shape = load_program(content, path, device)

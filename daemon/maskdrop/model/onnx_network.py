@@ -5,8 +5,9 @@ any file of the machine, is not read. ONNX holds operators and numbers, no code.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -67,12 +68,15 @@ class OnnxNetwork(nn.Module):
         return scores
 
 
-def load_onnx(content: bytes, path: Path, device: str, threads: int) -> tuple[nn.Module, InputShape]:
+def load_onnx(
+    content: bytes, path: Path, device: str, threads: int, tensorrt: Literal["fp16", "fp32"] | None = None
+) -> tuple[nn.Module, InputShape]:
     """The network in an ONNX file, on a device, and the input it takes.
 
     Args:
         content: the whole file.
         path: its name, for messages.
+        tensorrt: what TensorRT computes it in; None: it is done without. No GPU was at hand to try that.
 
     Raises:
         WeightsError: ONNX Runtime is not installed, can't read the file, or not on this device.
@@ -84,8 +88,13 @@ def load_onnx(content: bytes, path: Path, device: str, threads: int) -> tuple[nn
     except ImportError as error:
         problem = "ONNX files need ONNX Runtime, which is not installed"
         raise WeightsError(f"{path}: {problem}; pip install 'maskdrop[onnx]'") from error
-    provider, place = provider_of(device)
-    remedy = "pip install 'maskdrop[onnx-gpu]' without onnxruntime beside it, or set model.device = cpu"
+    if tensorrt and device == "cpu":
+        problem = "model.tensorrt = true is for a GPU, and the device is cpu"
+        raise WeightsError(f"{path}: {problem}; set it to false")
+    providers = providers_of(device, tensorrt)
+    provider, _ = providers[0]
+    extra, less = ("tensorrt", "model.tensorrt = false") if tensorrt else ("onnx-gpu", "model.device = cpu")
+    remedy = f"pip install 'maskdrop[{extra}]' without onnxruntime beside it, or set {less}"
     if provider not in onnxruntime.get_available_providers():
         raise WeightsError(f"{path}: this ONNX Runtime has no {provider}; {remedy}")
     options = onnxruntime.SessionOptions()
@@ -93,9 +102,7 @@ def load_onnx(content: bytes, path: Path, device: str, threads: int) -> tuple[nn
     options.log_severity_level = 3  # errors; its warnings are about the exporter's taste
     try:
         # Otherwise it would go on with a CPU where a device fails.
-        session = onnxruntime.InferenceSession(
-            content, options, providers=[(provider, place)], enable_fallback=0
-        )
+        session = onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
         session.disable_fallback()
         network, shape = OnnxNetwork(session), _shape_of(session)
     except Exception as error:  # its exceptions share no base but this
@@ -108,11 +115,21 @@ def load_onnx(content: bytes, path: Path, device: str, threads: int) -> tuple[nn
     return network, shape
 
 
-def provider_of(device: str) -> tuple[str, dict[str, int]]:
-    """What of ONNX Runtime computes on a device, and its options."""
+def providers_of(device: str, tensorrt: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+    """What of ONNX Runtime computes on a device, and its options; what comes first takes what it can.
+
+    TensorRT builds an engine for the sizes of batch that it has seen (ONNX Runtime's documentation, "TensorRT
+    Execution Provider"): a worker shows it the smallest and the largest before it is ready.
+    """
     if device == "cpu":
-        return "CPUExecutionProvider", {}
-    return "CUDAExecutionProvider", {"device_id": torch.device(device).index or 0}
+        return [("CPUExecutionProvider", {})]
+    place = {"device_id": torch.device(device).index or 0}
+    cuda: tuple[str, dict[str, Any]] = ("CUDAExecutionProvider", place)
+    if tensorrt is None:
+        return [cuda]
+    with suppress(ImportError):
+        import tensorrt_libs  # noqa: F401  # loads the libraries that pip puts where no loader looks
+    return [("TensorrtExecutionProvider", {**place, "trt_fp16_enable": tensorrt == "fp16"}), cuda]
 
 
 def _shape_of(session: Any) -> InputShape:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -272,7 +272,12 @@ def load_parser(
     Raises:
         WeightsError: the file can't be used, or not with these settings.
     """
-    loaded = load_network(settings.weights or embedded_weights(), device, threads)
+    exact = settings.precision == "fp32"
+    tensorrt: Literal["fp16", "fp32"] | None = ("fp32" if exact else "fp16") if settings.tensorrt else None
+    loaded = load_network(settings.weights or embedded_weights(), device, threads, tensorrt)
+    if tensorrt and loaded.form is not Form.ONNX:
+        problem = f"model.tensorrt = true is for ONNX networks, which this is not ({loaded.form})"
+        raise WeightsError(f"{loaded.path}: {problem}; set it to false, or see maskdrop model export")
     named = tuple(loaded.card.classes)
     if named and named != settings.classes:
         problem = f"its classes are {', '.join(named)}, not those of model.classes"
@@ -292,6 +297,8 @@ def _precision_for(loaded: Loaded, settings: ModelSettings, device: str) -> str:
         raise WeightsError(f"{loaded.path}: model.precision = int8 {problem}; set auto")
     if settings.precision != "auto":
         return settings.precision
+    if settings.tensorrt:
+        return "fp16"
     return choose_precision(device) if loaded.form is Form.BISENET else "fp32"
 
 
