@@ -191,6 +191,30 @@ def test_a_gpu_that_is_asked_for_and_not_there_fails(rooms: Rooms) -> None:
     assert examine("--config", str(config), *at(rooms), code=0)["GPU driver"]["status"] == "ok"
 
 
+def with_a_gpus_device_file() -> list[str]:
+    """A command's beginning, in a mount namespace of its own."""
+    shell = 'mount -t tmpfs none /dev && : > /dev/nvidiactl && : > /dev/null && mkdir /dev/shm && exec "$@"'
+    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", shell, "sh"]
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no mount namespace to be had here")
+    return prefix
+
+
+def test_no_limit_of_addresses_is_enough_for_a_gpu(rooms: Rooms) -> None:
+    limits = (64 * 2**30, resource.getrlimit(resource.RLIMIT_AS)[1])
+    prefix = with_a_gpus_device_file()
+    config = rooms.base / "c.toml"
+    for device, status in (("auto", "warning"), ("cpu", "ok")):
+        config.write_text(f"[model]\ndevice = '{device}'\n")
+        findings = examine(
+            *("--config", str(config), *at(rooms)),
+            prefix=prefix,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limits),
+        )
+        assert findings["address space"]["status"] == status
+    assert "64.0 GiB" in findings["address space"]["told"]
+
+
 NVIDIA_SMI = """#!/bin/sh
 test "$*" = "--query-gpu=name,driver_version,memory.total --format=csv,noheader" || exit 2
 """
@@ -229,10 +253,7 @@ def test_the_driver_is_asked_by_nvidia_smi(
         (programs / "nvidia-smi").chmod(0o755)
     elif shutil.which("nvidia-smi"):
         pytest.skip("there is a real nvidia-smi here")
-    shell = 'mount -t tmpfs none /dev && : > /dev/nvidiactl && : > /dev/null && mkdir /dev/shm && exec "$@"'
-    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", shell, "sh"]
-    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
-        pytest.skip("no mount namespace to be had here")
+    prefix = with_a_gpus_device_file()
     config = rooms.base / "c.toml"
     config.write_text(f"[model]\ndevice = '{device}'\n")
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}

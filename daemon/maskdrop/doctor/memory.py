@@ -7,7 +7,7 @@ from pathlib import Path
 from maskdrop.config import Settings
 from maskdrop.control_groups import own_groups
 from maskdrop.doctor.finding import Finding, fail, ok, size, warning
-from maskdrop.supervisor.plan import INFERENCE_BYTES, Plan
+from maskdrop.supervisor.plan import GPU_NODES, INFERENCE_BYTES, Plan
 
 WORKER_BYTES = 60 * 2**20
 """Resident memory of a decoding or saving process without a picture, as measured."""
@@ -69,7 +69,13 @@ def _addresses(settings: Settings, plan: Plan) -> Finding:
     if limit == resource.RLIM_INFINITY:
         return ok(name, "unlimited")
     told = f"a process may use {size(limit)}, about {size(wanted)} are needed"
-    return ok(name, told) if limit >= wanted else fail(name, told, "raise ulimit -v (LimitAS=)")
+    if limit < wanted:
+        return fail(name, told, "raise ulimit -v (LimitAS=)")
+    if settings.model.device != "cpu" and any(Path(node).exists() for node in GPU_NODES):
+        # CUDA's unified addressing gives all memory of the machine and its GPUs addresses beforehand.
+        told = f"a process may use {size(limit)}; a GPU's driver reserves more than there is memory"
+        return warning(name, told, "ulimit -v unlimited (LimitAS=infinity)")
+    return ok(name, told)
 
 
 def _shm() -> Finding:

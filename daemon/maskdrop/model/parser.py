@@ -271,6 +271,7 @@ def load_parser(
 
     Raises:
         WeightsError: the file can't be used, or not with these settings.
+        Exception: a device of its own fails, or has no memory left.
     """
     exact = settings.precision == "fp32"
     tensorrt: Literal["fp16", "fp32"] | None = ("fp32" if exact else "fp16") if settings.tensorrt else None
