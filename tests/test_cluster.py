@@ -357,15 +357,31 @@ def test_from_and_to_object_storage_with_a_second_look(job: Job) -> None:
             "pictures/in/small.png": "saved",
         }
 
-        for source, out, wanted in (
-            ("s3://pictures/in", "s3://nowhere/out", "no such bucket"),
-            ("s3://nowhere/in", "s3://pictures/out", "no such bucket"),
-            ("s3://pictures/in", "s3://pictures/in/out", "lies inside IN"),
-            ("s3://pictures/in", "s3://", "names no bucket"),
+        s3_in, s3_out = "s3://pictures/in", "s3://pictures/out"
+        for source, out, quarantine, wanted in (
+            (s3_in, "s3://nowhere/out", None, "no such bucket"),
+            ("s3://nowhere/in", s3_out, None, "no such bucket"),
+            ("s3://pictures/im", s3_out, None, "no object lies below it; mend the prefix"),
+            ("s3://pictures/in/large.jpg", s3_out, None, "no object lies below it"),
+            (s3_in, "s3://pictures/in/out", None, "lies inside IN"),
+            ("s3://pictures/i*", "s3://pictures/io/x", None, "lies inside IN"),
+            (s3_in, "s3://", None, "names no bucket"),
+            ("s3://pictures//in", s3_out, None, "with // in it"),
+            (s3_in, "s3://pictures//out", None, "with // in it"),
+            (s3_in, s3_out, f"{s3_out}/", "is the outbox too"),
+            (s3_in, s3_out, f"{s3_out}/manifest.parquet/x", "lies in the manifest"),
+            (str(job.source), str(job.out), str(job.out / "manifest.parquet"), "lies in the manifest"),
+            (str(names), str(job.out), str(job.out), "is the outbox too"),
         ):
             with pytest.raises(ConfigurationError, match=wanted) as told_why:
-                order_of(Words(source, out, None, None, None, None, {}, False), bucket.environment)
+                order_of(Words(source, out, quarantine, None, None, None, {}, False), bucket.environment)
             assert "\n" not in str(told_why.value)
+        beside = order_of(
+            Words("s3://pictures/i*/**", s3_out, None, None, None, None, {}, False), bucket.environment
+        )
+        assert {one.path for one in beside.inputs} == {
+            f"in/{name}" for name in (*good, "broken.jpg", "empty.jpg")
+        }
 
 
 def small_face() -> bytes:

@@ -12,6 +12,7 @@ import ray.exceptions
 
 from maskdrop.cluster.attempts import CannotLabel
 from maskdrop.cluster.engine import ClusterTrouble, translated
+from maskdrop.cluster.run import that_share_names
 from maskdrop.config_file import ConfigurationError
 
 LOST = {
@@ -40,6 +41,14 @@ def test_a_fault_of_the_stages_own_is_not() -> None:
         error = of_a_task(cause)
         assert translated(error) is error
     assert type(translated(of_a_task(CannotLabel("no GPU")))) is ConfigurationError
+
+
+def test_pictures_share_names_where_these_are_cut_too() -> None:
+    long = 250 * "a"
+    alone = [f"b/{long}.jpg", f"x/{long}1.jpg", "a.jpg", "c/a.png", f"{long}.jpg"]
+    sharing = ["b/a.jpg", "b/a.png", f"x/y/{long}1.jpg", f"x/y/{long}2.jpg"]
+    assert that_share_names(alone + sharing, [".jpg", ".labels.png"]) == set(sharing)
+    assert that_share_names([f"{long}.jpg", f"{long}1.jpg"], [".jpg"]) == set()
 
 
 LISTING = """

@@ -65,9 +65,19 @@ def test_a_glob_and_a_list_mean_what_they_say(tmp_path: Path) -> None:
     names.write_text(f"{tmp_path}/a.jpg\n")
     assert listed(str(names)) == [f"{tmp_path}/a.jpg".lstrip("/")]
     assert find_inputs(str(names), Access(), FOLDERS).store.read(listed(str(names))[0], 100) == b"x"
-    names.write_text("../a.jpg\n")
-    with pytest.raises(ConfigurationError, match="leads upwards"):
-        find_inputs(str(names), Access(), FOLDERS)
+    names.write_text("s3://bucket/a//b.jpg\n")
+    assert listed(str(names)) == ["bucket/a//b.jpg"]  # no other object than it
+    for line, wanted in (
+        ("../a.jpg", "leads upwards"),
+        (".", "names no file; name one"),
+        ("/", "names no file"),
+        ("s3://", "names no file"),
+    ):
+        names.write_text(f"{line}\n")
+        with pytest.raises(ConfigurationError, match=wanted):
+            find_inputs(str(names), Access(), FOLDERS)
+    with pytest.raises(ConfigurationError, match="nothing matches it; mend the glob"):
+        listed(f"{tmp_path}/**/*.webp")
 
 
 def test_the_shape_follows_the_cluster() -> None:

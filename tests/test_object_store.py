@@ -20,12 +20,16 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster import object_store as store
 from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place, PlaceTrouble
 from maskdrop.cluster.cargo import End, Work
+from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.stores import FolderStore
 from maskdrop.config import FolderSettings
+from maskdrop.config_file import ConfigurationError
 from maskdrop.durable import FolderTrouble
 from maskdrop.outbox import Result
 from maskdrop.preprocess import LeaveAlone
+
+FOLDERS = FolderSettings.model_validate({"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"})
 
 LATIN = "caf\udce9.jpg"
 """A name of a file whose bytes are no UTF-8, as Python has it."""
@@ -178,8 +182,7 @@ def test_all_tries_of_a_picture_s_requests_end_within_its_stage_s_time(longest: 
 
 def test_a_batch_ends_where_a_place_can_no_longer_be_used(bucket: Any, tmp_path: Path) -> None:
     """It is tried once so many pictures were left in a row; if it is well, they may be at fault."""
-    folders = FolderSettings.model_validate({"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"})
-    gone, there = FolderStore(tmp_path / "gone", folders), objects(bucket.endpoint)
+    gone, there = FolderStore(tmp_path / "gone", FOLDERS), objects(bucket.endpoint)
     saved, left = End(Outcome.SAVED), End(Outcome.LEFT, error="FolderTrouble")
     unreadable, vanished = End(Outcome.LEFT, error="unreadable"), End(Outcome.LEFT, error="gone")
     with refusing(bucket.endpoint, "out/") as endpoint:
@@ -198,6 +201,43 @@ def test_a_batch_ends_where_a_place_can_no_longer_be_used(bucket: Any, tmp_path:
     breaker = Breaker({"IN": Place(there, writes=False), "OUT": Place(there, writes=True)})
     for _ in range(2 * MOST_LEFT):
         breaker.note(unreadable)
+
+
+def test_a_glob_lists_what_it_may_mean_and_one_without_a_match_is_told(bucket: Any) -> None:
+    for key in ("2024-01/a.jpg", "2024-02/x/b.jpg", "2025-01/c.jpg", "2024-d.jpg"):
+        bucket.put(f"glob/{key}", b"x")
+
+    def found(glob: str) -> list[str]:
+        inputs = find_inputs(f"s3://pictures/{glob}", objects(bucket.endpoint).access, FOLDERS)
+        return sorted(one.path for one in inputs)
+
+    assert found("glob") == [
+        "2024-01/a.jpg",
+        "2024-02/x/b.jpg",
+        "2024-d.jpg",
+        "2025-01/c.jpg",
+    ]
+    assert found("glob/2024-*") == ["2024-d.jpg"]
+    assert found("glob/2024-*/*") == ["2024-01/a.jpg"]
+    assert found("glob/2024-*/**") == ["2024-01/a.jpg", "2024-02/x/b.jpg"]
+    assert found("glob/**/[bc].jpg") == ["2024-02/x/b.jpg", "2025-01/c.jpg"]
+    assert [path for path, _ in objects(bucket.endpoint).entries(lambda name: False)] == []
+    with pytest.raises(ConfigurationError, match="nothing matches it; mend the glob"):
+        found("glob/2026-*/*")
+
+
+def test_a_name_that_begins_with_a_slash_is_not_another_one(bucket: Any) -> None:
+    """Arrow can't read ``twice//a.jpg``: it is left, and never taken for ``twice/a.jpg``."""
+    bucket.put("twice/a.jpg", b"this one")
+    there = http.client.HTTPConnection(bucket.endpoint.removeprefix("http://"))  # as Arrow puts none there
+    there.request("PUT", "/pictures/twice//b.jpg", b"not this one")
+    assert there.getresponse().status == 200
+    there.close()
+    bucket.put("twice/b.jpg", b"this one")
+    inputs = find_inputs("s3://pictures/twice", objects(bucket.endpoint).access, FOLDERS)
+    assert sorted(one.path for one in inputs) == ["/b.jpg", "a.jpg", "b.jpg"]
+    with pytest.raises(LeaveAlone, match="with // in it"):
+        inputs.store.read("/b.jpg", 100)
 
 
 def test_names_that_object_storage_does_not_take_are_told(bucket: Any) -> None:

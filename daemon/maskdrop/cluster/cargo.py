@@ -43,7 +43,7 @@ class Work:
         path: relative to IN, as the os functions give it.
         size: in bytes; -1 until it is read, where the list doesn't tell.
         known: the SHA-256 of which the manifest has a row; "": none.
-        is_shared: whether another input has the same stem in the same folder.
+        is_shared: whether another input wants the same names for its results.
         is_small: whether its first labels show faces that deserve a second look.
         attempts: how often it was tried, once it is at fault.
         ms: milliseconds spent in each stage.

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from maskdrop.cluster.object_store import SCHEME, Access, ObjectStore, told
 from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import FolderSettings
-from maskdrop.config_file import fault
+from maskdrop.config_file import ConfigurationError, fault
 from maskdrop.inbox.scan import Seen, is_candidate, scan
 
 _WILD = re.compile(r"[*?\[]")
@@ -29,13 +29,18 @@ class Inputs:
     Attributes:
         store: from which they are read.
         base: the folder, or ``bucket/prefix``, below which all lie; None where they may lie anywhere.
+        is_meant: says of each first name below the prefix whether any may lie there; None: any may.
         left_alone, unread: as of `maskdrop.inbox.listing.Listing`.
     """
 
     def __init__(
-        self, store: Store, base: Path | str | None, entries: Callable[["Inputs"], Iterator[Input]]
+        self,
+        store: Store,
+        base: Path | str | None,
+        entries: Callable[["Inputs"], Iterator[Input]],
+        is_meant: "Matches | None" = None,
     ) -> None:
-        self.store, self.base = store, base
+        self.store, self.base, self.is_meant = store, base, is_meant
         self._entries = entries
         self.left_alone = self.unread = 0
 
@@ -53,12 +58,12 @@ def find_inputs(named: str, access: Access, settings: FolderSettings) -> Inputs:
         return _in_object_storage(named, access)
     path = Path(named).absolute()
     if path.is_dir():
-        return _in_folder(path, settings, _all)
+        return _in_folder(path, settings, None)
     if path.is_file():
         return _in_list(path, access, settings)
     if _WILD.search(named):
-        base, matches = _split_glob(str(path))
-        return _in_folder(Path(base), settings, matches)
+        glob = _split_glob(str(path))
+        return _in_folder(Path(glob.base), settings, glob)
     remedy = f"name a folder, a list file, a glob (in quotes) or {SCHEME}BUCKET/PREFIX"
     raise fault("IN", path, "no such file or folder", remedy)
 
@@ -66,11 +71,27 @@ def find_inputs(named: str, access: Access, settings: FolderSettings) -> Inputs:
 Matches = Callable[[str], bool]
 
 
-def _all(path: str) -> bool:
-    return True
+@dataclass(frozen=True)
+class _Glob:
+    """A glob taken apart.
+
+    Attributes:
+        base: its fixed folder.
+        matches: whether a path below that is meant.
+        is_meant: whether a first name there is, or leads to what is; None: any may.
+    """
+
+    pattern: str
+    base: str
+    matches: Matches
+    is_meant: Matches | None
 
 
-def _in_folder(base: Path, settings: FolderSettings, matches: Matches) -> Inputs:
+def _no_match(named: str) -> ConfigurationError:
+    return fault("IN", named, "nothing matches it", "mend the glob; ** is any number of folders")
+
+
+def _in_folder(base: Path, settings: FolderSettings, glob: _Glob | None) -> Inputs:
     try:
         next(os.scandir(base), None)
     except OSError as error:
@@ -81,13 +102,17 @@ def _in_folder(base: Path, settings: FolderSettings, matches: Matches) -> Inputs
         def note(folder: str, error: OSError) -> None:
             inputs.unread += 1
 
+        found = False
         for seen in scan(base, recursive=True, one_device=False, unread=note):
-            if not matches(seen.path):
+            if glob is not None and not glob.matches(seen.path):
                 continue
+            found = True
             if isinstance(seen, Seen):
                 yield Input(seen.path, seen.identity.size)
             else:
                 inputs.left_alone += 1
+        if glob is not None and not found:
+            raise _no_match(glob.pattern)
 
     return Inputs(FolderStore(base, settings), base, entries)
 
@@ -101,30 +126,35 @@ def _in_list(file: Path, access: Access, settings: FolderSettings) -> Inputs:
         problem = f"has {' and '.join(sorted(kinds))} lines"
         raise fault("IN", file, problem, "write all of them one way, so that names of results last")
     for line in lines:
-        if ".." in PurePosixPath(line).parts:
+        parts = PurePosixPath(line.removeprefix(SCHEME)).parts
+        if ".." in parts:
             raise fault("IN", file, f"line {line!r} leads upwards", "write it without ..")
+        if not "".join(parts).strip("/"):
+            raise fault("IN", file, f"line {line!r} names no file", "name one, or leave the line out")
     kind = kinds.pop() if kinds else "relative"
     if kind == SCHEME:
         names = [line.removeprefix(SCHEME) for line in lines]
         return Inputs(ObjectStore("", access), None, lambda _: _unsized(names))
     base = Path("/") if kind == "absolute" else file.parent.resolve()
-    return Inputs(FolderStore(base, settings), None, lambda _: _unsized(lines))
+    paths = [str(PurePosixPath(line)).lstrip("/") for line in lines]
+    return Inputs(FolderStore(base, settings), None, lambda _: _unsized(paths))
 
 
 def _kind(line: str) -> str:
     return SCHEME if line.startswith(SCHEME) else "absolute" if line.startswith("/") else "relative"
 
 
-def _unsized(lines: list[str]) -> Iterator[Input]:
+def _unsized(paths: list[str]) -> Iterator[Input]:
     """Each once, in the order of the list."""
-    for name in dict.fromkeys(str(PurePosixPath(line)).lstrip("/") for line in lines):
-        yield Input(name, -1)
+    for path in dict.fromkeys(paths):
+        yield Input(path, -1)
 
 
 def _in_object_storage(named: str, access: Access) -> Inputs:
-    matches: Matches
     whole = named.removeprefix(SCHEME).strip("/")
-    base, matches = _split_glob(whole) if _WILD.search(whole) else (whole, _all)
+    glob = _split_glob(whole) if _WILD.search(whole) else None
+    base = whole if glob is None else glob.base
+    is_meant = None if glob is None else glob.is_meant
     store = ObjectStore(base, access)
     if not base:
         raise fault("IN", named, "names no bucket", f"write {SCHEME}BUCKET/PREFIX")
@@ -132,18 +162,22 @@ def _in_object_storage(named: str, access: Access) -> Inputs:
         raise fault("IN", named, *problem)
 
     def entries(inputs: Inputs) -> Iterator[Input]:
+        found = False
         try:
-            for path, size in store.entries():
-                if is_candidate(path, recursive=True) and matches(path):
+            for path, size in store.entries(is_meant):
+                if is_candidate(path, recursive=True) and (glob is None or glob.matches(path)):
+                    found = True
                     yield Input(path, size)
         except OSError as error:
             raise fault("IN", named, told(error), "give keys that may list it") from error
+        if glob is not None and not found:
+            raise _no_match(named)
 
-    return Inputs(store, base, entries)
+    return Inputs(store, base, entries, is_meant)
 
 
-def _split_glob(pattern: str) -> tuple[str, Matches]:
-    """A glob's fixed folder, and whether a path below that is meant. ``**`` is any number of folders."""
+def _split_glob(pattern: str) -> _Glob:
+    """A glob taken apart. ``**`` is any number of folders."""
     parts = pattern.split("/")
     wild = next(index for index, part in enumerate(parts) if _WILD.search(part))
     expression = ""
@@ -154,7 +188,13 @@ def _split_glob(pattern: str) -> tuple[str, Matches]:
         else:
             expression += _one_name(part) + ("" if is_last else "/")
     compiled = re.compile(expression, re.DOTALL)
-    return "/".join(parts[:wild]) or "/", lambda path: compiled.fullmatch(path) is not None
+    first = None if parts[wild] == "**" else re.compile(_one_name(parts[wild]), re.DOTALL)
+    return _Glob(
+        pattern,
+        "/".join(parts[:wild]) or "/",
+        lambda path: compiled.fullmatch(path) is not None,
+        None if first is None else lambda name: first.fullmatch(name) is not None,
+    )
 
 
 def _one_name(part: str) -> str:

@@ -5,7 +5,7 @@ import io
 import math
 import mimetypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import PurePosixPath
@@ -163,15 +163,26 @@ class ObjectStore:
         return content
 
     def names(self, folder: str) -> list[str]:
-        return sorted(path for path, _ in self._listed(folder, recursive=False))
+        return sorted(name for name, size in self._listed(folder, recursive=False) if size is not None)
 
-    def entries(self, folder: str = "") -> Iterator[tuple[str, int]]:
-        """Path and size in bytes of every object below a folder.
+    def entries(self, is_meant: Callable[[str], bool] | None) -> Iterator[tuple[str, int]]:
+        """Path and size in bytes of every object.
+
+        Args:
+            is_meant: says of each first name below the prefix whether it is to be gone into; None: all are.
 
         Raises:
             OSError: it can't be listed.
         """
-        yield from self._listed(folder, recursive=True)
+        if is_meant is None:
+            yield from ((path, size) for path, size in self._listed("", recursive=True) if size is not None)
+            return
+        for name, size in self._listed("", recursive=False):
+            if size is not None and is_meant(name):
+                yield name, size
+            elif size is None and name and is_meant(name):
+                below = self._listed(name, recursive=True)
+                yield from ((f"{name}/{path}", size) for path, size in below if size is not None)
 
     def remove(self, path: str) -> None:
         self._files(path).delete_file(self._key(path))
@@ -181,10 +192,15 @@ class ObjectStore:
         if not bucket:  # each path names one
             return None
         try:
-            if self._files("").get_file_info(bucket).type == fs.FileType.NotFound:
+            files = self._files("")
+            if files.get_file_info(bucket).type == fs.FileType.NotFound:
                 return "no such bucket", "make it, or mend its name or the endpoint"
+            if not writes and files.get_file_info(self.base).type != fs.FileType.Directory:
+                return "no object lies below it", "mend the prefix, or name objects in a list file"
             if writes:
                 self.put(PROBE, b"maskdrop may write here\n")
+        except LeaveAlone as error:
+            return str(error), "name another prefix"
         except FolderTrouble as error:
             return told(error.error), "give keys that may write there (AWS_ACCESS_KEY_ID, …)"
         except OSError as error:
@@ -194,12 +210,13 @@ class ObjectStore:
                 self.remove(PROBE)
         return None
 
-    def _listed(self, folder: str, recursive: bool) -> Iterator[tuple[str, int]]:
+    def _listed(self, folder: str, recursive: bool) -> Iterator[tuple[str, int | None]]:
+        """Names below a folder, and sizes in bytes; None of a folder."""
         top = self._key(folder)
         selector = fs.FileSelector(top, allow_not_found=True, recursive=recursive)
         for found in self._files(folder).get_file_info(selector):
-            if found.type == fs.FileType.File:
-                yield found.path[len(top) :].lstrip("/"), int(found.size)
+            is_file = found.type == fs.FileType.File
+            yield found.path[len(top) + 1 :], int(found.size) if is_file else None
 
     def _free_name(self, path: PurePosixPath, sha256: str, result: Result, is_shared: bool) -> str:
         candidates = marks(sha256)

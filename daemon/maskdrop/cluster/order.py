@@ -1,14 +1,14 @@
 """From the words of a command to a batch on a cluster: places found and looked at before anything is done."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from maskdrop.batch.settings import settings_for
 from maskdrop.cluster.inputs import Inputs, find_inputs
-from maskdrop.cluster.manifest import Manifest
+from maskdrop.cluster.manifest import FOLDER, Manifest
 from maskdrop.cluster.object_store import SCHEME, Access, ObjectStore
 from maskdrop.cluster.run import Order
 from maskdrop.cluster.stores import FolderStore, Store
@@ -62,15 +62,28 @@ def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order
 
 
 def _check_nesting(inputs: Inputs, named: Mapping[str, str]) -> None:
-    """Nothing that is written may be an input at the next run."""
+    """Nothing that is written may be an input at the next run, or replace what else is written."""
     folders = {key: Path(place).resolve() for key, place in named.items() if not place.startswith(SCHEME)}
+    prefixes = {key: place.strip("/") for key, place in named.items() if place.startswith(SCHEME)}
     if isinstance(inputs.base, Path):
         check_nesting({"inbox": inputs.base, **folders})
-        return
-    for key, place in named.items():
-        prefix = place.removeprefix(SCHEME).strip("/") + "/"
-        if inputs.base is not None and place.startswith(SCHEME) and prefix.startswith(f"{inputs.base}/"):
-            raise fault(f"folders.{key}", place, "lies inside IN", "choose a prefix outside it")
+    for key, prefix in prefixes.items():
+        if isinstance(inputs.base, str) and _lies_in(prefix, f"{SCHEME}{inputs.base}", inputs.is_meant):
+            raise fault(f"folders.{key}", named[key], "lies inside IN", "choose a prefix outside it")
+    places = {**{key: str(folder) for key, folder in folders.items()}, **prefixes}
+    out, broken = places["outbox"], places.get("quarantine")
+    if broken is not None and (broken == out or f"{broken}/".startswith(f"{out}/{FOLDER}/")):
+        where = "is the outbox too" if broken == out else "lies in the manifest"
+        raise fault("folders.quarantine", broken, where, "give each a place of its own")
+
+
+def _lies_in(prefix: str, base: str, is_meant: Callable[[str], bool] | None) -> bool:
+    """Whether what is written below a prefix could be an input."""
+    below = f"{prefix}/".removeprefix(f"{base}/")
+    if below == f"{prefix}/":
+        return False
+    name = below.partition("/")[0]
+    return not name or is_meant is None or is_meant(name)
 
 
 def _place(key: str, named: str, access: Access, settings: FolderSettings) -> Store:

@@ -30,6 +30,8 @@ from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.durable import FolderTrouble
 from maskdrop.inbox.lock import InboxLock
+from maskdrop.names import fit
+from maskdrop.result_names import tails_of
 
 logger = logging.getLogger("maskdrop")
 
@@ -174,12 +176,12 @@ class ClusterBatch:
         return counts[Outcome.SAVED] + counts[Outcome.DONE_BEFORE] == self.total
 
     def _works(self, portion: Sequence[Input]) -> dict[str, Work]:
-        stems = Counter(_stem(one.path) for one in portion)
+        shared = that_share_names([one.path for one in portion], tails_of(self._order.settings.save))
         works = {}
         for one in portion:
             row = self._known.get(one.path)
             known = row.sha256 if row is not None and row.is_done and self._order.skips_done else ""
-            works[one.path] = Work(one.path, one.size, known, stems[_stem(one.path)] > 1)
+            works[one.path] = Work(one.path, one.size, known, one.path in shared)
         return works
 
     def _do(self, left: dict[str, Work], cluster: Cluster) -> None:
@@ -316,6 +318,9 @@ def _sliced(things: Iterable[T], length: int) -> Iterator[list[T]]:
         yield some
 
 
-def _stem(path: str) -> str:
-    """What results of a picture are named after, with their folder."""
-    return str(PurePosixPath(path).with_suffix(""))
+def that_share_names(paths: Sequence[str], tails: Sequence[str]) -> set[str]:
+    """Pictures whose results, with these tails, would have the names of another one's."""
+    longest = max(tails, key=len)  # which leaves the least room for a stem
+    names = [str(path.parent / fit(path.stem, longest)) for path in map(PurePosixPath, paths)]
+    counts = Counter(names)
+    return {path for path, name in zip(paths, names, strict=True) if counts[name] > 1}
