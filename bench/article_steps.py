@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskdrop.config import IMAGENET_DEVIATION, IMAGENET_MEAN, MODEL_SIDE
+from maskdrop.model.embedded import embedded_weights
 from maskdrop.model.load import load_network
-from maskdrop.model.weights import embedded_weights
 from maskdrop.parts import ARTICLE_PARTS, PART_NAMES
 
 Pixels = NDArray[np.uint8]

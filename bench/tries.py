@@ -22,13 +22,13 @@ from PIL import Image
 import pictures
 from maskdrop.config import IMAGENET_DEVIATION, IMAGENET_MEAN, ModelSettings
 from maskdrop.model.bisenet import BiSeNet
+from maskdrop.model.embedded import embedded_weights
 from maskdrop.model.export import export_network
 from maskdrop.model.folded import FoldedBiSeNet
 from maskdrop.model.load import load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.parser import load_parser
 from maskdrop.model.quantised import can_quantise
-from maskdrop.model.weights import embedded_weights
 from maskdrop.model.winners import labels_of
 from measured import machine
 

@@ -1,5 +1,6 @@
 """What an execution's end means to a batch on a cluster, and what a signal does while IN is gone through."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from maskdrop.cluster.attempts import CannotLabel
 from maskdrop.cluster.engine import ClusterTrouble, translated
 from maskdrop.cluster.run import that_share_names
 from maskdrop.config_file import ConfigurationError
+from maskdrop.progress import progress
 
 LOST = {
     "unavailable": ray.exceptions.ActorUnavailableError("a call that was lost", None),
@@ -41,6 +43,19 @@ def test_a_fault_of_the_stages_own_is_not() -> None:
         error = of_a_task(cause)
         assert translated(error) is error
     assert type(translated(of_a_task(CannotLabel("no GPU")))) is ConfigurationError
+
+
+def test_where_there_is_no_terminal_a_line_tells_how_far_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(line_each=0.0) as show:
+        show(1000, None, "1000 saved")
+        show(2500, 3000, "2499 saved, 1 broken")
+    with progress(line_each=3600.0) as show:
+        show(1, 2, "1 saved")
+    with progress() as show:
+        show(1, 2, "1 saved")
+    first, second = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"1,000 done, \d+\.\d/s: 1000 saved", first)
+    assert re.fullmatch(r"2,500 of 3,000 done, \d+\.\d/s: 2499 saved, 1 broken", second)
 
 
 def test_pictures_share_names_where_these_are_cut_too() -> None:

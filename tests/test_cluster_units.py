@@ -141,6 +141,18 @@ def test_pictures_for_a_gpu_are_put_where_it_takes_them_from(tiny_weights: Path,
     assert np.array_equal(places.pictures, pixels)
 
 
+def test_weights_of_another_content_than_the_batch_began_with_are_refused(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    store, chosen = FolderStore(tmp_path, FOLDERS), settings(model={"weights": tiny_weights})
+    side = chosen.model.input_size
+    picture = packed([Piece(Work("a.jpg", 3), np.zeros((side, side, 3), np.uint8))])
+    job = Job(chosen, store, store, None, Register(), "0" * 64)
+    labeller = Labeller(job, "cpu", threads=1, max_batch=1, looks_again=False)
+    with pytest.raises(CannotLabel, match=r"another content there .*; have one file"):
+        labeller(picture)
+
+
 def ended(path: str, outcome: Outcome = Outcome.SAVED, sha256: str = "0", error: str = "") -> Work:
     return Work(path, 3, sha256=sha256, end=End(outcome, ("r.jpg",), ("hair",), error=error))
 

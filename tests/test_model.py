@@ -18,12 +18,13 @@ from safetensors.torch import save_file
 from drawing import draw_face
 from maskdrop.config import ModelSettings
 from maskdrop.model.bisenet import BiSeNet
+from maskdrop.model.embedded import embedded_weights
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.load import load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.model.precision import choose_precision
-from maskdrop.model.weights import Card, embedded_weights, save_weights
+from maskdrop.model.weights import Card, save_weights
 from public_checkpoint import public_checkpoint, public_shapes
 from weights_for_tests import tiny_network
 

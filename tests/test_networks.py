@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from drawing import draw_face, encode
 from maskdrop.config import ModelSettings
+from maskdrop.model.embedded import embedded_weights
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.export import export_network
 from maskdrop.model.known import known_labels, known_picture
 from maskdrop.model.load import Form, load_network
 from maskdrop.model.parser import load_parser
 from maskdrop.model.program import is_plain_expression
-from maskdrop.model.weights import embedded_weights
 from public_checkpoint import public_checkpoint
 from running import FULL, Daemon, Rooms, maskdrop
 from torchvision_for_tests import make_importable

@@ -20,9 +20,9 @@ from evaluate import confusion, intersection_over_union
 from faces import find_faces
 from maskdrop.config import MODEL_SIDE, ModelSettings
 from maskdrop.mask import scale_labels
+from maskdrop.model.embedded import embedded_weights
 from maskdrop.model.load import load_network
 from maskdrop.model.parser import FaceParser, load_parser
-from maskdrop.model.weights import embedded_weights
 from maskdrop.parts import Part
 
 Pixels = NDArray[np.uint8]

@@ -23,6 +23,9 @@ _FORMS = (".json", ".csv")
 
 _REMOTE = "s3://"
 
+_LINE_S = 60.0
+"""Seconds between two lines of a cluster's log that tell how far the batch is."""
+
 
 @dataclass(frozen=True)
 class _Places:
@@ -157,7 +160,7 @@ def _on_cluster(
     folders = (places.source, places.outbox, places.quarantine)
     words = Words(*folders, address, endpoint, config, overrides, again)
     try:
-        with progress() as show:
+        with progress(line_each=_LINE_S) as show:
             one = ClusterBatch(order_of(words), progress=lambda: show(one.done, one.total, _found(one)))
             one.run()
     except InboxHeld as error:

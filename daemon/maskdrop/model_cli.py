@@ -30,8 +30,8 @@ Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 def show(file: File = None, config: Config = None) -> None:
     """Parameters, size, precision, classes, source, licence and SHA-256 of a network."""
     with _refusals():
+        from maskdrop.model.embedded import embedded_weights
         from maskdrop.model.load import load_network
-        from maskdrop.model.weights import embedded_weights
 
         settings = _settings(file, config)
         _print(_facts(load_network(settings.weights or embedded_weights()), settings))
@@ -70,9 +70,9 @@ def export(
 ) -> None:
     """Write a network as ONNX, as a torch.export program or as safetensors."""
     with _refusals():
+        from maskdrop.model.embedded import embedded_weights
         from maskdrop.model.export import export_network
         from maskdrop.model.load import load_network
-        from maskdrop.model.weights import embedded_weights
 
         settings = _settings(file, config)
         export_network(load_network(settings.weights or embedded_weights()), settings.input_size, target)

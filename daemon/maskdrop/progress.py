@@ -1,6 +1,9 @@
-"""How far a command is: a bar on standard error, where that is a terminal."""
+"""How far a command is: a bar on standard error where that is a terminal, else a line now and then."""
 
 import contextlib
+import math
+import sys
+import time
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -11,9 +14,30 @@ class Show(Protocol):
     def __call__(self, done: int, total: int | None, told: str = "") -> None: ...
 
 
+class _Lines:
+    """Writes a line after so many seconds, and each time that as many have gone by."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._told_at, self._done = seconds, time.monotonic(), 0
+
+    def __call__(self, done: int, total: int | None, told: str = "") -> None:
+        now = time.monotonic()
+        if now - self._told_at < self._seconds:
+            return
+        rate = (done - self._done) / max(now - self._told_at, 1e-3)
+        of = "" if total is None else f" of {total:,}"
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{done:,}{of} done, {rate:.1f}/s: {told}\n")
+        self._told_at, self._done = now, done
+
+
 @contextlib.contextmanager
-def progress() -> Iterator[Show]:
-    """A bar with rate and time left, which is gone at the end."""
+def progress(line_each: float = math.inf) -> Iterator[Show]:
+    """A bar with rate and time left, which is gone at the end.
+
+    Args:
+        line_each: seconds between two lines where standard error is no terminal.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -25,7 +49,10 @@ def progress() -> Iterator[Show]:
         TextColumn("{task.fields[told]}"),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+    if not console.is_terminal:
+        yield _Lines(line_each)
+        return
+    with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task("", total=None, rate="", told="starting")
 
         def show(done: int, total: int | None, told: str = "") -> None:

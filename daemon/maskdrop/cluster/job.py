@@ -13,6 +13,7 @@ class Job:
 
     Attributes:
         quarantine: where copies of broken pictures go; None: nowhere.
+        weights_sha256: of the weights where the batch was started; "": not known.
     """
 
     settings: Settings
@@ -20,6 +21,7 @@ class Job:
     target: Store
     quarantine: Store | None
     attempts: Attempts
+    weights_sha256: str = ""
 
     @property
     def most_attempts(self) -> int:

@@ -77,6 +77,12 @@ class Labeller:
         device = f"{self._device}:0" if self._device == "cuda" else self._device
         try:
             parser = load_parser(self._job.settings.model, device, self._threads, max_batch=self._max_batch)
+            if self._job.weights_sha256 not in ("", parser.info.sha256):
+                problem = f"{socket.gethostname()} has another content there than the batch began with"
+                weights = self._job.settings.model.weights
+                return str(
+                    fault("model.weights", weights, problem, "have one file, and one maskdrop, on all nodes")
+                )
             parser.probe()
         except WeightsError as error:
             return str(error)

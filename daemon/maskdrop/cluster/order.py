@@ -1,5 +1,6 @@
 """From the words of a command to a batch on a cluster: places found and looked at before anything is done."""
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import check_weights, fault
 from maskdrop.folders import check_nesting, check_writable
+from maskdrop.model.embedded import embedded_weights
 
 _ELSEWHERE = Path("/nonexistent")
 """Settings name folders; nothing touches these where places are no folders."""
@@ -57,7 +59,14 @@ def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order
     places = {key: _place(key, place, access, settings.folders) for key, place in named.items()}
     manifest = Manifest(places["outbox"], inputs.store.address)
     return Order(
-        settings, inputs, places["outbox"], places.get("quarantine"), manifest, words.address, not words.again
+        settings,
+        inputs,
+        places["outbox"],
+        places.get("quarantine"),
+        manifest,
+        words.address,
+        not words.again,
+        hashlib.sha256((settings.model.weights or embedded_weights()).read_bytes()).hexdigest(),
     )
 
 

@@ -62,6 +62,7 @@ class Order:
         manifest: the place in which the manifest's folder is.
         address: of a cluster; None: one of this machine alone.
         skips_done: whether pictures of which the manifest has a row are passed over.
+        weights_sha256: of the weights here, which all machines must have; "": not known.
     """
 
     settings: Settings
@@ -71,6 +72,7 @@ class Order:
     manifest: Manifest
     address: str | None
     skips_done: bool
+    weights_sha256: str = ""
 
 
 class _Stop:
@@ -255,7 +257,8 @@ class ClusterBatch:
         """
         order, arrivals = self._order, self._arrivals
         shape = shape_for(cluster.nodes(), order.settings, len(left))
-        job = Job(order.settings, order.inputs.store, order.target, order.quarantine, cluster.register)
+        stores = (order.inputs.store, order.target, order.quarantine)
+        job = Job(order.settings, *stores, cluster.register, order.weights_sha256)
         blocks = [packed(map(Piece, some)) for some in _sliced(left.values(), shape.block)]
 
         def carry() -> None:

@@ -14,6 +14,7 @@ from maskdrop.config import ModelSettings
 from maskdrop.model.answer import first_tensor
 from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.certainty import certainty_of
+from maskdrop.model.embedded import embedded_weights
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.faults import is_devices_fault
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
@@ -27,7 +28,6 @@ from maskdrop.model.precision import choose_precision, keep_to_fp32
 from maskdrop.model.quantised import can_quantise
 from maskdrop.model.streams import Streams, TakeIn
 from maskdrop.model.under_way import UnderWay
-from maskdrop.model.weights import embedded_weights
 from maskdrop.model.winners import labels_of
 
 Pixels = NDArray[np.uint8]

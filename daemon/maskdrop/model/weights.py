@@ -5,7 +5,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,11 +38,6 @@ class Card:
     classes: list[str] = field(default_factory=list)
     source: str = ""
     licence: str = ""
-
-
-def embedded_weights() -> Path:
-    """Path of the weights that come with maskdrop."""
-    return Path(str(files("maskdrop") / "weights" / "faces.safetensors"))
 
 
 def save_weights(path: Path, network: nn.Module, card: Card) -> None:
