@@ -33,9 +33,10 @@ from maskdrop.cluster.cargo import End, Work
 from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.order import Words, order_of
 from maskdrop.cluster.stores import FolderStore
-from maskdrop.config import FolderSettings
+from maskdrop.config import FolderSettings, ModelSettings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.crash_points import CRASH_AT, CrashPoint
+from maskdrop.names import printable
 from object_storage import object_storage
 from ray_nodes import ray_nodes
 from running import FULL
@@ -55,6 +56,9 @@ EXACT = FULL.replace("[workers]", "[workers]\nmax_batch = 1") + (
 
 SMALL_STORE = 100 * 2**20
 """Bytes of an object store; Ray's least is 75 MiB."""
+
+
+CLASSES = ModelSettings().classes
 
 
 def with_one_actor(settings: str) -> str:
@@ -78,7 +82,7 @@ def job(tmp_path: Path, tiny_weights: Path) -> Iterator[Job]:
 def test_two_nodes_give_what_this_machine_gives_and_then_only_what_is_new(
     job: Job, faces: list[Path]
 ) -> None:
-    """300 real faces where there are any, bit for bit; broken ones are rows; nothing spills; a resume."""
+    """300 real faces, by narrow random weights, bit for bit; broken ones are rows; none spills; a resume."""
     real = {f"{path.stem[:1]}/{path.name}": path.read_bytes() for path in faces[:300]}
     good = {**(real or {f"{n % 3}/{n}.jpg": face_bytes(n) for n in range(40)}), ODD: face_bytes(7)}
     good["small/one.png"] = face_bytes(8, "PNG", 700, 500)
@@ -97,7 +101,7 @@ def test_two_nodes_give_what_this_machine_gives_and_then_only_what_is_new(
         assert job.results() == job.results(here)
         assert len(job.results()) == 2 * len(good)
         assert job.outcomes() == dict.fromkeys(good, "saved") | dict.fromkeys(broken, "broken")
-        check_rows(job.rows(), good, lost)
+        check_rows(job.rows(), good, job.out, lost)
         assert json.loads(report.read_text())["saved"] == len(good)
         assert {path: path.stat().st_mtime_ns for path in job.source.rglob("*")} == before
 
@@ -115,16 +119,25 @@ def test_two_nodes_give_what_this_machine_gives_and_then_only_what_is_new(
     (row,) = [row for row in job.rows() if row["input"] == "small/one.png"]
     assert row["sha256"] == hashlib.sha256(face_bytes(9, "PNG", 300, 200)).hexdigest()
     assert len(job.results()) == 2 * (len(good) + 2)  # the old one's results stay, beside its own
+    if not real:
+        pytest.skip("all of it held for 40 drawings; for photographs of faces set MASKDROP_FACES")
 
 
-def check_rows(rows: list[dict[str, Any]], good: dict[str, bytes], lost: Path) -> None:
+def job_results(row: dict[str, Any], out: Path) -> list[Path]:
+    """The files that a row names, odd characters and all."""
+    found = {printable(path.relative_to(out)): path for path in out.rglob("*.*") if path.is_file()}
+    return [found[name] for name in row["result"]]
+
+
+def check_rows(rows: list[dict[str, Any]], good: dict[str, bytes], out: Path, lost: Path) -> None:
     """What the manifest tells of each picture."""
     for row in rows:
         if row["outcome"] == "saved":
             content = good[os.fsdecode(bytes.fromhex(row["hex"])) if row["hex"] else row["input"]]
             assert (row["size"], row["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
-            assert len(row["result"]) == 2
-            assert "background" in row["classes"]
+            shown, labels = job_results(row, out)
+            assert shown.suffix == ".jpg"
+            assert row["classes"] == [CLASSES[number] for number in np.unique(np.asarray(Image.open(labels)))]
             assert row["milliseconds"] > 0
             assert {"preprocess", "infer", "save"} <= dict(row["stages"]).keys()
         else:
@@ -154,14 +167,16 @@ def test_an_actor_and_then_a_node_die_and_cost_only_their_own_blocks(job: Job) -
         (actor,) = nodes.actors(second=False)
         actor.kill()
         wait_for(lambda: saved(25), "results after an actor's death")
-        then = len(list(job.out.glob("*.jpg")))
+        before = {path: path.stat().st_mtime_ns for path in job.out.glob("*.jpg")}
         nodes.kill_second()
         reader.join(200)
         assert process.returncode == 0
         assert not nodes.spills()
-    assert then < len(names)
+    assert len(before) < len(names)
     assert job.outcomes() == dict.fromkeys(names, "saved")
     assert set(job.results()) == names
+    again = [path for path, made in before.items() if path.stat().st_mtime_ns != made]
+    assert len(again) <= len(before) / 2  # what had not come back from the node, a block or two
 
 
 def test_a_register_that_dies_and_a_machine_that_cannot_label_any_more_end_nothing(job: Job) -> None:
@@ -295,13 +310,14 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
     assert job.outcomes() == dict.fromkeys(names, "saved")
 
 
-def test_from_and_to_object_storage_with_a_second_look(job: Job) -> None:
+def test_from_and_to_object_storage_with_a_second_look(job: Job, faces: list[Path]) -> None:
     """A real S3 server and the embedded weights: results, manifest and broken ones; names wanted twice; a
-    small face; a resume; a glob."""
+    small face, and photographs where there are any; a resume; a glob; a list."""
     job.weights = EMBEDDED
     good = {f"day/{number}.jpg": face_bytes(number) for number in range(6)}
     good |= {"day/0.png": face_bytes(50, "PNG"), "taken.jpg": face_bytes(51), "large.jpg": big_picture()}
     good["small.png"] = small_face()
+    good |= {f"real/{path.name}": path.read_bytes() for path in faces[:4]}
     for name, content in good.items():
         job.put(name, content)
     here = job.base / "here"
@@ -315,7 +331,7 @@ def test_from_and_to_object_storage_with_a_second_look(job: Job) -> None:
         options = {**places, "settings": LOCATING, "env": bucket.environment}
         there = ["--address", nodes.address]
         told = job.run(*there, "--quarantine", "s3://pictures/lost", code=1, **options)
-        assert "10 saved, 0 done before, 2 broken, 0 left of 12 files" in told
+        assert f"{len(good)} saved, 0 done before, 2 broken, 0 left of {len(good) + 2} files" in told
         results = bucket.below("out")
         parts = [name for name in results if name.startswith("manifest.parquet/")]
         rows = parquet.read_table("pictures/out/manifest.parquet", filesystem=bucket.files).to_pylist()
@@ -334,7 +350,7 @@ def test_from_and_to_object_storage_with_a_second_look(job: Job) -> None:
         told = job.run(*there, code=0, **{**options, "source": "s3://pictures/in/d*/*", "out": str(job.out)})
         assert "7 saved" in told
         told = job.run(*there, code=1, **options)
-        assert "1 saved, 9 done before, 2 broken, 0 left of 12 files" in told
+        assert f"1 saved, {len(good) - 1} done before, 2 broken, 0 left of {len(good) + 2} files" in told
         after = bucket.below("out")
         kept = {name: content for name, content in results.items() if name not in parts}
         assert kept.items() <= after.items()
