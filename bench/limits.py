@@ -29,9 +29,9 @@ import torch.multiprocessing
 from PIL import Image
 
 from maskdrop.config import Settings
-from maskdrop.cores import usable_cores
 from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
+from maskdrop.machine.cores import usable_cores
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.model.under_way import UnderWay
 from maskdrop.preprocess import prepare

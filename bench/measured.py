@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from maskdrop import __version__
-from maskdrop.health import HealthUnreadable, read_health
+from maskdrop.health.file import HealthUnreadable, read_health
 
 PATIENCE_S = 300.0
 

@@ -24,8 +24,8 @@ from PIL import Image
 from limits import tickets
 from maskdrop.config import Settings
 from maskdrop.folders import prepare_folders
-from maskdrop.heap import keep_memory
 from maskdrop.inbox.lock import InboxLock
+from maskdrop.machine.heap import keep_memory
 from maskdrop.model.parser import load_parser
 from maskdrop.preprocess import prepare
 from maskdrop.save import Saver

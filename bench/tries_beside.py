@@ -23,8 +23,9 @@ from PIL import Image
 import limits
 import pictures
 from maskdrop.config import DecodeSettings, Settings
-from maskdrop.cores import usable_cores
-from maskdrop.preprocess import at_model_size, decode, prepare
+from maskdrop.decoding import at_model_size, decode
+from maskdrop.machine.cores import usable_cores
+from maskdrop.preprocess import prepare
 from maskdrop.ticket import Infer, Prepare
 from maskdrop.topology.slots import Slots
 from measured import machine

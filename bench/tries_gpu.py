@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 import pictures
 from maskdrop.config import DecodeSettings, ModelSettings, Settings
+from maskdrop.decoding import at_model_size, decode
 from maskdrop.infer import FirstLook
 from maskdrop.model.parser import FaceParser, load_parser
-from maskdrop.preprocess import at_model_size, decode
 from maskdrop.supervisor.plan import find_devices
 from maskdrop.topology.slots import Slots
 from measured import PATIENCE_S, machine

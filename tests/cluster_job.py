@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from batch_job import Pictures
-from maskdrop.cli import app
+from maskdrop.commands.app import app
 from maskdrop.exit_codes import EX_CONFIG
 from running import FULL, maskdrop
 

@@ -53,7 +53,7 @@ LIBRARIES = (
 """What a daemon and its workers import. Not torchvision: maskdrop has a way of its own to that."""
 
 PROGRAM = (
-    "maskdrop.cli",
+    "maskdrop.commands.app",
     "maskdrop.daemon",
     "maskdrop.preprocess",
     "maskdrop.infer",

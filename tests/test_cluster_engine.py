@@ -14,8 +14,8 @@ import ray.exceptions
 from maskdrop.cluster.attempts import CannotLabel
 from maskdrop.cluster.engine import ClusterTrouble, translated
 from maskdrop.cluster.run import that_share_names
+from maskdrop.commands.progress import progress
 from maskdrop.config_file import ConfigurationError
-from maskdrop.progress import progress
 
 LOST = {
     "unavailable": ray.exceptions.ActorUnavailableError("a call that was lost", None),

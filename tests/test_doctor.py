@@ -265,7 +265,7 @@ def test_the_driver_is_asked_by_nvidia_smi(
 
 def test_the_doctor_does_without_torch() -> None:
     program = (
-        "import sys; from maskdrop.doctor_cli import _examine; _examine(None, None, None, False); "
+        "import sys; from maskdrop.commands.doctor import _examine; _examine(None, None, None, False); "
         "print('torch' in sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

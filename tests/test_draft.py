@@ -9,9 +9,10 @@ from PIL import Image
 
 from drawing import draw_face, encode
 from maskdrop.config import DecodeSettings, ModelSettings
+from maskdrop.decoding import BrokenPicture, decode, decode_at_least
 from maskdrop.model.parser import Pixels, load_parser
 from maskdrop.parts import PART_NAMES
-from maskdrop.preprocess import BrokenPicture, decode, decode_at_least, prepare_content
+from maskdrop.preprocess import prepare_content
 from maskdrop.topology.slots import OwnPlaces
 from running import FULL, Daemon, Rooms
 from test_model import pictures_of

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskdrop.metadata import srgb_profile
 from maskdrop.parts import Part
+from maskdrop.results.metadata import srgb_profile
 from picture_kinds import picture_kinds
 from running import QUICK, Daemon, Rooms
 

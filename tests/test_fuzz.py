@@ -69,7 +69,7 @@ DECODER = """
 import sys, warnings
 from PIL import Image
 from maskdrop.config import DecodeSettings
-from maskdrop.preprocess import BrokenPicture, at_model_size, decode
+from maskdrop.decoding import BrokenPicture, at_model_size, decode
 warnings.simplefilter("ignore")
 Image.MAX_IMAGE_PIXELS = None
 while size := sys.stdin.buffer.read(4):

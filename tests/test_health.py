@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from broken_files import broken_files
 from drawing import face_bytes
 from maskdrop.config_file import load_settings
-from maskdrop.health import (
+from maskdrop.health.file import (
     Counts,
     Health,
     Latest,
@@ -30,8 +30,8 @@ from maskdrop.health import (
     read_health,
     timestamp,
 )
+from maskdrop.health.totals import Totals
 from maskdrop.supervisor.pulse import Pulse
-from maskdrop.totals import Totals
 from running import PAIRS, QUICK, Daemon, Rooms, maskdrop
 from waiting import wait_for
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from drawing import face_bytes
-from maskdrop.health import is_fresh
+from maskdrop.health.file import is_fresh
 from running import QUICK, Daemon, Rooms, maskdrop
 from waiting import PATIENCE_S, wait_for
 

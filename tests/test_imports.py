@@ -22,7 +22,7 @@ def name_of(path: Path) -> str:
 
 
 MODULES = {name_of(path): path for path in PACKAGE.rglob("*.py")}
-COMMANDS = {name for name in MODULES if name.endswith("_cli")}
+COMMANDS = {name for name in MODULES if name.startswith("maskdrop.commands.")}
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -68,7 +68,7 @@ def reachable(name: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", ["preprocess", "infer", "save", "topology.worker"])
 def test_workers_never_import_the_supervisor(stage: str) -> None:
-    forbidden = ("maskdrop.supervisor", "maskdrop.daemon", "maskdrop.cli", "maskdrop.inbox.watch")
+    forbidden = ("maskdrop.supervisor", "maskdrop.daemon", "maskdrop.commands", "maskdrop.inbox.watch")
     assert not [module for module in reachable(f"maskdrop.{stage}") if module.startswith(forbidden)]
 
 
@@ -83,18 +83,17 @@ def test_workers_never_import_the_supervisor(stage: str) -> None:
         (
             "rich",
             {
-                "maskdrop.status",
-                "maskdrop.top",
-                "maskdrop.frame",
+                "maskdrop.health.status",
+                "maskdrop.health.top",
+                "maskdrop.health.frame",
                 "maskdrop.check.report",
-                "maskdrop.progress",
                 *COMMANDS,
             },
         ),
-        ("prometheus_client", {"maskdrop.metrics"}),
+        ("prometheus_client", {"maskdrop.health.metrics"}),
         ("ray", {"maskdrop.cluster.engine"}),
         ("pyarrow", {name for name in MODULES if name.startswith("maskdrop.cluster.")}),
-        ("typer", {"maskdrop.cli", "maskdrop.exits", "maskdrop.__main__", *COMMANDS}),
+        ("typer", {"maskdrop.commands.app", "maskdrop.commands.exits", "maskdrop.__main__", *COMMANDS}),
     ],
 )
 def test_each_library_is_known_to_one_room(library: str, owners: set[str]) -> None:
@@ -128,7 +127,7 @@ def test_a_clusters_tasks_do_without_torch() -> None:
 
 
 def test_only_a_daemon_with_metrics_loads_their_library() -> None:
-    modules = ["daemon", "infer", "preprocess", "save", "status", "top"]
+    modules = ["daemon", "infer", "preprocess", "save", "health.status", "health.top"]
     assert loaded_by(modules, ["prometheus_client", "torch"]) == ["torch"]
 
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from maskdrop.mask import OVERLAY_SHARE, cut_out, kept, over_black, overlay, scale_labels
 from maskdrop.parts import ARTICLE_PARTS, MIRROR_PAIRS, PALETTE, Part, palette_of
+from maskdrop.results.mask import OVERLAY_SHARE, cut_out, kept, over_black, overlay, scale_labels
 
 Pixels = NDArray[np.uint8]
 

@@ -19,10 +19,10 @@ from broken_files import broken_files
 from drawing import face_bytes
 from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.folders import prepare_folders
+from maskdrop.health.totals import BUCKETS_S
 from maskdrop.supervisor.busy import WINDOW_S, BusyTime
 from maskdrop.supervisor.record import Durations
 from maskdrop.ticket import Stage
-from maskdrop.totals import BUCKETS_S
 from running import QUICK, Daemon, Rooms
 from waiting import PATIENCE_S, wait_for
 

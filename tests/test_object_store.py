@@ -26,8 +26,8 @@ from maskdrop.cluster.stores import FolderStore
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.durable import FolderTrouble
+from maskdrop.original import LeaveAlone
 from maskdrop.outbox import Result
-from maskdrop.preprocess import LeaveAlone
 
 FOLDERS = FolderSettings.model_validate({"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"})
 

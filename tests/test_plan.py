@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
-from maskdrop.control_groups import groups_in
-from maskdrop.cores import quota_in, usable_cores
-from maskdrop.memory_limit import limit_in, usable_bytes
+from maskdrop.machine.control_groups import groups_in
+from maskdrop.machine.cores import quota_in, usable_cores
+from maskdrop.machine.memory_limit import limit_in, usable_bytes
 from maskdrop.supervisor.plan import count_gpus, find_devices, inference_for, make_plan, plan_for
 
 

@@ -282,9 +282,9 @@ def test_changes_are_named_by_section_and_key() -> None:
 
 ROOT = Path(maskdrop.__file__).parent
 READ_BY = {
-    Stage.PREPROCESS: ["preprocess.py", "colours.py", "locate.py"],
+    Stage.PREPROCESS: ["preprocess.py", "decoding.py", "original.py", "colours.py", "locate.py"],
     Stage.INFER: ["infer.py", "model/parser.py"],
-    Stage.SAVE: ["save.py", "outbox.py", "quarantine.py", "mask.py"],
+    Stage.SAVE: ["save.py", "outbox.py", "quarantine.py", "results/mask.py", "results/render.py"],
 }
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED
 from maskdrop.config_file import load_settings
-from maskdrop.exits import EX_CONFIG, EX_FAILED
 from maskdrop.service.environment import build_wheel, why_unusable
 from maskdrop.service.layout import FILES, ROOMS
 from running import maskdrop

@@ -16,7 +16,7 @@ import pytest
 from drawing import face_bytes
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.inbox.lock import LOCK_NAME, InboxLock
-from maskdrop.mounts import Mount, mount_of
+from maskdrop.machine.mounts import Mount, mount_of
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from drawing import face_bytes
 from maskdrop.config import Settings
-from maskdrop.cores import usable_cores
+from maskdrop.machine.cores import usable_cores
 from maskdrop.supervisor.plan import BUSY, plan_for, rate_of, workers_for
 from maskdrop.ticket import Cost, Stage
 from running import QUICK, Daemon, Rooms

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from broken_files import broken_files
 from drawing import face_bytes
-from maskdrop.health import (
+from maskdrop.health.file import (
     Counts,
     Health,
     Latest,
@@ -32,7 +32,7 @@ from maskdrop.health import (
     content_of,
     timestamp,
 )
-from maskdrop.top import picture_of
+from maskdrop.health.top import picture_of
 from running import Daemon, Rooms
 from terminal import TOP, Terminal
 from waiting import PATIENCE_S, wait_for

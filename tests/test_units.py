@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from maskdrop.commands.exits import EX_CONFIG
 from maskdrop.config import DrainSettings
-from maskdrop.exits import EX_CONFIG
 from maskdrop.service.layout import wanted_files
 
 ROOT = Path(__file__).parent.parent

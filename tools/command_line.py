@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from maskdrop.cli import app
+from maskdrop.commands.app import app
 
 EXIT_CODES = {
     "0": "Done. For the daemon: drained, everything in flight was finished.",

@@ -20,9 +20,9 @@ from markdown_text import cell, joined, table
 from maskdrop import exit_codes
 from maskdrop.config import Settings
 from maskdrop.events import Event
-from maskdrop.health import Counts, Health, Latest, PlanHealth, StageHealth, State
-from maskdrop.metrics import Metrics
-from maskdrop.totals import Histogram, Totals
+from maskdrop.health.file import Counts, Health, Latest, PlanHealth, StageHealth, State
+from maskdrop.health.metrics import Metrics
+from maskdrop.health.totals import Histogram, Totals
 
 ROOT = Path(__file__).parent.parent
 

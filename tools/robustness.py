@@ -21,10 +21,10 @@ from drawn_face import draw_face
 from evaluate import BATCH, confusion, intersection_over_union
 from faces import find_faces
 from maskdrop.config import MODEL_SIDE, ModelSettings
-from maskdrop.mask import overlay
 from maskdrop.model.known import known_picture
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.parts import Part
+from maskdrop.results.mask import overlay
 
 Pixels = NDArray[np.uint8]
 Change = Callable[[Image.Image], Image.Image]

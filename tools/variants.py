@@ -19,11 +19,11 @@ from PIL import Image
 from evaluate import confusion, intersection_over_union
 from faces import find_faces
 from maskdrop.config import MODEL_SIDE, ModelSettings
-from maskdrop.mask import scale_labels
 from maskdrop.model.embedded import embedded_weights
 from maskdrop.model.load import load_network
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.parts import Part
+from maskdrop.results.mask import scale_labels
 
 Pixels = NDArray[np.uint8]
 TIMED = 30

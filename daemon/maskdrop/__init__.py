@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _FOUND_IN = {
     "Parser": "maskdrop.parse",
     "Parsed": "maskdrop.parse",
-    "BrokenPicture": "maskdrop.preprocess",
+    "BrokenPicture": "maskdrop.decoding",
     "ConfigurationError": "maskdrop.config_file",
     "WeightsError": "maskdrop.model.errors",
 }

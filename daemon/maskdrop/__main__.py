@@ -10,7 +10,7 @@ import sys
 
 def main() -> None:
     _open_what_is_closed()
-    from maskdrop.cli import app
+    from maskdrop.commands.app import app
 
     app()
 

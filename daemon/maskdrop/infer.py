@@ -16,7 +16,7 @@ from maskdrop.model.errors import WeightsError
 from maskdrop.model.known import known_picture
 from maskdrop.model.memory import free_memory, is_want_of_memory
 from maskdrop.model.parser import Certainty, FaceParser, Pixels, load_parser
-from maskdrop.sidecar import judged
+from maskdrop.results.sidecar import judged
 from maskdrop.ticket import MESSAGE_LIMIT, Cost, Infer, Inferred, Judged, Ready, Report, Started, Stop, Unfit
 from maskdrop.topology.slots import Places
 from maskdrop.topology.worker import Link, Workplace

@@ -12,8 +12,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from maskdrop.mask import scale_labels
 from maskdrop.parts import CORE_PARTS, FACE_PARTS
+from maskdrop.results.mask import scale_labels
 from maskdrop.ticket import Region
 
 Pixels = NDArray[np.uint8]

@@ -11,13 +11,14 @@ from maskdrop.claim import OriginalChanged, OriginalStuck, is_claimed
 from maskdrop.config import DecodeSettings
 from maskdrop.cost import cost_of, known_portrait
 from maskdrop.crash_points import CrashPoint, crash_point
+from maskdrop.decoding import BrokenPicture, decode
 from maskdrop.durable import FolderTrouble, try_writing
-from maskdrop.heap import keep_memory
+from maskdrop.machine.heap import keep_memory
+from maskdrop.original import LeaveAlone, read_original
 from maskdrop.outbox import Outbox
-from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original
 from maskdrop.quarantine import quarantine, quarantine_copy
-from maskdrop.render import Renderer
-from maskdrop.result_names import tails_of
+from maskdrop.results.names import tails_of
+from maskdrop.results.render import Renderer
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
     Absence,

@@ -12,9 +12,10 @@ from typing import Any
 
 from maskdrop.config import DecodeSettings
 from maskdrop.crash_points import CrashPoint, crash_point
+from maskdrop.decoding import BrokenPicture, decode, set_up_decoding
 from maskdrop.exit_codes import EX_OUT_OF_MEMORY
-from maskdrop.heap import keep_memory
-from maskdrop.preprocess import BrokenPicture, LeaveAlone, decode, read_original, set_up_decoding
+from maskdrop.machine.heap import keep_memory
+from maskdrop.original import LeaveAlone, read_original
 from maskdrop.ticket import MESSAGE_LIMIT, Ticket
 
 

@@ -5,8 +5,9 @@ from maskdrop.claim import OriginalChanged, OriginalStuck
 from maskdrop.cluster.cargo import Work
 from maskdrop.cluster.stores import NOWHERE, FolderStore, Store
 from maskdrop.config import FolderSettings
+from maskdrop.decoding import BrokenPicture
 from maskdrop.folders import Folders
-from maskdrop.preprocess import BrokenPicture, LeaveAlone
+from maskdrop.original import LeaveAlone
 from maskdrop.quarantine import LARGEST_COPY, REASON_TAIL, quarantine_copy, reason_for
 from maskdrop.ticket import Absence, Identity, Ticket
 

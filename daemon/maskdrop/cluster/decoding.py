@@ -11,9 +11,11 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import attempted, ended_after
 from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
 from maskdrop.cluster.job import Job
-from maskdrop.heap import keep_memory
-from maskdrop.preprocess import BrokenPicture, LeaveAlone, prepare_content, set_up_decoding
-from maskdrop.render import Renderer
+from maskdrop.decoding import BrokenPicture, set_up_decoding
+from maskdrop.machine.heap import keep_memory
+from maskdrop.original import LeaveAlone
+from maskdrop.preprocess import prepare_content
+from maskdrop.results.render import Renderer
 from maskdrop.ticket import MESSAGE_LIMIT, Facts, Fault, Stage
 from maskdrop.topology.slots import OwnPlaces
 

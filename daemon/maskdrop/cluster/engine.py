@@ -38,7 +38,7 @@ from maskdrop.cluster.job import Job
 from maskdrop.cluster.labelling import Labeller
 from maskdrop.cluster.shape import Shape
 from maskdrop.config_file import ConfigurationError, fault
-from maskdrop.cores import usable_cores
+from maskdrop.machine.cores import usable_cores
 
 _CONNECT_S = 5.0
 """Longest wait for a cluster's address to answer, in seconds."""

@@ -19,10 +19,12 @@ from maskdrop.cluster.cargo import End, Piece, Pixels, Work, packed, unpacked
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.stores import NOWHERE
 from maskdrop.crash_points import CrashPoint, crash_point
+from maskdrop.decoding import BrokenPicture, set_up_decoding
 from maskdrop.durable import FolderTrouble
-from maskdrop.heap import keep_memory
-from maskdrop.preprocess import BrokenPicture, LeaveAlone, locate_in, prepare_content, set_up_decoding
-from maskdrop.render import Renderer
+from maskdrop.machine.heap import keep_memory
+from maskdrop.original import LeaveAlone
+from maskdrop.preprocess import locate_in, prepare_content
+from maskdrop.results.render import Renderer
 from maskdrop.ticket import MESSAGE_LIMIT, Absence, Fault, Save, Stage, Ticket
 from maskdrop.topology.slots import OwnPlaces
 

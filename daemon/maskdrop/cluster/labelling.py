@@ -17,7 +17,7 @@ from maskdrop.cluster.cargo import Piece, Pixels, packed, stacked, unpacked
 from maskdrop.cluster.job import Job
 from maskdrop.config_file import fault
 from maskdrop.lasting import lasting_imports
-from maskdrop.render import Renderer
+from maskdrop.results.render import Renderer
 from maskdrop.ticket import Infer, Inferred, Report, Stage
 from maskdrop.topology.slots import OwnPlaces
 

@@ -13,10 +13,11 @@ from pathlib import PurePosixPath
 from pyarrow import fs
 
 from maskdrop.cluster.stores import PROBE
+from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
 from maskdrop.names import fit
+from maskdrop.original import LeaveAlone
 from maskdrop.outbox import Result, marks, source_in
-from maskdrop.preprocess import BrokenPicture, LeaveAlone
 from maskdrop.ticket import Absence
 
 SCHEME = "s3://"

@@ -31,7 +31,7 @@ from maskdrop.config_file import ConfigurationError
 from maskdrop.durable import FolderTrouble
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.names import fit
-from maskdrop.result_names import tails_of
+from maskdrop.results.names import tails_of
 
 logger = logging.getLogger("maskdrop")
 

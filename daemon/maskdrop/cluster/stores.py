@@ -11,8 +11,8 @@ from maskdrop.config import FolderSettings
 from maskdrop.durable import FolderTrouble, remove, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import printable
+from maskdrop.original import LeaveAlone, read_original
 from maskdrop.outbox import Outbox, Result
-from maskdrop.preprocess import LeaveAlone, read_original
 from maskdrop.ticket import Absence, Identity, Ticket
 
 PROBE = ".maskdrop-probe"

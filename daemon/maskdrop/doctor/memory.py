@@ -5,8 +5,8 @@ import resource
 from pathlib import Path
 
 from maskdrop.config import Settings
-from maskdrop.control_groups import own_groups
 from maskdrop.doctor.finding import Finding, fail, ok, size, warning
+from maskdrop.machine.control_groups import own_groups
 from maskdrop.supervisor.plan import GPU_NODES, INFERENCE_BYTES, Plan
 
 WORKER_BYTES = 60 * 2**20

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from maskdrop.config import Settings
 from maskdrop.doctor.finding import Finding, ok, warning
-from maskdrop.mounts import Mount, mount_of
+from maskdrop.machine.mounts import Mount, mount_of
 
 _DOC = "docs/several-daemons.md"
 

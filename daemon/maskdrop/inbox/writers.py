@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 from maskdrop.beneath import open_file, open_folder, split
-from maskdrop.mounts import leases_are_the_servers
+from maskdrop.machine.mounts import leases_are_the_servers
 
 
 class Writers(Enum):

@@ -10,9 +10,10 @@ from pathlib import Path, PurePath
 
 from maskdrop.beneath import open_folder
 from maskdrop.config import EXTENSION, DecodeSettings, ImageOutput, SaveSettings
+from maskdrop.decoding import BrokenPicture
 from maskdrop.inbox.scan import Seen, look, scan
+from maskdrop.original import LeaveAlone, read_original
 from maskdrop.outbox import source_of
-from maskdrop.preprocess import BrokenPicture, LeaveAlone, read_original
 from maskdrop.replay import Kept, Room, Wanted, find
 from maskdrop.ticket import Ticket
 

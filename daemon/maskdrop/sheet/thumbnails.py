@@ -7,7 +7,7 @@ from PIL import Image
 
 from maskdrop.beneath import open_file, open_folder, split
 from maskdrop.config import DecodeSettings
-from maskdrop.preprocess import BrokenPicture, decode
+from maskdrop.decoding import BrokenPicture, decode
 from maskdrop.quiet import quiet_libraries
 
 SIDE = 512

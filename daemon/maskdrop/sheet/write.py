@@ -10,9 +10,9 @@ from PIL import Image
 
 from maskdrop.beneath import open_folder
 from maskdrop.config import DecodeSettings, SaveSettings
+from maskdrop.decoding import set_up_decoding
 from maskdrop.durable import rename_over, sync_folder, write_synced
 from maskdrop.names import printable
-from maskdrop.preprocess import set_up_decoding
 from maskdrop.replay import Kept
 from maskdrop.sheet import thumbnails
 from maskdrop.sheet.contact import ContactSheet

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
-from maskdrop.health import WorkerHealth
+from maskdrop.health.file import WorkerHealth
 from maskdrop.supervisor.child import Child, ChildState, Death, Ending
 from maskdrop.supervisor.premises import Premises
 from maskdrop.ticket import Cost, Ready, Stage, Stop

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 
 from maskdrop.events import Event
-from maskdrop.health import QuarantinedPicture, SavedPicture, timestamp
+from maskdrop.health.file import QuarantinedPicture, SavedPicture, timestamp
 from maskdrop.log import relay, tell
 from maskdrop.names import printable
 from maskdrop.supervisor.child import Death

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from maskdrop.config import Settings, WorkerSettings
 from maskdrop.config_file import fault
-from maskdrop.cores import usable_cores
-from maskdrop.health import PlanHealth
-from maskdrop.memory_limit import usable_bytes
+from maskdrop.health.file import PlanHealth
+from maskdrop.machine.cores import usable_cores
+from maskdrop.machine.memory_limit import usable_bytes
 from maskdrop.ticket import Cost, Stage
 
 CPU_BATCH = 4

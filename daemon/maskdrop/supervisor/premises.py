@@ -119,7 +119,7 @@ def _plan(settings: Settings, before: Premises | None) -> Plan:
 def _check_metrics_port(settings: Settings, before: Premises | None) -> None:
     port = settings.metrics.port
     if port is not None and (before is None or before.as_read.metrics.port != port):
-        from maskdrop.metrics import check_port  # here, because most daemons never need the library
+        from maskdrop.health.metrics import check_port  # here, because most daemons never need the library
 
         check_port(port)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from maskdrop import __version__
 from maskdrop.config import Settings
-from maskdrop.health import (
+from maskdrop.health.file import (
     Counts,
     Health,
     StageHealth,
@@ -20,6 +20,7 @@ from maskdrop.health import (
     replace_file,
     timestamp,
 )
+from maskdrop.health.totals import Totals
 from maskdrop.inbox.supply import Supply
 from maskdrop.names import printable
 from maskdrop.supervisor.busy import BusyTime
@@ -29,13 +30,12 @@ from maskdrop.supervisor.pipeline import Pipeline, Step
 from maskdrop.supervisor.plan import Plan
 from maskdrop.supervisor.record import Record
 from maskdrop.ticket import Absence, Stage
-from maskdrop.totals import Totals
 
 logger = logging.getLogger("maskdrop")
 
 
 class Publisher(Protocol):
-    """What takes the metrics; see metrics.py."""
+    """What takes the metrics; see health/metrics.py."""
 
     def publish(self, health: Health, totals: Totals) -> None: ...
 
@@ -86,7 +86,7 @@ class Pulse:
     def _start_metrics(self) -> None:
         self._metrics = None
         if self._settings.metrics.is_wanted:
-            from maskdrop.metrics import Metrics  # here, because most daemons never need the library
+            from maskdrop.health.metrics import Metrics  # here, because most daemons never need the library
 
             self._metrics = Metrics(self._settings)
 

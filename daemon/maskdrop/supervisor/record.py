@@ -5,10 +5,10 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from maskdrop.health import Latest, QuarantinedPicture, SavedPicture
+from maskdrop.health.file import Latest, QuarantinedPicture, SavedPicture
+from maskdrop.health.totals import Histogram
 from maskdrop.supervisor.child import Ending
 from maskdrop.ticket import Absence, Stage
-from maskdrop.totals import Histogram
 
 _WINDOW_S = 10.0
 _LATENCIES = 1_000

@@ -2,7 +2,7 @@
 
 import logging
 
-from maskdrop.health import Health, State
+from maskdrop.health.file import Health, State
 from maskdrop.systemd import ServiceManager
 from maskdrop.ticket import Stage
 

@@ -24,7 +24,7 @@ from functools import partial
 from maskdrop.config_file import ConfigurationError
 from maskdrop.events import Event
 from maskdrop.exit_codes import EX_CUT_SHORT, EX_OK
-from maskdrop.health import State
+from maskdrop.health.file import State
 from maskdrop.log import tell
 from maskdrop.supervisor.child import Child, Death, Ending
 from maskdrop.supervisor.course import Course

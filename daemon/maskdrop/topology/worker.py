@@ -14,10 +14,10 @@ from typing import Any
 from maskdrop.config import Settings
 from maskdrop.exit_codes import EX_OUT_OF_MEMORY
 from maskdrop.folders import Folders
-from maskdrop.heap import REST_S, give_memory_back
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.lasting import lasting_imports, leave
 from maskdrop.log import WorkerFormatter
+from maskdrop.machine.heap import REST_S, give_memory_back
 from maskdrop.ticket import Report, Stage, Task
 from maskdrop.topology.slots import Slots
 

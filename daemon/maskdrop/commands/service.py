@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskdrop.exits import EX_CONFIG, EX_FAILED, end_with
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, end_with
 
 if TYPE_CHECKING:
     from maskdrop.service.steps import Step

@@ -4,7 +4,7 @@ import math
 import os
 from pathlib import Path
 
-from maskdrop.control_groups import own_groups
+from maskdrop.machine.control_groups import own_groups
 
 
 def usable_cores() -> int:

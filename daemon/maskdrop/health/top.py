@@ -15,8 +15,8 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from maskdrop.frame import draw, draw_absence
-from maskdrop.health import ODD, HealthUnreadable, read_health
+from maskdrop.health.file import ODD, HealthUnreadable, read_health
+from maskdrop.health.frame import draw, draw_absence
 
 REFRESH_S = 1.0
 """The health file is read so often; the daemon's default is to write it as often."""

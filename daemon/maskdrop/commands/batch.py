@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from maskdrop.batch.ledger import Outcome
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
+from maskdrop.commands.progress import progress
 from maskdrop.config_file import ConfigurationError
-from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
 from maskdrop.lasting import lasting_imports, leave
-from maskdrop.progress import progress
 from maskdrop.spool import SpoolFull
 
 if TYPE_CHECKING:

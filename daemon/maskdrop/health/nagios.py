@@ -5,7 +5,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from maskdrop.health import ODD, HealthUnreadable, State, age_seconds, is_fresh, read_health
+from maskdrop.health.file import ODD, HealthUnreadable, State, age_seconds, is_fresh, read_health
 from maskdrop.names import printable
 
 

@@ -24,9 +24,9 @@ from prometheus_client.utils import floatToGoString
 
 from maskdrop.config import Settings
 from maskdrop.config_file import fault
-from maskdrop.health import Health, State, replace_file
+from maskdrop.health.file import Health, State, replace_file
+from maskdrop.health.totals import BUCKETS_S, Histogram, Totals
 from maskdrop.names import printable
-from maskdrop.totals import BUCKETS_S, Histogram, Totals
 
 ADDRESS = "127.0.0.1"
 """Whoever is to read from afar goes through a proxy of the administrator's, with what protects it."""

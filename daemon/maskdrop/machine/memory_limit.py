@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from maskdrop.control_groups import own_groups
+from maskdrop.machine.control_groups import own_groups
 
 _LIMITS = ("memory.max", "memory.limit_in_bytes")
 """Files of both versions of control groups (cgroups(7))."""

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from maskdrop.health import STALE_AFTER, State, age_seconds, is_fresh
+from maskdrop.health.file import STALE_AFTER, State, age_seconds, is_fresh
 from maskdrop.names import printable
 
 WIDE = 120

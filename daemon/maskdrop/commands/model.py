@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, end_with
 from maskdrop.config import ModelSettings
 from maskdrop.config_file import ConfigurationError, load_model_settings
-from maskdrop.exits import EX_CONFIG, EX_FAILED, end_with
 from maskdrop.model.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -149,6 +149,6 @@ def _print(facts: dict[str, str]) -> None:
 
 
 def _cores() -> int:
-    from maskdrop.cores import usable_cores
+    from maskdrop.machine.cores import usable_cores
 
     return usable_cores()

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, SIGNAL_EXIT, end_with
 from maskdrop.config_file import ConfigurationError, load_settings
-from maskdrop.exits import EX_CONFIG, EX_FAILED, SIGNAL_EXIT, end_with
 from maskdrop.names import printable
 from maskdrop.replay import Kept, Room, Wanted, clear_leftovers, find, put_back
 

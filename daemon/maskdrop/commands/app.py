@@ -9,17 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from maskdrop import __version__
-from maskdrop.batch_cli import batch
-from maskdrop.check_cli import check
+from maskdrop.commands.batch import batch
+from maskdrop.commands.check import check
+from maskdrop.commands.doctor import doctor
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
+from maskdrop.commands.model import model_app
+from maskdrop.commands.replay import replay
+from maskdrop.commands.service import service_app
+from maskdrop.commands.sheet import sheet
 from maskdrop.config_file import ConfigurationError, load_settings
-from maskdrop.doctor_cli import doctor
-from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
-from maskdrop.health import ODD, HealthUnreadable, read_health
+from maskdrop.health.file import ODD, HealthUnreadable, read_health
 from maskdrop.lasting import lasting_imports, leave
-from maskdrop.model_cli import model_app
-from maskdrop.replay_cli import replay
-from maskdrop.service_cli import service_app
-from maskdrop.sheet_cli import sheet
 
 app = typer.Typer(
     name="maskdrop",
@@ -95,12 +95,12 @@ def status(
 ) -> None:
     """Show a daemon's health. Exits 0 only where it is running or draining and the file is fresh."""
     if as_nagios:
-        from maskdrop.nagios import Limits, check
+        from maskdrop.health.nagios import Limits, check
 
         level, line = check(health, Limits(backlog_warning, backlog_critical))
         sys.stdout.write(line + "\n")
         raise typer.Exit(level)
-    from maskdrop.status import is_alive, is_well, show
+    from maskdrop.health.status import is_alive, is_well, show
 
     try:
         content = read_health(health)
@@ -129,7 +129,7 @@ def top(
 
     It reads the health file and nothing else, so it may run on any machine and as any user that can read it.
     """
-    from maskdrop.top import print_once, watch, write_svg
+    from maskdrop.health.top import print_once, watch, write_svg
 
     if svg is not None:
         try:

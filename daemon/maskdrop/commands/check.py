@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
+from maskdrop.commands.progress import Show, progress
 from maskdrop.config_file import ConfigurationError, load_decoding_tables
-from maskdrop.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
-from maskdrop.progress import Show, progress
 
 if TYPE_CHECKING:
     from maskdrop.check.findings import Findings, Tally
@@ -39,8 +39,8 @@ def check(
     """
     from maskdrop.check.pool import PoolUnfit
     from maskdrop.check.run import Check
-    from maskdrop.cores import usable_cores
     from maskdrop.inbox.lock import InboxHeld
+    from maskdrop.machine.cores import usable_cores
 
     try:
         tables = load_decoding_tables(config)

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskdrop.config import ImageOutput, Output, Settings
+from maskdrop.decoding import BrokenPicture, decode, refuse_want_of_memory
 from maskdrop.locate import at_scale, joined
-from maskdrop.mask import cut_out, over_black, overlay, scale_labels
-from maskdrop.metadata import Carried, exif_for, profile_for, read_metadata
 from maskdrop.outbox import Result
 from maskdrop.parts import Colour
-from maskdrop.preprocess import BrokenPicture, decode, refuse_want_of_memory
 from maskdrop.quiet import quiet_libraries
-from maskdrop.result_names import tail_of
-from maskdrop.sidecar import sidecar
+from maskdrop.results.mask import cut_out, over_black, overlay, scale_labels
+from maskdrop.results.metadata import Carried, exif_for, profile_for, read_metadata
+from maskdrop.results.names import tail_of
+from maskdrop.results.sidecar import sidecar
 from maskdrop.ticket import Facts, Region, Save
 from maskdrop.topology.slots import Places
 

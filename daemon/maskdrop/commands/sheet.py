@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, end_with
+from maskdrop.commands.progress import progress
 from maskdrop.config import FolderSettings, SaveSettings
 from maskdrop.config_file import ConfigurationError, load_decoding_tables, load_settings
-from maskdrop.exits import EX_CONFIG, EX_FAILED, end_with
-from maskdrop.progress import progress
 
 
 def sheet(

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from maskdrop.health import WELL, State, age_seconds, is_fresh
+from maskdrop.health.file import WELL, State, age_seconds, is_fresh
 
 
 def is_well(health: dict[str, Any]) -> bool:

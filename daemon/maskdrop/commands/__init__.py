@@ -1,0 +1,1 @@
+"""The command line: one module a command. None of them holds more than words, checks and an end."""

@@ -1,0 +1,103 @@
+"""From a file's content to an upright picture in RGB, or to what is wrong with it."""
+
+import io
+import warnings
+from contextlib import nullcontext
+
+from PIL import Image, UnidentifiedImageError
+
+from maskdrop.colours import lies_on_its_side, to_rgb, upright
+from maskdrop.config import DecodeSettings
+from maskdrop.quiet import quiet_libraries
+
+
+class BrokenPicture(Exception):
+    """The file's content can't become a picture. The message is for the reason file."""
+
+    def __init__(self, error: str, message: str) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+def set_up_decoding() -> None:
+    """Make this process one that decodes: Pillow's own limit off, its warnings off, its formats known."""
+    Image.MAX_IMAGE_PIXELS = None  # checked in `decode`, against the configured limit, before decoding
+    warnings.simplefilter("ignore")
+    Image.init()
+
+
+def decode(content: bytes, settings: DecodeSettings, is_guest: bool = False) -> Image.Image:
+    """Decode a picture in full: first frame, upright, RGB, at its own size.
+
+    Raises:
+        BrokenPicture: as `decode_at_least`.
+    """
+    return decode_at_least(content, settings, None, is_guest)[0]
+
+
+def decode_at_least(
+    content: bytes, settings: DecodeSettings, least: int | None, is_guest: bool = False
+) -> tuple[Image.Image, tuple[int, int], bool]:
+    """Decode a picture: first frame, upright, RGB.
+
+    Args:
+        least: with ``decode.draft``, a JPEG may come at 1/2, 1/4 or 1/8 of its size if both sides
+            stay as long as this; None: it comes at its own size.
+        is_guest: the process is somebody else's, who may have several threads: what libraries write to
+            its standard error is left alone.
+
+    Returns:
+        The picture, its own upright width and height, and whether it has EXIF or a profile.
+
+    Raises:
+        BrokenPicture: not a picture of a configured format, truncated, damaged, or larger
+            than ``max_pixels``, which is checked before any pixel is decoded.
+    """
+    formats = [name.upper() for name in settings.formats]
+    try:
+        quiet = nullcontext() if is_guest else quiet_libraries()
+        with quiet, Image.open(io.BytesIO(content), formats=formats) as image:
+            pixels = image.width * image.height
+            if pixels > settings.max_pixels:
+                problem = f"{image.width} x {image.height} pixels are more than decode.max_pixels"
+                raise BrokenPicture("TooManyPixels", f"{problem} = {settings.max_pixels}")
+            width, height = image.size
+            if settings.draft and least is not None:
+                image.draft(None, (least, least))
+            image.load()
+            size = (height, width) if lies_on_its_side(image) else (width, height)
+            return to_rgb(upright(image)), size, _has_metadata(image)
+    except BrokenPicture:
+        raise
+    except UnidentifiedImageError as error:
+        problem = f"not a picture of a format in decode.formats ({', '.join(formats)})"
+        raise BrokenPicture(type(error).__name__, problem) from error
+    except Exception as error:  # decoders raise every kind of error on damaged input
+        refuse_want_of_memory(error)
+        raise BrokenPicture(type(error).__name__, str(error) or type(error).__name__) from error
+
+
+def _has_metadata(image: Image.Image) -> bool:
+    try:
+        return "icc_profile" in image.info or len(image.getexif()) > 0
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF fails in many ways; whoever wants it sees what is left of it
+        return True
+
+
+def refuse_want_of_memory(error: Exception) -> None:
+    """Raise MemoryError if that is what a decoder or encoder means by its error.
+
+    Want of memory is not the picture's fault on the first try: it ends the worker and
+    counts as an attempt. Codecs tell it as an OSError of code -9 (``PIL.ImageFile.ERRORS``).
+    """
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        raise MemoryError(str(error) or "no memory for the picture") from error
+
+
+def at_model_size(picture: Image.Image, side: int) -> Image.Image:
+    """The picture as the network reads it, ``side`` x ``side``, bilinear."""
+    if picture.size == (side, side):
+        return picture  # resize would copy it
+    return picture.resize((side, side), Image.Resampling.BILINEAR)

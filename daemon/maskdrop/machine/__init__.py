@@ -1,0 +1,1 @@
+"""What this machine gives a process, and what limits it."""
