@@ -19,7 +19,7 @@ from broken_files import broken_files
 from cradle import started_by
 from drawing import face_bytes
 from maskdrop.crash_points import CRASH_AT, CrashPoint
-from maskdrop.outbox import source_of
+from maskdrop.results.provenance import source_of
 from running import EXECUTED, QUICK, Daemon, Rooms
 from waiting import PATIENCE_S, wait_for
 

@@ -17,8 +17,9 @@ from maskdrop.config import FolderSettings
 from maskdrop.durable import try_writing
 from maskdrop.folders import Folders
 from maskdrop.model.load import load_network
-from maskdrop.outbox import Outbox, Result, source_of
+from maskdrop.outbox import Outbox, Result
 from maskdrop.parts import PALETTE
+from maskdrop.results.provenance import source_of
 from maskdrop.ticket import Identity, Ticket
 from running import FULL, QUICK, Daemon, Rooms
 from waiting import wait_for

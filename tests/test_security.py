@@ -20,7 +20,7 @@ from broken_files import png_bomb
 from drawing import face_bytes
 from maskdrop.beneath import open_folder
 from maskdrop.claim import CLAIMED, OriginalChanged, claim, put_all_back
-from maskdrop.outbox import source_of
+from maskdrop.results.provenance import source_of
 from maskdrop.ticket import Identity, Ticket
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for

@@ -15,9 +15,9 @@ from drawing import draw_face, encode, face_bytes
 from maskdrop import __version__
 from maskdrop.config import Metadata, ModelSettings
 from maskdrop.model.parser import load_parser
-from maskdrop.outbox import source_of
 from maskdrop.parts import FACE_PARTS, PART_NAMES
 from maskdrop.results.metadata import Carried, exif_for
+from maskdrop.results.provenance import source_of
 from running import FULL, Daemon, Rooms
 
 Start = Callable[..., Daemon]

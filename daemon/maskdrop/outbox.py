@@ -1,36 +1,26 @@
 """Last station: results published in the outbox, the original put away. Everything here is final.
 
-A result carries the SHA-256 of the picture it was made from (EXIF tag DocumentName; in JSON `sha256`), so
-that a name in use is only ever replaced by the same picture's result.
+A name in use is only ever replaced by a result of the same picture, which tells of which it is.
 """
 
 import hashlib
-import json
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path, PurePath
-from typing import IO
 
-from PIL import Image
-
-from maskdrop import __version__
-from maskdrop.beneath import identity_at, open_file, open_folder, split
+from maskdrop.beneath import identity_at, open_folder, split
 from maskdrop.claim import claim, trouble_in
-from maskdrop.config import SIDECAR_ENDING, FolderSettings
+from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, fit, numbered
+from maskdrop.results.provenance import source_at
 from maskdrop.ticket import Ticket
 
-_DOCUMENT_NAME = 0x010D  # EXIF 2.32 / TIFF 6.0: the document this image was made from
-_SOFTWARE = 0x0131  # TIFF 6.0
 _SHORT_DIGEST = 8
-_RESULT_FORMATS = ("JPEG", "PNG", "WEBP")
-_LONGEST_SIDECAR = 2**18
 
 
 @dataclass(frozen=True)
@@ -39,49 +29,6 @@ class Result:
 
     tail: str
     content: bytes
-
-
-def provenance(sha256: str) -> Image.Exif:
-    """EXIF that says which file a result was made from, and by what."""
-    exif = Image.Exif()
-    exif[_DOCUMENT_NAME] = f"sha256:{sha256}"
-    exif[_SOFTWARE] = f"maskdrop {__version__}"
-    return exif
-
-
-def source_of(result: Path) -> str | None:
-    """The SHA-256 of the picture that a result was made from, or None where it doesn't say."""
-    try:
-        with open_folder(result.parent) as folder:
-            return _source_at(folder, result.name)
-    except OSError:
-        return None
-
-
-def _source_at(folder: int, name: str) -> str | None:
-    """The same of a name in a folder. Reads the file's headers alone: whatever lies there may be
-    anybody's, and made to be costly to decode.
-    """
-    try:
-        with open(open_file(folder, name), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-            return source_in(file, name) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
-    except OSError:
-        return None
-
-
-def source_in(file: IO[bytes], name: str) -> str | None:
-    """The same of a file that is open, and has this name."""
-    try:
-        if name.endswith(SIDECAR_ENDING):
-            told = json.loads(file.read(_LONGEST_SIDECAR))
-            return str(told["sha256"]) if "maskdrop" in told else None
-        with Image.open(file, formats=_RESULT_FORMATS) as image:
-            exif = Image.Exif()
-            exif.load(image.info.get("exif", b""))
-            text = str(exif.get(_DOCUMENT_NAME, ""))
-    except Exception:  # whatever lies there, it is not our result
-        return None
-    return text.removeprefix("sha256:") if text.startswith("sha256:") else None
 
 
 class Outbox:
@@ -123,7 +70,7 @@ class Outbox:
                 try:
                     rename_new(folder, temporary, folder, name)
                 except FileExistsError:
-                    if _source_at(folder, name) == sha256:
+                    if source_at(folder, name) == sha256:
                         rename_over(folder, temporary, name)
                         crash_point(CrashPoint.RESULT_RENAMED)
                         return name
@@ -178,7 +125,7 @@ def _published_name(folder: int, stem: str, tail: str, sha256: str) -> str | Non
         name = fit(stem, mark + tail)
         if identity_at(folder, name) is None:
             return None
-        if _source_at(folder, name) == sha256:
+        if source_at(folder, name) == sha256:
             return name
     raise AssertionError("marks never end")
 

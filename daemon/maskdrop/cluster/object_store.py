@@ -17,7 +17,8 @@ from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
 from maskdrop.names import fit
 from maskdrop.original import LeaveAlone
-from maskdrop.outbox import Result, marks, source_in
+from maskdrop.outbox import Result, marks
+from maskdrop.results.provenance import source_in
 from maskdrop.ticket import Absence
 
 SCHEME = "s3://"

@@ -1,1 +1,1 @@
-"""What is made of a picture and its labels. No file is touched here but to ask for one's name."""
+"""What is made of a picture and its labels, and of which picture it was made. Nothing is written here."""

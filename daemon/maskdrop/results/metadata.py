@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image, ImageCms
 
 from maskdrop.config import DecodeSettings, Metadata
-from maskdrop.outbox import provenance
 from maskdrop.quiet import quiet_libraries
+from maskdrop.results.provenance import provenance
 
 _CAMERA, _PLACE, _COLOUR_SPACE = 0x8769, 0x8825, 0xA001  # EXIF 2.32: sub-folders of tags, and sRGB or not
 _SRGB = 1

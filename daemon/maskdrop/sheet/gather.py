@@ -13,8 +13,8 @@ from maskdrop.config import EXTENSION, DecodeSettings, ImageOutput, SaveSettings
 from maskdrop.decoding import BrokenPicture
 from maskdrop.inbox.scan import Seen, look, scan
 from maskdrop.original import LeaveAlone, read_original
-from maskdrop.outbox import source_of
 from maskdrop.replay import Kept, Room, Wanted, find
+from maskdrop.results.provenance import source_of
 from maskdrop.ticket import Ticket
 
 IMAGE_OUTPUTS: tuple[ImageOutput, ...] = ("labels", "overlay", "face", "cutout", "model")
