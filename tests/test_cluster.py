@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -180,9 +181,10 @@ def test_an_actor_and_then_a_node_die_and_cost_only_their_own_blocks(job: Job) -
 
 
 def test_a_register_that_dies_and_a_machine_that_cannot_label_any_more_end_nothing(job: Job) -> None:
-    names = {f"{number}.jpg" for number in range(96)}
+    names = {f"{number}.jpg" for number in range(160)}
     for number, name in enumerate(sorted(names)):
         job.put(name, face_bytes(number % 20))
+    job.weights = Path(shutil.copy(job.weights, job.base))
     hidden = job.weights.with_suffix(".hidden")
     with ray_nodes(1) as nodes, (job.base / "told").open("w+") as told:
         process = job.begin("--address", nodes.address, stdout=told)
@@ -191,7 +193,8 @@ def test_a_register_that_dies_and_a_machine_that_cannot_label_any_more_end_nothi
             assert process.poll() is None, f"it ended too early: {Path(told.name).read_text()}"
             return condition()
 
-        wait_for(lambda: holds(lambda: len(job.results()) >= 5), "five results")
+        # Of which some have been told: blocks are of sixteen pictures.
+        wait_for(lambda: holds(lambda: len(job.results()) >= 64), "results")
         (register,) = nodes.workers("Register")
         register.kill()
         job.weights.rename(hidden)
