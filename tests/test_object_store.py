@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Barrier, Thread
 from typing import Any
 
 import pytest
@@ -22,12 +22,15 @@ from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place, PlaceTrouble
 from maskdrop.cluster.cargo import End, Work
 from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.manifest import Manifest
+from maskdrop.cluster.read_ahead import AHEAD, reading_ahead
 from maskdrop.cluster.stores import FolderStore
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import ConfigurationError
+from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
 from maskdrop.original import LeaveAlone
 from maskdrop.outbox import Result
+from waiting import PATIENCE_S
 
 FOLDERS = FolderSettings.model_validate({"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"})
 
@@ -201,6 +204,58 @@ def test_a_batch_ends_where_a_place_can_no_longer_be_used(bucket: Any, tmp_path:
     breaker = Breaker({"IN": Place(there, writes=False), "OUT": Place(there, writes=True)})
     for _ in range(2 * MOST_LEFT):
         breaker.note(unreadable)
+
+
+@contextmanager
+def answering_together(contents: dict[str, bytes], count: int) -> Iterator[str]:
+    """A server that answers once it was asked so many things at the same time."""
+    together = Barrier(count)
+
+    class Answer(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            together.wait(PATIENCE_S)
+            content = contents[self.path.rpartition("/")[2]]
+            self.send_response(200 if self.command == "HEAD" else 206)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Range", f"bytes 0-{len(content) - 1}/{len(content)}")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_originals_are_fetched_while_others_are_under_way() -> None:
+    contents = {f"{number}.jpg": bytes([number]) * 100 for number in range(AHEAD)}
+    with answering_together(contents, AHEAD) as endpoint:
+        place = objects(endpoint)
+        with reading_ahead(place, [Work(name, 100) for name in contents]) as ahead:
+            assert [ahead.read(name, 1000) for name in contents] == list(contents.values())
+
+
+def test_what_is_large_or_odd_is_read_in_its_turn(bucket: Any) -> None:
+    contents = {f"{number}.jpg": bytes([number]) * 100 for number in range(3 * AHEAD)}
+    contents["20.jpg"] = contents["21.jpg"] = bytes(5 * 2**20)
+    for name, content in contents.items():
+        bucket.put(f"out/{name}", content)
+    bucket.put("out/empty.jpg", b"")
+    place = objects(bucket.endpoint)
+    sizes = {**dict.fromkeys(contents, -1), "21.jpg": 5 * 2**20, "gone.jpg": 10, "empty.jpg": 0}
+    with reading_ahead(place, [Work(name, size) for name, size in sizes.items()]) as ahead:
+        assert {name: ahead.read(name, 2**30) for name in contents} == contents
+        with pytest.raises(LeaveAlone, match="no such object any more"):
+            ahead.read("gone.jpg", 2**30)
+        with pytest.raises(BrokenPicture, match="empty"):
+            ahead.read("empty.jpg", 2**30)
 
 
 def test_a_glob_lists_what_it_may_mean_and_one_without_a_match_is_told(bucket: Any) -> None:

@@ -11,6 +11,7 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import attempted, ended_after
 from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
 from maskdrop.cluster.job import Job
+from maskdrop.cluster.read_ahead import ReadAhead, reading_ahead
 from maskdrop.decoding import BrokenPicture, set_up_decoding
 from maskdrop.machine.heap import keep_memory
 from maskdrop.original import LeaveAlone
@@ -43,17 +44,18 @@ class _Decoder:
         self._room = _CARRIED_BY_BLOCK
 
     def decode_all(self, pieces: list[Piece]) -> list[Piece]:
-        done = []
-        for piece in pieces:
-            with ended_after(self._job.longest):
-                done.append(self._decode(piece.work))
+        done, works = [], [piece.work for piece in pieces]
+        with reading_ahead(self._job.source, works) as ahead:
+            for work in works:
+                with ended_after(self._job.longest):
+                    done.append(self._decode(work, ahead))
         return done
 
-    def _decode(self, work: Work) -> Piece:
+    def _decode(self, work: Work, ahead: ReadAhead) -> Piece:
         began = time.monotonic()
         settings = self._job.settings
         try:
-            content = self._job.source.read(work.path, settings.decode.max_bytes)
+            content = ahead.read(work.path, settings.decode.max_bytes)
             sha256 = hashlib.sha256(content).hexdigest()
             work = replace(work, size=len(content), sha256=sha256)
             if sha256 == work.known:

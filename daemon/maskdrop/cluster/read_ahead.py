@@ -1,0 +1,56 @@
+"""Originals that are fetched before their turn comes, where each costs a request."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from maskdrop.cluster.cargo import Work
+from maskdrop.cluster.stores import Store
+from maskdrop.decoding import BrokenPicture
+
+AHEAD = 16
+"""Originals under way at a time, of a block's 16 to 64."""
+
+_LARGEST = 4 * 2**20
+"""Bytes of an original that is fetched so, at most: all that wait take no more memory than a large one."""
+
+
+class ReadAhead:
+    """Reads a block's originals in their order, the next ones meanwhile."""
+
+    def __init__(self, store: Store, works: Sequence[Work], pool: ThreadPoolExecutor | None) -> None:
+        self._store, self._pool = store, pool
+        self._next = iter(works)
+        self._under_way: dict[str, Future[bytes]] = {}
+        for _ in range(AHEAD):
+            self._fetch_next()
+
+    def read(self, path: str, most: int) -> bytes:
+        """As `Store.read`; large ones are read now."""
+        early = self._under_way.pop(path, None)
+        self._fetch_next()
+        if early is not None:
+            try:
+                return early.result()
+            except BrokenPicture as error:
+                if error.error != "TooManyBytes":
+                    raise
+        return self._store.read(path, most)
+
+    def _fetch_next(self) -> None:
+        work = next(self._next, None)
+        if work is not None and self._pool is not None and work.size <= _LARGEST:
+            self._under_way[work.path] = self._pool.submit(self._store.read, work.path, _LARGEST)
+
+
+@contextmanager
+def reading_ahead(store: Store, works: Sequence[Work]) -> Iterator[ReadAhead]:
+    """What reads these originals. One by itself, and those of a folder, are read when their turn comes."""
+    if not store.is_remote or len(works) < 2:
+        yield ReadAhead(store, works, None)
+        return
+    pool = ThreadPoolExecutor(AHEAD, "ahead")
+    try:
+        yield ReadAhead(store, works, pool)
+    finally:
+        pool.shutdown(cancel_futures=True)
