@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("pyarrow", reason="needs pip install 'maskdrop[ray]'")
@@ -18,18 +19,23 @@ pytest.importorskip("pyarrow", reason="needs pip install 'maskdrop[ray]'")
 import object_storage as storage
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster import object_store as store
+from maskdrop.cluster.attempts import Register
 from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place, PlaceTrouble
-from maskdrop.cluster.cargo import End, Work
+from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
+from maskdrop.cluster.finishing import BESIDE, finish_block
 from maskdrop.cluster.inputs import find_inputs
+from maskdrop.cluster.job import Job
 from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.read_ahead import AHEAD, reading_ahead
 from maskdrop.cluster.stores import FolderStore
-from maskdrop.config import FolderSettings
+from maskdrop.config import FolderSettings, Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
 from maskdrop.original import LeaveAlone
 from maskdrop.outbox import Result
+from maskdrop.parts import Part
+from maskdrop.ticket import Facts
 from waiting import PATIENCE_S
 
 FOLDERS = FolderSettings.model_validate({"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"})
@@ -50,8 +56,12 @@ def objects(endpoint: str) -> Any:
 
 
 @contextmanager
-def refusing(endpoint: str, what: str) -> Iterator[str]:
-    """The same server by another address, at which PUTs with this in their path are refused."""
+def refusing(endpoint: str, what: str | None, together: Barrier | None = None) -> Iterator[str]:
+    """The same server by another address, at which PUTs with this in their path are refused; None: none are.
+
+    Args:
+        together: where PUTs wait for each other.
+    """
     host = endpoint.removeprefix("http://")
 
     class Between(BaseHTTPRequestHandler):
@@ -59,7 +69,9 @@ def refusing(endpoint: str, what: str) -> Iterator[str]:
 
         def do_any(self) -> None:
             body = b"".join(self.pieces())
-            if self.command == "PUT" and what in self.path:
+            if self.command == "PUT" and together is not None:
+                together.wait(PATIENCE_S)
+            if self.command == "PUT" and what is not None and what in self.path:
                 self.answer(403, b"", {})
                 return
             there = http.client.HTTPConnection(host)
@@ -232,6 +244,37 @@ def answering_together(contents: dict[str, bytes], count: int) -> Iterator[str]:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def finished(place: Any, count: int) -> list[tuple[str, End]]:
+    """What became of a block of so many pictures whose results go to a place."""
+    pixels, hair = np.zeros((32, 32, 3), np.uint8), np.full((32, 32), Part.HAIR, np.uint8)
+    facts = Facts("0" * 64, 32, 32, has_metadata=False)
+    works = [Work(f"{number}.jpg", 100, sha256=f"{number:064}", facts=facts) for number in range(count)]
+    folders = {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}
+    settings = Settings.model_validate({"folders": folders, "model": {"input_size": 32}})
+    job = Job(settings, place, place, None, Register())
+    done = finish_block(packed(Piece(work, pixels, hair, b"never read") for work in works), job, False)
+    return [(piece.work.path, piece.work.end) for piece in unpacked(done) if piece.work.end is not None]
+
+
+def test_results_are_written_while_others_are(bucket: Any) -> None:
+    with refusing(bucket.endpoint, None, Barrier(BESIDE)) as endpoint:
+        ends = finished(objects(endpoint), BESIDE)
+    assert [path for path, _ in ends] == [f"{number}.jpg" for number in range(BESIDE)]
+    assert {(end.outcome, end.classes) for _, end in ends} == {(Outcome.SAVED, ("hair",))}
+
+
+def test_results_that_are_refused_are_left_and_hold_up_no_others(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskdrop.cluster.finishing.PATIENCE_S", 1.0)
+    count = 3 * BESIDE
+    with refusing(bucket.endpoint, "/7.jpg") as endpoint:
+        ends = finished(objects(endpoint), count)
+    assert [path for path, _ in ends] == [f"{number}.jpg" for number in range(count)]
+    left = {path: end.error for path, end in ends if end.outcome is not Outcome.SAVED}
+    assert left == {"7.jpg": "FolderTrouble"}
 
 
 def test_originals_are_fetched_while_others_are_under_way() -> None:

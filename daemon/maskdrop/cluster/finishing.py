@@ -1,9 +1,12 @@
 """Last stage on a cluster: results rendered and published, broken pictures copied."""
 
 import hashlib
+import math
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -35,6 +38,9 @@ PATIENCE_S = 30.0
 
 _STEP_S = 1.0
 
+BESIDE = 16
+"""Pictures of a block whose results are being written at a time, where each costs requests."""
+
 
 def finish_block(table: pa.Table, job: Job, looks_closer: bool) -> pa.Table:
     """Write what is to be written of a block's pictures.
@@ -54,13 +60,20 @@ class _Finisher:
     def __init__(self, job: Job, looks_closer: bool) -> None:
         self._job, self._looks_closer = job, looks_closer
         self._side = job.settings.model.input_size
-        self._patience = PATIENCE_S
+        self._patient_until = math.inf
 
     def finish_all(self, pieces: list[Piece]) -> list[Piece]:
-        done = []
-        for piece in pieces:
-            with ended_after(self._job.longest + PATIENCE_S):
-                done.append(piece if piece.work.end else self._finish(piece))
+        """Where results cost requests, some pictures' are written while the next ones are rendered."""
+        if not self._job.target.is_remote or len(pieces) < 2:
+            return [self._in_time(partial(self._finish, piece)) for piece in pieces]
+        done: list[Piece] = []
+        under_way: deque[Future[Piece]] = deque()
+        with ThreadPoolExecutor(BESIDE, "writing") as pool:
+            for piece in pieces:
+                under_way.append(pool.submit(self._in_time(partial(self._begun, piece))))
+                if len(under_way) > BESIDE:
+                    done.append(self._in_time(under_way.popleft().result))
+            done += [self._in_time(future.result) for future in under_way]
         return done
 
     def end_blamed(self, piece: Piece) -> Piece:
@@ -68,23 +81,30 @@ class _Finisher:
         is_blamed = piece.work.end is None and piece.work.fault is not None
         return self._finish(piece) if is_blamed else piece
 
+    def _in_time(self, act: Callable[[], T]) -> T:
+        with ended_after(self._job.longest + PATIENCE_S):
+            return act()
+
     def _finish(self, piece: Piece) -> Piece:
+        return self._begun(piece)()
+
+    def _begun(self, piece: Piece) -> Callable[[], Piece]:
+        """Do all of a picture but what is written of it, which the returned function does."""
         work = piece.work
+        if work.end is not None:
+            return lambda: piece
         try:
             if work.fault is None:
                 try:
-                    return self._looked_closer(piece) or self._saved(piece)
+                    closer = self._looked_closer(piece)
+                    return self._saved(piece) if closer is None else lambda: closer
                 except BrokenPicture as error:
                     fault = Fault(Stage.SAVE, error.error, str(error)[:MESSAGE_LIMIT])
                     work = replace(work, fault=fault)
-            return Piece(replace(work, end=self._quarantined(work)))
-        except LeaveAlone as error:
-            end = End(Outcome.LEFT, error=error.absence.value, message=str(error)[:MESSAGE_LIMIT])
-        except FolderTrouble as error:
-            end = End(Outcome.LEFT, error="FolderTrouble", message=str(error)[:MESSAGE_LIMIT])
-        except MemoryError as error:
-            end = End(Outcome.LEFT, error="MemoryError", message=str(error)[:MESSAGE_LIMIT])
-        return Piece(replace(work, end=end))
+        except (LeaveAlone, MemoryError) as error:
+            left = _left(work, error)
+            return lambda: left
+        return partial(_ended, work, lambda: replace(work, end=self._quarantined(work)))
 
     def _looked_closer(self, piece: Piece) -> Piece | None:
         """The piece with views of its faces, if it is to be labelled once more."""
@@ -100,7 +120,8 @@ class _Finisher:
         work = replace(piece.work, regions=regions, ms=_spent(piece.work, "locate", began))
         return Piece(work, views, content=piece.content)
 
-    def _saved(self, piece: Piece) -> Piece:
+    def _saved(self, piece: Piece) -> Callable[[], Piece]:
+        """Render a picture's results; the returned function writes them."""
         began = time.monotonic()
         work, facts = piece.work, piece.work.facts
         assert facts is not None
@@ -108,12 +129,18 @@ class _Finisher:
         ticket = Ticket(0, work.path, NOWHERE)
         task = Save(ticket, 0, facts, work.regions, work.judged, work.ms)
         results = Renderer(self._job.settings, self._places(piece, read)).render(task, read)
-        names = self._patiently(
-            lambda: self._job.target.publish(work.path, work.sha256, results, work.is_shared)
-        )
-        crash_point(CrashPoint.RESULTS_PUBLISHED)
-        end = End(Outcome.SAVED, names, self._classes(_given(piece.labels)))
-        return Piece(replace(work, ms=_spent(work, Stage.SAVE.value, began), end=end))
+        classes, rendered = self._classes(_given(piece.labels)), time.monotonic() - began
+
+        def publish() -> Work:
+            began = time.monotonic() - rendered
+            names = self._patiently(
+                lambda: self._job.target.publish(work.path, work.sha256, results, work.is_shared)
+            )
+            crash_point(CrashPoint.RESULTS_PUBLISHED)
+            end = End(Outcome.SAVED, names, classes)
+            return replace(work, ms=_spent(work, Stage.SAVE.value, began), end=end)
+
+        return partial(_ended, work, publish)
 
     def _places(self, piece: Piece, read: Callable[[], bytes]) -> OwnPlaces:
         """A slot of what has come with a picture. After a second look that isn't the picture itself, which
@@ -157,7 +184,7 @@ class _Finisher:
         return tuple(self._job.settings.model.classes[number] for number in np.flatnonzero(counts))
 
     def _patiently(self, write: Callable[[], T]) -> T:
-        """Try until it is done, or the block's patience is at its end.
+        """Try until it is done, or the block's patience, from its first failure on, is at its end.
 
         Raises:
             FolderTrouble: it couldn't be written.
@@ -167,11 +194,23 @@ class _Finisher:
             try:
                 return write()
             except FolderTrouble:
-                self._patience -= time.monotonic() - began
-                if self._patience <= 0:
+                self._patient_until = min(self._patient_until, began + PATIENCE_S)
+                if time.monotonic() + _STEP_S >= self._patient_until:
                     raise
                 time.sleep(_STEP_S)
-                self._patience -= _STEP_S
+
+
+def _ended(work: Work, write: Callable[[], Work]) -> Piece:
+    """A picture that is written, or left where it can't be."""
+    try:
+        return Piece(write())
+    except (LeaveAlone, FolderTrouble, MemoryError) as error:
+        return _left(work, error)
+
+
+def _left(work: Work, error: Exception) -> Piece:
+    name = error.absence.value if isinstance(error, LeaveAlone) else type(error).__name__
+    return Piece(replace(work, end=End(Outcome.LEFT, error=name, message=str(error)[:MESSAGE_LIMIT])))
 
 
 def _given(labels: Pixels | None) -> Pixels:
