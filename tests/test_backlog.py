@@ -86,8 +86,9 @@ def test_files_of_one_time_are_gone_through_no_more_often_than_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An archive is unpacked while the daemon runs: three times as many as are known at once."""
-    count = 3 * MOST_KNOWN
-    passes: list[Path] = []
+    known, passes = 1024, list[Path]()
+    monkeypatch.setattr(maskdrop.inbox.intake, "MOST_KNOWN", known)
+    count = 3 * known
 
     def counted(inbox: Path, recursive: bool) -> Iterator[Seen | Oddity]:
         passes.append(inbox)
@@ -114,7 +115,7 @@ def test_files_of_one_time_are_gone_through_no_more_often_than_others(
     intake.stop()
     lock.release()
     assert len(set(taken)) == count
-    assert len(passes) < count / 200
+    assert len(passes) < count / 100  # a pass finds so many as are known, and some are begun while they come
 
 
 @given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 10))

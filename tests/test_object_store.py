@@ -50,9 +50,9 @@ def bucket() -> Iterator[Any]:
         yield bucket
 
 
-def objects(endpoint: str) -> Any:
+def objects(endpoint: str, folder: str = "out") -> Any:
     access = store.Access(endpoint, "us-east-1", "key", "secret", "")
-    return store.ObjectStore("pictures/out", access)
+    return store.ObjectStore(f"pictures/{folder}", access)
 
 
 @contextmanager
@@ -198,6 +198,7 @@ def test_all_tries_of_a_picture_s_requests_end_within_its_stage_s_time(longest: 
 def test_a_batch_ends_where_a_place_can_no_longer_be_used(bucket: Any, tmp_path: Path) -> None:
     """It is tried once so many pictures were left in a row; if it is well, they may be at fault."""
     gone, there = FolderStore(tmp_path / "gone", FOLDERS), objects(bucket.endpoint)
+    bucket.put("out/any.jpg", b"picture")
     saved, left = End(Outcome.SAVED), End(Outcome.LEFT, error="FolderTrouble")
     unreadable, vanished = End(Outcome.LEFT, error="unreadable"), End(Outcome.LEFT, error="gone")
     with refusing(bucket.endpoint, "out/") as endpoint:
@@ -260,7 +261,7 @@ def finished(place: Any, count: int) -> list[tuple[str, End]]:
 
 def test_results_are_written_while_others_are(bucket: Any) -> None:
     with refusing(bucket.endpoint, None, Barrier(BESIDE)) as endpoint:
-        ends = finished(objects(endpoint), BESIDE)
+        ends = finished(objects(endpoint, "beside"), BESIDE)
     assert [path for path, _ in ends] == [f"{number}.jpg" for number in range(BESIDE)]
     assert {(end.outcome, end.classes) for _, end in ends} == {(Outcome.SAVED, ("hair",))}
 
@@ -271,7 +272,7 @@ def test_results_that_are_refused_are_left_and_hold_up_no_others(
     monkeypatch.setattr("maskdrop.cluster.finishing.PATIENCE_S", 1.0)
     count = 3 * BESIDE
     with refusing(bucket.endpoint, "/7.jpg") as endpoint:
-        ends = finished(objects(endpoint), count)
+        ends = finished(objects(endpoint, "refused"), count)
     assert [path for path, _ in ends] == [f"{number}.jpg" for number in range(count)]
     left = {path: end.error for path, end in ends if end.outcome is not Outcome.SAVED}
     assert left == {"7.jpg": "FolderTrouble"}
