@@ -40,6 +40,9 @@ from waiting import PATIENCE_S
 
 FOLDERS = FolderSettings.model_validate({"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"})
 
+PATIENT = 1200.0
+"""Seconds of a stage that waits for others to ask too, however busy this machine is."""
+
 LATIN = "caf\udce9.jpg"
 """A name of a file whose bytes are no UTF-8, as Python has it."""
 
@@ -50,9 +53,8 @@ def bucket() -> Iterator[Any]:
         yield bucket
 
 
-def objects(endpoint: str, folder: str = "out") -> Any:
-    """A place that waits for long, however busy this machine is."""
-    access = store.Access(endpoint, "us-east-1", "key", "secret", "", longest=1200.0)
+def objects(endpoint: str, folder: str = "out", longest: float = 120.0) -> Any:
+    access = store.Access(endpoint, "us-east-1", "key", "secret", "", longest)
     return store.ObjectStore(f"pictures/{folder}", access)
 
 
@@ -262,7 +264,7 @@ def finished(place: Any, count: int) -> list[tuple[str, End]]:
 
 def test_results_are_written_while_others_are(bucket: Any) -> None:
     with refusing(bucket.endpoint, None, Barrier(BESIDE)) as endpoint:
-        ends = finished(objects(endpoint, "beside"), BESIDE)
+        ends = finished(objects(endpoint, "beside", PATIENT), BESIDE)
     assert [path for path, _ in ends] == [f"{number}.jpg" for number in range(BESIDE)]
     assert {(end.outcome, end.classes) for _, end in ends} == {(Outcome.SAVED, ("hair",))}
 
@@ -282,7 +284,7 @@ def test_results_that_are_refused_are_left_and_hold_up_no_others(
 def test_originals_are_fetched_while_others_are_under_way() -> None:
     contents = {f"{number}.jpg": bytes([number]) * 100 for number in range(AHEAD)}
     with answering_together(contents, AHEAD) as endpoint:
-        place = objects(endpoint)
+        place = objects(endpoint, longest=PATIENT)
         with reading_ahead(place, [Work(name, 100) for name in contents]) as ahead:
             assert [ahead.read(name, 1000) for name in contents] == list(contents.values())
 
