@@ -47,6 +47,12 @@ LATIN = "caf\udce9.jpg"
 """A name of a file whose bytes are no UTF-8, as Python has it."""
 
 
+class Server(ThreadingHTTPServer):
+    """One at which many may knock at the same instant."""
+
+    request_queue_size = 128
+
+
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Any]:
     with storage.object_storage() as bucket:
@@ -110,7 +116,7 @@ def refusing(endpoint: str, what: str | None, together: Barrier | None = None) -
 
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Between) as server:
+    with Server(("127.0.0.1", 0), Between) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -244,7 +250,7 @@ def answering_together(contents: dict[str, bytes], count: int) -> Iterator[str]:
 
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+    with Server(("127.0.0.1", 0), Answer) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import PurePosixPath
+from threading import Lock
 
 from pyarrow import fs
 
@@ -79,9 +80,18 @@ class Access:
         return self.longest * _SHARE / _REQUESTS
 
 
-@cache
+_ONE_AT_A_TIME = Lock()
+
+
 def file_system(access: Access, bucket: str) -> fs.S3FileSystem:
-    """A connection, one for each process."""
+    """A connection, one for each process. However many threads ask, one makes it: to make a second one would
+    be to wait for what is under way by the first."""
+    with _ONE_AT_A_TIME:
+        return _connected(access, bucket)
+
+
+@cache
+def _connected(access: Access, bucket: str) -> fs.S3FileSystem:
     options: dict[str, object] = {
         "connect_timeout": access.timeout_s,
         "request_timeout": access.timeout_s,
