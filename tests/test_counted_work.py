@@ -131,7 +131,8 @@ def test_labelling_makes_each_tensor_once_and_no_array(
     def label() -> None:
         compute(tasks, parser, slots, SimpleNamespace(report=told.append), look)
 
-    label()  # weights are laid out, what is imported late is there
+    with Operators():
+        label()  # weights are laid out, what is imported late is there, for counting too
     with Operators() as operators:
         arrays = large_arrays(label)
     assert (slots.labels == 5).all()
