@@ -161,12 +161,13 @@ class Race:
 
 def text(races: list[Race], repeats: int) -> str:
     """The section in Markdown."""
+    turns = "one turn (`--repeats 1`)" if repeats == 1 else f"medians of {repeats} turns"
     return "\n\n".join(
         [
             "## One machine and a cluster",
             "```sh\npython bench/cluster.py\n```",
             "Photographs of faces by `maskdrop batch` with the embedded weights and all defaults; "
-            f"medians of {repeats} turns in which all take part, 2 cores for everybody. "
+            f"{turns} in which all take part, 2 cores for everybody. "
             f"{machine()}, {_ray()}.",
             *(part for race in races for part in told(race)),
         ]
