@@ -193,6 +193,18 @@ class Daemon:
     def wait_count(self, name: str, count: int, seconds: float = PATIENCE_S) -> dict[str, Any]:
         return self.wait_health(lambda h: h["counts"][name] >= count, f"{count} {name}", seconds)
 
+    def wait_in_vain(self) -> None:
+        """See that a degraded daemon goes on taking nothing, for many times QUICK's settle_ms, and several
+        times a rescan_s of half a second."""
+        seen: set[str] = set()
+
+        def seen_often(health: dict[str, Any]) -> bool:
+            seen.add(health["updated_at"])
+            assert (health["state"], health["counts"]["accepted"]) == ("degraded", 0)
+            return len(seen) > 10
+
+        self.wait_health(seen_often, "more health files")
+
     def wait_log(self, text: str, times: int = 1) -> None:
         """Wait until the log holds a text so many times."""
         wait_for(lambda: self.log.count(text) >= times, f"{text!r} in the log, {times} times")
