@@ -18,6 +18,7 @@ from maskdrop.config import IMAGENET_DEVIATION, IMAGENET_MEAN, MODEL_SIDE
 from maskdrop.model.embedded import embedded_weights
 from maskdrop.model.load import load_network
 from maskdrop.parts import ARTICLE_PARTS, PART_NAMES
+from measured import WEIGHTS
 
 Pixels = NDArray[np.uint8]
 
@@ -25,8 +26,8 @@ KEPT = [PART_NAMES.index(name) for name in ARTICLE_PARTS]
 
 
 def network() -> nn.Module:
-    """The embedded network, fp32, contiguous; on the GPU where there is one."""
-    loaded = load_network(Path(os.environ.get("MASKDROP_WEIGHTS", embedded_weights()))).network.eval()
+    """The network, fp32, contiguous; on the GPU where there is one."""
+    loaded = load_network(Path(os.environ.get(WEIGHTS, embedded_weights()))).network.eval()
     return loaded.to(device())
 
 

@@ -40,7 +40,7 @@ from maskdrop.supervisor.plan import find_devices
 from maskdrop.ticket import Facts, Identity, Prepare, Save, Saved, Stage, Ticket
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Workplace
-from measured import SAME_OUTPUTS, scratch
+from measured import SAME_OUTPUTS, WEIGHTS, scratch
 
 SAMPLES = 8
 """Different pictures that are labelled and saved."""
@@ -50,7 +50,8 @@ CPU_BATCHES, GPU_BATCHES = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32, 64)
 
 def settings_in(base: Path) -> Settings:
     folders = {name: base / name for name in ("inbox", "outbox", "quarantine", "archive")}
-    return Settings.model_validate({"folders": folders, "save": SAME_OUTPUTS})
+    model = {"weights": os.environ[WEIGHTS]} if WEIGHTS in os.environ else {}
+    return Settings.model_validate({"folders": folders, "save": SAME_OUTPUTS, "model": model})
 
 
 def tickets(settings: Settings) -> list[Ticket]:

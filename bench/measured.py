@@ -24,6 +24,9 @@ PATIENCE_S = 300.0
 SCRATCH = "MASKDROP_BENCH_SCRATCH"
 """Environment variable: a folder for everything that runs leave, which whoever sets it removes at the end."""
 
+WEIGHTS = "MASKDROP_WEIGHTS"
+"""Environment variable: a weights file that everybody runs in place of the embedded one."""
+
 SAME_OUTPUTS: dict[str, Any] = {"outputs": ["model"], "quality": 75, "suffix": {"model": ""}}
 """What has the daemon write what the article writes: 512 x 512, at Pillow's own JPEG quality."""
 
@@ -92,11 +95,12 @@ class Daemon:
 
 @contextmanager
 def running(base: Path, settings: str = "", interval_s: float = 0.1) -> Iterator[Daemon]:
-    """A daemon with the embedded weights on ``base/inbox``, drained at the end; its log is ``base/log``."""
+    """A daemon on ``base/inbox``, drained at the end; its log is ``base/log``."""
     config = base / "maskdrop.toml"
     config.write_text(f"{settings}\n[health]\ninterval_s = {interval_s}\n")
     folders = ["--inbox", str(base / "inbox"), "--outbox", str(base / "outbox")]
-    command = [sys.executable, "-m", "maskdrop", "run", "--config", str(config), *folders]
+    weights = ["--weights", os.environ[WEIGHTS]] if WEIGHTS in os.environ else []
+    command = [sys.executable, "-m", "maskdrop", "run", "--config", str(config), *folders, *weights]
     with (base / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

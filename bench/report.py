@@ -76,6 +76,8 @@ def text(result: Result) -> str:
     pieces = ["## Throughput and latency", "```sh\nmake bench\n```"]
     if "throughput" in result:
         pieces += [_throughput(result["throughput"]), _times(result["throughput"]["runs"])]
+    if "full-width" in result:
+        pieces.append(_full_width(result["full-width"]))
     if "idle" in result:
         pieces.append(_idle(result["idle"]))
     for name, what in GROWTH.items():
@@ -99,7 +101,30 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _throughput(part: Result) -> str:
-    runs: dict[str, list[Figures]] = part["runs"]
+    intro = (
+        f"{part['pictures']} photographs of faces, 512 x 512, dropped at once; medians, and medians of "
+        f"ratios. {_where(part)}\n\nThe article's pipeline and the plain loop run the same network as the "
+        "article does (fp32, one picture at a time, numpy's argmax), without the two further outputs that "
+        "its network computes. The article's float tensors go from process to process in shared memory, as "
+        "torch.multiprocessing's queues have it; pixels and labels are pickled whole. "
+        '"Own outputs" is what the daemon writes by default: own size, JPEG quality 95. '
+        f"{_alike(part['alike'])}"
+    )
+    return f"{intro}\n\n{_compared(part['runs'])}"
+
+
+def _full_width(part: Result) -> str:
+    intro = (
+        "The same with a network as wide as the public checkpoint, which takes about three times as long: "
+        "the embedded one with each channel there twice (`bench/full_width.py`), so that its labels are the "
+        "same. "
+        f"{part['pictures']} photographs. {_where(part)} {_alike(part['alike'])}"
+    )
+    return f"{intro}\n\n{_compared(part['runs'])}"
+
+
+def _compared(runs: dict[str, list[Figures]]) -> str:
+    """Everybody's pictures a second beside maskdrop's, its limits', and how idle the cores were."""
     limits, maskdrop = runs["limits"], runs["maskdrop"]
     rows = []
     for name, figures in runs.items():
@@ -113,16 +138,7 @@ def _throughput(part: Result) -> str:
         ("together", "limit where all share the cores"),
     ):
         rows.append([name, f"{middle(limits, key):.1f}", f"{ratio(maskdrop, limits, other=key):.2f}"])
-    intro = (
-        f"{part['pictures']} photographs of faces, 512 x 512, dropped at once; medians, and medians of "
-        f"ratios. {_where(part)}\n\nThe article's pipeline and the plain loop run the same network as the "
-        "article does (fp32, one picture at a time, numpy's argmax), without the two further outputs that "
-        "its network computes. The article's float tensors go from process to process in shared memory, as "
-        "torch.multiprocessing's queues have it; pixels and labels are pickled whole. "
-        '"Own outputs" is what the daemon writes by default: own size, JPEG quality 95. '
-        f"{_alike(part['alike'])}"
-    )
-    told = f"{intro}\n\n{table(['', 'pictures a second', 'maskdrop / this'], rows)}"
+    told = table(["", "pictures a second", "maskdrop / this"], rows)
     if FP32.name in runs:
         pairs = [f"{ratio(runs[FP32.name], runs[each.name]):.2f}" for each in (ARTICLE, ARTICLE_ONE)]
         told += (
