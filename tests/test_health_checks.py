@@ -17,7 +17,9 @@ from waiting import PATIENCE_S, wait_for
 
 Start = Callable[..., Daemon]
 
-DOC = (Path(__file__).parent.parent / "docs" / "monitoring.md").read_text()
+ROOT = Path(__file__).parent.parent
+DOC = (ROOT / "docs" / "monitoring.md").read_text()
+HEALTHCHECK = re.findall(r"^HEALTHCHECK .*\n.*\n", (ROOT / "Containerfile").read_text(), re.MULTILINE)[0]
 DOCS_HEALTH_FILE = "/run/maskdrop/health.json"
 
 
@@ -30,6 +32,7 @@ def checks() -> dict[str, str | list[str]]:
     (jq,) = (text for text in shell if text.startswith("jq "))
     (nagios,) = (text for text in shell if "--nagios" in text)
     found: dict[str, str | list[str]] = {"jq": jq, "nagios": nagios}
+    assert docker.split() == HEALTHCHECK.split(), "the page and the Containerfile differ"
     found["docker"] = json.loads(docker.partition("CMD ")[2])
     for name, command in re.findall(r"^(\w+)Probe:\n  exec:\n    command: (.*)$", kubernetes, re.MULTILINE):
         found[name] = json.loads(command)

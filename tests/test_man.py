@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import man
+from command_line import commands, program
 
 PACKAGES = {"groff": "groff", "man": "man-db", "mandoc": "mandoc"}
 
@@ -36,6 +37,13 @@ def test_every_command_and_option_is_on_the_page() -> None:
     for option in ("--config", "--dry-run", "--older-than", "--move", "--torch", "--install-completion"):
         assert f"\\fB{option}\\fR" in page
     assert "--help" not in page
+
+
+def test_no_word_of_the_help_is_taken_for_markup() -> None:
+    """What stands in brackets, `--help` leaves out."""
+    for command in (program(), *commands()):
+        for text in (*command.paragraphs, *(parameter.text for parameter in command.parameters)):
+            assert "[" not in text, command.path
 
 
 @pytest.mark.parametrize(

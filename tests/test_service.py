@@ -109,6 +109,25 @@ def test_what_somebody_edited_is_kept_and_the_newer_put_beside(root: Path) -> No
     assert (root / f"{UNIT}.dpkg-old").read_bytes() == edited
 
 
+def test_its_name_may_be_typed_and_another_ones_command_of_that_name_is_left(root: Path) -> None:
+    command = root / "usr/local/bin/maskdrop"
+    install(root)
+    assert command.readlink() == Path("/opt/maskdrop/bin/maskdrop")
+    service(root, "install", "--environment", "/opt/other")
+    assert command.readlink() == Path("/opt/other/bin/maskdrop")
+    service(root, "uninstall")
+    assert not command.is_symlink()
+    for make in (Path.touch, lambda path: path.symlink_to("/srv/maskdrop")):
+        make(command)
+        before = tree(root)["usr/local/bin/maskdrop"]
+        told = "not this installation's; type /opt/maskdrop/bin/maskdrop"
+        assert f"keep /usr/local/bin/maskdrop ({told})" in install(root)
+        assert told in service(root, "show")
+        service(root, "uninstall")
+        assert tree(root)["usr/local/bin/maskdrop"] == before
+        command.unlink()
+
+
 def test_a_configuration_from_before_is_kept(root: Path) -> None:
     (root / CONFIG).write_text("[folders]\ninbox = '/srv/in'\noutbox = '/srv/out'\n")
     before = (root / CONFIG).read_bytes()

@@ -36,19 +36,25 @@ app.add_typer(service_app, name="service")
 @app.command()
 def run(
     config: Annotated[Path | None, typer.Option(help="TOML file; see etc/maskdrop.toml.")] = None,
-    inbox: Annotated[Path | None, typer.Option(help="Folder that is watched.")] = None,
-    outbox: Annotated[Path | None, typer.Option(help="Folder for results.")] = None,
+    inbox: Annotated[
+        Path | None, typer.Option(help="Folder to watch; must be set here or in the TOML file.")
+    ] = None,
+    outbox: Annotated[Path | None, typer.Option(help="Folder for results; must be set too.")] = None,
     quarantine: Annotated[Path | None, typer.Option(help="Folder for broken pictures.")] = None,
     archive: Annotated[Path | None, typer.Option(help="Folder for originals that are done.")] = None,
     health: Annotated[Path | None, typer.Option(help="Health file.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights in place of the embedded ones.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, text or json.")] = None,
-    log_file: Annotated[Path | None, typer.Option(help="Log there too; may be rotated.")] = None,
+    log_file: Annotated[Path | None, typer.Option(help="Log to this file too; it may be rotated.")] = None,
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT; both let it finish what is in flight.
 
-    SIGHUP has it read its configuration again."""
+    SIGHUP makes it read its configuration again.
+
+    Exits 0 once it is drained, 1 if it was cut short, 75 if another daemon has the inbox, 78 if it can't run
+    as configured.
+    """
     from maskdrop.inbox.lock import InboxHeld
 
     folders = {"inbox": inbox, "outbox": outbox, "quarantine": quarantine, "archive": archive}
@@ -75,10 +81,10 @@ def run(
 @app.command()
 def status(
     health: Annotated[Path, typer.Option(help="Health file of the daemon.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     alive: Annotated[
         bool,
-        typer.Option("--alive", help="Exit 0 while it is there and not stuck, be it starting or degraded."),
+        typer.Option("--alive", help="Exit 0 while it is there and not stuck, even if degraded."),
     ] = False,
     as_nagios: Annotated[
         bool,
@@ -87,13 +93,13 @@ def status(
         ),
     ] = False,
     backlog_warning: Annotated[
-        int | None, typer.Option(help="With --nagios: so large a backlog is a warning.")
+        int | None, typer.Option(help="With --nagios: a backlog this large is a warning.")
     ] = None,
     backlog_critical: Annotated[
-        int | None, typer.Option(help="With --nagios: so large a backlog is critical.")
+        int | None, typer.Option(help="With --nagios: a backlog this large is critical.")
     ] = None,
 ) -> None:
-    """Show a daemon's health. Exits 0 only where it is running or draining and the file is fresh."""
+    """Show a daemon's health. Exits 0 only if it is running or draining and the file is fresh."""
     if as_nagios:
         from maskdrop.health.nagios import Limits, check
 
@@ -120,10 +126,8 @@ def status(
 @app.command()
 def top(
     health: Annotated[Path, typer.Option(help="Health file of the daemon.")],
-    once: Annotated[bool, typer.Option("--once", help="Print what is now, and end.")] = False,
-    svg: Annotated[
-        Path | None, typer.Option(help="Write what is now as SVG into this file, and end.")
-    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one screen, and end.")] = False,
+    svg: Annotated[Path | None, typer.Option(help="Write one screen as SVG into this file, and end.")] = None,
 ) -> None:
     """Watch a daemon live: state, rate, backlog, stages, workers, the latest pictures. q or Ctrl-C ends it.
 

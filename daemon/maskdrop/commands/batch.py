@@ -61,10 +61,10 @@ def batch(
         typer.Option(help="Folder (or s3://…) for copies of broken pictures, each with its reason."),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="What became of each picture: a name ending in .json or .csv.")
+        Path | None, typer.Option(help="File for what became of each picture: .json or .csv.")
     ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Do pictures again that have their results in OUT.")
+        bool, typer.Option("--again", help="Do also pictures that have their results in OUT.")
     ] = False,
     weights: Annotated[Path | None, typer.Option(help="Weights in place of the embedded ones.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
@@ -85,14 +85,15 @@ def batch(
     ] = None,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="Log a line a picture; with --engine ray, Ray's statistics."),
+        typer.Option("--verbose", "-v", help="Log each picture; with --engine ray, Ray's statistics."),
     ] = False,
 ) -> None:
     """Do every picture below IN once, and end. IN is never changed; what has its results in OUT is skipped.
 
-    Exits 0 where every picture has its results, 1 where some are broken or left, 130 or 143 where Ctrl-C
-    or SIGTERM came: what was in flight is finished then, and the same command goes on from there. With
-    --engine ray 75 where some are left or the cluster was in trouble: the same command may get further.
+    Exits 0 where every picture has its results, 1 where some are broken or left, 129, 130 or 143 where a
+    hang-up, Ctrl-C or SIGTERM came: what was in flight is finished then, and the same command goes on from
+    there. 75 where another batch is at work on OUT; with --engine ray also where some are left or the cluster
+    was in trouble: the same command may get further. 78 where it can't run as configured.
     """
     _check_report(report, source)
     overrides: dict[str, dict[str, Any]] = {"model": {"weights": weights, "device": device}}

@@ -20,14 +20,22 @@ if TYPE_CHECKING:
 
 def check(
     folder: Annotated[Path, typer.Argument(help="Folder of pictures; its sub-folders are checked too.")],
-    config: Annotated[Path | None, typer.Option(help="TOML file; its decode table is used.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Glob of names to check, such as '*.jpg'.")] = None,
-    processes: Annotated[int | None, typer.Option(min=1, max=1024, help="None: one for each core.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file; its decode and workers tables are used.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Glob of names or paths to check, such as '*.jpg'.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Default: one for each core.")
+    ] = None,
     form: Annotated[
         Literal["table", "json", "csv"],
         typer.Option("--format", help="Form of the report: table, json or csv."),
     ] = "table",
-    output: Annotated[Path | None, typer.Option(help="File for the report; none: standard output.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File for the report. Default: standard output.")
+    ] = None,
     move: Annotated[Path | None, typer.Option(help="Folder to move what is broken to.")] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete what is broken.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask before moving or deleting.")] = False,
@@ -35,7 +43,8 @@ def check(
 ) -> None:
     """Decode every picture below a folder in full, and report those that are broken.
 
-    Exits 0 where all are whole, 1 where any is broken or could not be read, 130 after Ctrl-C.
+    Exits 0 if all are whole, 1 if any is broken or could not be read, 130 or 143 after Ctrl-C or SIGTERM,
+    75 if something was to be moved and a daemon has the folder as its inbox, 78 if it can't be done as asked.
     """
     from maskdrop.check.pool import PoolUnfit
     from maskdrop.check.run import Check

@@ -22,7 +22,7 @@ def doctor(
     inbox: Annotated[Path | None, typer.Option(help="Folder that is watched.")] = None,
     outbox: Annotated[Path | None, typer.Option(help="Folder for results.")] = None,
     torch: Annotated[bool, typer.Option("--torch", help="Ask PyTorch too, which takes seconds.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Look at limits, memory, GPU, systemd and folders, and say what to mend and how.
 

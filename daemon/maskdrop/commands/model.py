@@ -21,8 +21,10 @@ model_app = typer.Typer(
     help="Look at a network, try it, convert it, install it.", no_args_is_help=True, add_completion=False
 )
 
-File = Annotated[Path | None, typer.Argument(help="The network's file; none: as configured, or embedded.")]
-Config = Annotated[Path | None, typer.Option(help="TOML file whose [model] table is used.")]
+File = Annotated[
+    Path | None, typer.Argument(help="The network's file. Default: as configured, else embedded.")
+]
+Config = Annotated[Path | None, typer.Option(help="TOML file; its model table is used.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 
 
@@ -64,8 +66,10 @@ def check(file: File = None, config: Config = None, device: Device = "cpu") -> N
 
 @model_app.command()
 def export(
-    target: Annotated[Path, typer.Argument(help="To be written: NAME.onnx, NAME.pt2 or NAME.safetensors.")],
-    file: Annotated[Path | None, typer.Option("--weights", help="BiSeNet weights; none: embedded.")] = None,
+    target: Annotated[Path, typer.Argument(help="File to write: NAME.onnx, NAME.pt2 or NAME.safetensors.")],
+    file: Annotated[
+        Path | None, typer.Option("--weights", help="BiSeNet weights. Default: as configured, else embedded.")
+    ] = None,
     config: Config = None,
 ) -> None:
     """Write a network as ONNX, as a torch.export program or as safetensors."""
@@ -82,7 +86,9 @@ def export(
 @model_app.command()
 def install(
     file: Annotated[Path, typer.Argument(help="The network's file.")],
-    state: Annotated[Path | None, typer.Option(help="State folder; none: the service's or user's.")] = None,
+    state: Annotated[
+        Path | None, typer.Option(help="State folder. Default: the service's, or the user's.")
+    ] = None,
     config: Config = None,
     device: Device = "cpu",
 ) -> None:

@@ -31,15 +31,15 @@ def replay(
         list[str] | None, typer.Option(help="Glob of the error, stage or message, such as '*truncated*'.")
     ] = None,
     older_than: Annotated[
-        str | None, typer.Option(help="Put there so long ago: 90s, 15m, 12h, 2d, 1w.")
+        str | None, typer.Option(help="Put there longer ago than this: 90s, 15m, 12h, 2d, 1w.")
     ] = None,
-    newer_than: Annotated[str | None, typer.Option(help="Put there within that time.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    newer_than: Annotated[str | None, typer.Option(help="Put there within this time.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All pictures there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which pictures.")] = False,
 ) -> None:
     """Put pictures from quarantine or archive back into the inbox, chosen by name, reason or age.
 
-    Nothing in the inbox is replaced: a name that is in use gets a number. A daemon may be at work.
+    Nothing in the inbox is replaced: a name that is in use gets a number. The daemon may be running.
     """
     older, newer = _seconds("--older-than", older_than), _seconds("--newer-than", newer_than)
     wanted = Wanted(tuple(patterns or ()), tuple(reason or ()), older, newer)

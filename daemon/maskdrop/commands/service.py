@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from maskdrop.service.steps import Step
 
 service_app = typer.Typer(
-    help="Install as a systemd service, take it away, show it.", no_args_is_help=True, add_completion=False
+    help="Install as a systemd service, remove it, show it.", no_args_is_help=True, add_completion=False
 )
 
-Root = Annotated[Path, typer.Option(help="Do it below this folder: a mounted disk, or an image being built.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done.")]
+Root = Annotated[Path, typer.Option(help="Work below this folder: a mounted disk, or an image being built.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
 
 @service_app.command()
@@ -26,15 +26,15 @@ def install(
     environment: Annotated[
         Path | None,
         typer.Option(
-            help="Virtual environment that the service runs from, such as /opt/maskdrop; made where it is "
-            "missing. None: as last time, or the present one."
+            help="Virtual environment that the service runs from, such as /opt/maskdrop; made if it is "
+            "missing. Default: as last time, else the one that this command runs from."
         ),
     ] = None,
     source: Annotated[
         str | None,
         typer.Option(
-            help="What pip installs there, also if maskdrop is there already: a wheel or a source folder. "
-            "None: where this one is from, and only if it is missing or older."
+            help="What pip installs there, even if maskdrop is there already: a wheel or a source folder. "
+            "Default: where this maskdrop is from, and only if the one there is missing or older."
         ),
     ] = None,
     instance: Annotated[
@@ -43,12 +43,12 @@ def install(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that somebody edited.")] = False,
     now: Annotated[
-        bool, typer.Option("--now", help="Enable and start it: the instances if any are named.")
+        bool, typer.Option("--now", help="Enable and start the service, or the instances if named.")
     ] = False,
     root: Root = Path("/"),
     dry_run: DryRun = False,
 ) -> None:
-    """Put units, configuration, user and folders in place. Twice is as good as once.
+    """Put units, configuration, user and folders in place. May be run again.
 
     A file that somebody edited is kept; what would have been installed is put beside it as NAME.dpkg-dist.
     """
@@ -69,7 +69,7 @@ def install(
 
 @service_app.command()
 def uninstall(root: Root = Path("/"), dry_run: DryRun = False) -> None:
-    """Stop the service and take away what was installed, but never a picture or an edited file."""
+    """Stop the service and remove what was installed, but never a picture or an edited file."""
     from maskdrop.service.uninstall import plan_uninstall
 
     with _refusals():

@@ -17,7 +17,7 @@ def sheet(
     output: Annotated[
         Path | None, typer.Option(help="Folder for the sheet. Default: sheet beside the outbox.")
     ] = None,
-    last: Annotated[int, typer.Option(min=1, max=10_000, help="So many of the newest pictures.")] = 100,
+    last: Annotated[int, typer.Option(min=1, max=10_000, help="How many of the newest pictures.")] = 100,
     originals: Annotated[
         Path | None,
         typer.Option(help="Where the originals are: the archive, or a batch's IN. Default: archive."),

@@ -9,11 +9,13 @@ from pathlib import Path
 from maskdrop import __version__
 from maskdrop.service import environment as environments
 from maskdrop.service.layout import (
+    COMMAND,
     ENVIRONMENT,
     PACKAGED_UNITS,
     RECORD,
     WantedFile,
     is_instance_name,
+    program_of,
     unit_of,
     wanted_files,
     wanted_folders,
@@ -27,6 +29,7 @@ from maskdrop.service.steps import (
     RunCommand,
     Step,
     WriteFile,
+    WriteLink,
     below,
     user_exists,
 )
@@ -91,6 +94,7 @@ def plan_install(order: Order) -> list[Step]:
         for folder in wanted_folders(instances)
         if not below(order.root, folder.target).exists()
     ]
+    steps += _link_steps(order.root, program_of(environment), record)
     kept = {step.target for step in writes if isinstance(step, KeepFile)}
     files = dict(record.files) if record else {}
     files |= {str(file.target): digest(file.content) for file in wanted if file.target not in kept}
@@ -110,7 +114,7 @@ def _environment_steps(order: Order, environment: Path, record: Record | None) -
         raise CannotInstall(f"{environment}: unit files can't name that; choose a path of plain characters")
     made_before = record is not None and record.made_environment and record.environment == str(environment)
     there = below(order.root, environment)
-    if (there / "bin" / "maskdrop").exists():
+    if program_of(there).exists():
         reason = environments.why_unusable(environment) if order.root == Path("/") else None
         if reason:
             remedy = f"let the service have its own: --environment {ENVIRONMENT}"
@@ -119,8 +123,8 @@ def _environment_steps(order: Order, environment: Path, record: Record | None) -
         if not outdated and order.source is None:
             return made_before, []
     elif order.environment is None and not made_before:
-        raise CannotInstall(f"there is no {environment}/bin/maskdrop; name an environment with --environment")
-    made = made_before or not (there / "bin" / "maskdrop").exists()
+        raise CannotInstall(f"there is no {program_of(environment)}; name an environment with --environment")
+    made = made_before or not program_of(there).exists()
     source = order.source or environments.checkout()
     if source is None:
         raise CannotInstall("this maskdrop has no source folder to install from; name a wheel with --source")
@@ -152,6 +156,19 @@ def _file_steps(file: WantedFile, order: Order, record: Record | None) -> Iterat
             if not newer.exists() or newer.read_bytes() != beside.content:
                 yield WriteFile(beside.target, beside.content, "what would have been installed")
             yield KeepFile(file.target, verdict.value)
+
+
+def _link_steps(root: Path, program: Path, record: Record | None) -> Iterator[Step]:
+    """The command's link; what somebody else put in its place is left there."""
+    path = below(root, COMMAND)
+    leads_to = path.readlink() if path.is_symlink() else None
+    ours = {program, program_of(Path(record.environment))} if record else {program}
+    if leads_to == program:
+        return
+    if leads_to in ours or not (path.is_symlink() or path.exists()):
+        yield WriteLink(COMMAND, program)
+    else:
+        yield KeepFile(COMMAND, f"not this installation's; type {program}")
 
 
 def _systemd_steps(order: Order, instances: Sequence[str], steps: Sequence[Step]) -> Iterator[Step]:

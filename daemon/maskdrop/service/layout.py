@@ -16,6 +16,9 @@ ENVIRONMENT = Path("/opt/maskdrop")
 RECORD = Path("/usr/local/lib/maskdrop/installed.json")
 """What `maskdrop service install` wrote. Only root writes there: the state folder is the service's."""
 
+COMMAND = Path("/usr/local/bin/maskdrop")
+"""A link to the environment's program, so that people may type its name (file-hierarchy(7))."""
+
 PACKAGED_UNITS = (
     Path("/usr/lib/systemd/system/maskdrop.service"),
     Path("/lib/systemd/system/maskdrop.service"),
@@ -81,6 +84,11 @@ def config_of(instance: str | None) -> Path:
     return Path("/etc/maskdrop.toml") if instance is None else Path(f"/etc/maskdrop/{instance}.toml")
 
 
+def program_of(environment: Path) -> Path:
+    """The command's file in an environment."""
+    return environment / "bin" / "maskdrop"
+
+
 def unit_of(instance: str | None) -> str:
     """The unit's name."""
     return "maskdrop.service" if instance is None else f"maskdrop@{instance}.service"
@@ -102,7 +110,7 @@ def sysusers_line() -> str:
 
 def _unit(name: str, environment: Path) -> bytes:
     text = (FILES / "systemd" / name).read_text(encoding="utf-8")
-    return text.replace(f"{ENVIRONMENT}/bin/maskdrop", f"{environment}/bin/maskdrop").encode()
+    return text.replace(str(program_of(ENVIRONMENT)), str(program_of(environment))).encode()
 
 
 def _rooms(state: Path) -> Iterator[WantedFolder]:

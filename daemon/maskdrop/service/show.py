@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from maskdrop.service.install import NEWER
-from maskdrop.service.layout import PACKAGED_UNITS, STATE, USER, config_of, unit_of
+from maskdrop.service.layout import COMMAND, PACKAGED_UNITS, STATE, USER, config_of, program_of, unit_of
 from maskdrop.service.record import Record, digest, read_record
 from maskdrop.service.steps import below, user_exists
 
@@ -33,6 +33,7 @@ def look(root: Path) -> Shown:
     if record:
         rows = [("installed", f"maskdrop {record.version}, by maskdrop service install")]
         rows += [("environment", _environment(root, record))]
+        rows += [(str(COMMAND), _state_of_link(root, record))]
         rows += [(name, _state_of_file(root, Path(name), digest)) for name, digest in record.files.items()]
     elif packaged:
         rows = [("installed", "by a package"), (str(packaged), "see dpkg --verify maskdrop")]
@@ -47,9 +48,17 @@ def look(root: Path) -> Shown:
 
 
 def _environment(root: Path, record: Record) -> str:
-    program = below(root, Path(record.environment)) / "bin" / "maskdrop"
+    program = program_of(below(root, Path(record.environment)))
     made = ", made by the installation" if record.made_environment else ""
     return f"{record.environment}{made}" + ("" if program.exists() else ", MISSING")
+
+
+def _state_of_link(root: Path, record: Record) -> str:
+    path, program = below(root, COMMAND), program_of(Path(record.environment))
+    if not path.is_symlink() and not path.exists():
+        return "MISSING"
+    leads_there = path.is_symlink() and path.readlink() == program
+    return f"leads to {program}" if leads_there else f"not this installation's; type {program}"
 
 
 def _state_of_file(root: Path, target: Path, installed: str) -> str:

@@ -76,6 +76,25 @@ class RemoveFile:
 
 
 @dataclass(frozen=True)
+class WriteLink:
+    """A symbolic link of root's, replaced at once."""
+
+    target: Path
+    to: Path
+
+    def __str__(self) -> str:
+        return f"link {self.target} to {self.to}"
+
+    def do(self, root: Path) -> None:
+        path = below(root, self.target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(self.to)
+        temporary.replace(path)
+
+
+@dataclass(frozen=True)
 class MakeUser:
     """The service's user and group, by systemd-sysusers, or useradd where that is missing."""
 
@@ -165,6 +184,7 @@ Step = (
     WriteFile
     | KeepFile
     | RemoveFile
+    | WriteLink
     | MakeUser
     | MakeFolder
     | MakeEnvironment

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from maskdrop.service.install import NEWER
-from maskdrop.service.layout import RECORD, STATE, unit_of
+from maskdrop.service.layout import COMMAND, RECORD, STATE, program_of, unit_of
 from maskdrop.service.record import Record, digest, read_record
 from maskdrop.service.steps import KeepFile, RemoveEnvironment, RemoveFile, RunCommand, Step, below
 
@@ -28,6 +28,9 @@ def plan_uninstall(root: Path) -> list[Step]:
         units = [unit_of(None), *map(unit_of, record.instances)]
         steps.append(RunCommand(("systemctl", "disable", "--now", *units)))
     steps += _file_steps(root, record)
+    link = below(root, COMMAND)
+    if link.is_symlink() and link.readlink() == program_of(Path(record.environment)):
+        steps.append(RemoveFile(COMMAND))
     if steps and isinstance(steps[0], RunCommand):
         steps.append(RunCommand(("systemctl", "daemon-reload")))
     if record.made_environment:
