@@ -7,9 +7,11 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from drawing import face_bytes
@@ -224,6 +226,58 @@ def test_a_stall_ends_where_no_picture_is_left_to_try(start: Start, rooms: Rooms
     daemon.wait_count("saved", 1)
     daemon.wait_ready()
     assert daemon.stop() == 0
+
+
+def test_a_stall_ends_where_the_picture_that_tried_goes_to_quarantine(start: Start, rooms: Rooms) -> None:
+    """The workers that try to save it die at it, as often as a picture may be tried."""
+    daemon = start(settings=QUICK.replace("[workers]", "[workers]\nmax_attempts = 2")).wait_ready()
+    away = rooms.base / "away"
+    rooms.outbox.rename(away)
+    rooms.drop("first.jpg", face_bytes(1))
+    degraded(daemon, str(rooms.outbox))
+    for attempt in range(2):
+        health = daemon.wait_health(lambda h: h["queues"]["save"] and h["workers"][-1]["ready"], "a wait")
+        saver = health["workers"][-1]["pid"]
+        os.kill(saver, signal.SIGSTOP)
+        daemon.wait_health(lambda h: not h["queues"]["save"], "a try")
+        os.kill(saver, signal.SIGKILL)
+        daemon.wait_log("it held first.jpg", attempt + 1)
+    daemon.wait_count("quarantined", 1)
+    away.rename(rooms.outbox)
+    rooms.drop("second.jpg", face_bytes(2))
+    daemon.wait_count("saved", 1)
+    daemon.wait_ready()
+    assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+def test_tries_that_are_not_made_are_not_waited_for(start: Start, rooms: Rooms, end: signal.Signals) -> None:
+    """While it drains, or a reload waits for a picture in hand: the loop would have gone round and round."""
+    daemon = start(settings=QUICK).wait_ready()
+    (infer,) = daemon.workers("infer")
+    os.kill(infer, signal.SIGSTOP)
+    rooms.drop("held.jpg", face_bytes(1))
+    daemon.wait_health(lambda h: h["in_flight"] == 1, "a picture in hand")
+    rooms.quarantine.rename(rooms.base / "away")
+    rooms.drop("broken.jpg", b"no picture")
+    degraded(daemon, str(rooms.quarantine))
+    (rooms.base / "maskdrop.toml").write_text(QUICK + "[save]\nquality = 90\n")
+    daemon.process.send_signal(end)
+    daemon.wait_log("draining: " if end is signal.SIGTERM else "configuration read again: ")
+    supervisor = psutil.Process(daemon.process.pid)
+    began, before = time.monotonic(), sum(supervisor.cpu_times()[:2])
+    for _ in range(15):
+        written = daemon.health()["updated_at"]
+        daemon.wait_health(lambda h, written=written: h["updated_at"] != written, "another health file")
+    spent = sum(supervisor.cpu_times()[:2]) - before
+    assert spent < (time.monotonic() - began) / 4
+    os.kill(infer, signal.SIGCONT)
+    (rooms.base / "away").rename(rooms.quarantine)
+    if end is signal.SIGHUP:
+        daemon.wait_count("saved", 1)
+        daemon.wait_count("quarantined", 1)
+        daemon.terminate()
+    assert daemon.wait_end() == 0
 
 
 @pytest.mark.parametrize("stuck", ["outbox", "quarantine"])

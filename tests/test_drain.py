@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from drawing import face_bytes
-from running import FULL, QUICK, Daemon, Rooms
+from running import EXECUTED, FULL, QUICK, Daemon, Rooms
 
 Start = Callable[..., Daemon]
 
@@ -106,6 +106,16 @@ def test_the_drain_timeout_ends_what_is_stuck(start: Start, rooms: Rooms, timeou
     assert time.monotonic() - began >= float(timeout)
     assert "drain.drain_timeout_s is over" in daemon.log
     assert len(rooms.pictures("inbox")) == 5
+
+
+def test_a_worker_that_is_still_starting_is_not_waited_for(start: Start, rooms: Rooms) -> None:
+    """It may take minutes: to read libraries from a slow disk, or to build what TensorRT runs."""
+    daemon = start(env=EXECUTED)
+    daemon.wait_health(lambda h: h["state"] == "starting" and daemon.workers("infer"), "a worker that starts")
+    (infer,) = daemon.workers("infer")
+    os.kill(infer, signal.SIGSTOP)
+    assert daemon.stop() == 0
+    assert "drain_timeout_s" not in daemon.log
 
 
 def test_a_signal_during_the_start_ends_cleanly(start: Start, rooms: Rooms) -> None:

@@ -196,6 +196,22 @@ def test_without_the_binding_a_listening_service_manager_is_a_clear_fault(
     assert "systemd-python is not installed; install libsystemd-dev and maskdrop[systemd]" in ended.stderr
 
 
+def test_a_manager_that_is_not_there_any_more_ends_nothing(
+    start: Start, rooms: Rooms, manager: Manager
+) -> None:
+    """Nor one that never was: a shell's own variable, from a service that is long gone."""
+    daemon = start(settings=QUICK, env=manager.environment()).wait_ready()
+    away = manager.path.rename(rooms.base / "away")
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    daemon.wait_log(f"NOTIFY_SOCKET is {manager.path}, and nobody listens there")
+    assert daemon.stop() == 0
+    second = start(settings=QUICK, env=manager.environment()).wait_ready()
+    assert second.stop() == 0
+    assert second.log.count("nobody listens there") == 2  # once each
+    away.rename(manager.path)
+
+
 def test_a_stage_is_silent_only_while_it_has_work() -> None:
     vigil = Vigil(stage_timeout_s=10, start_timeout_s=20, now=0)
     assert vigil.silent(set(), 1000) == []

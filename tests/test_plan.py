@@ -16,6 +16,7 @@ from maskdrop.machine.control_groups import groups_in
 from maskdrop.machine.cores import quota_in, usable_cores
 from maskdrop.machine.memory_limit import limit_in, usable_bytes
 from maskdrop.supervisor.plan import count_gpus, find_devices, inference_for, make_plan, plan_for
+from maskdrop.supervisor.premises import take_premises
 
 
 def settings(**workers: object) -> Settings:
@@ -181,13 +182,26 @@ def test_gpus_are_counted_by_cuda_and_not_by_what_the_driver_manages(driver: Cal
     assert find_devices("auto") == ("cuda:0", "cuda:1", "cuda:2")
 
 
-def test_a_hung_driver_is_not_waited_for(
-    driver: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("maskdrop.supervisor.plan.PROBE_S", 0.5)
+def test_a_hung_driver_is_not_waited_for(driver: Callable[..., None]) -> None:
     driver(nvml=1, init="import time; time.sleep(3600)", cuda=1)
     with pytest.raises(ConfigurationError, match=r"the GPU driver has not answered for 0\.5 s; mend it"):
-        find_devices("auto")
+        find_devices("auto", patience_s=0.5)
+
+
+def test_a_reload_waits_less_for_a_driver_than_a_start(
+    driver: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folders = {name: tmp_path / name for name in ("inbox", "outbox", "quarantine", "archive")}
+
+    def on(device: str) -> Settings:
+        return Settings.model_validate({"folders": folders, "model": {"device": device}})
+
+    before = take_premises(on("cpu"))
+    driver(nvml=1, init="import time; time.sleep(3600)", cuda=1)
+    monkeypatch.setattr("maskdrop.supervisor.premises.RELOAD_PROBE_S", 0.5)
+    with pytest.raises(ConfigurationError, match=r"the GPU driver has not answered for 0\.5 s; mend it"):
+        take_premises(on("cuda"), before)
+    before.leave()
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:7"])

@@ -154,6 +154,26 @@ def test_weights_of_another_network_are_found_out_and_the_old_ones_go_on(start: 
     assert daemon.stop() == 0
 
 
+def test_a_log_file_that_is_gone_when_it_goes_back_ends_nothing(start: Start, rooms: Rooms) -> None:
+    log = rooms.base / "logs" / "daemon.log"
+    settings = QUICK + f"[log]\nfile = '{log}'\n"
+    daemon = start(settings=settings).wait_ready()
+    (infer,) = daemon.workers("infer")
+    os.kill(infer, signal.SIGSTOP)
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_health(lambda h: h["in_flight"] == 1, "a picture in hand")
+    two_classes = QUICK + "classes = ['background', 'skin']\n[save]\nkeep = ['skin']\n"
+    reload(daemon, two_classes + f"[log]\nfile = '{rooms.base}/other.log'\n")
+    daemon.wait_log("configuration read again")
+    log.parent.rename(rooms.base / "away")
+    log.parent.touch()
+    os.kill(infer, signal.SIGCONT)
+    daemon.wait_log("log.file")
+    wait_taken_up(daemon, times=2)
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+
+
 def test_a_new_inbox_is_watched_and_the_old_one_let_go(start: Start, rooms: Rooms) -> None:
     (rooms.base / "other").mkdir()
     config = f'{QUICK}[folders]\ninbox = "{rooms.inbox}"\noutbox = "{rooms.outbox}"\n'

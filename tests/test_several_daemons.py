@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from drawing import face_bytes
+from maskdrop.claim import CLAIMED
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.inbox.lock import LOCK_NAME, InboxLock
 from maskdrop.machine.mounts import Mount, mount_of
@@ -57,6 +58,28 @@ def test_a_daemon_whose_lock_was_lost_takes_nothing_until_it_has_it_again(start:
     rooms.drop("a.jpg", face_bytes(1))
     daemon.wait_in_vain()
     lock.close()
+    daemon.wait_count("saved", 1)
+    assert daemon.wait_ready().stop() == 0
+
+
+def test_what_another_daemon_has_claimed_is_left_to_it(start: Start, rooms: Rooms) -> None:
+    """By a reload too, while the inbox is the other one's; once it is ours again, it comes back."""
+    settings = QUICK.replace("rescan_s = 2", "rescan_s = 0.5")
+    daemon = start(settings=settings).wait_ready()
+    (rooms.inbox / LOCK_NAME).unlink()
+    with (rooms.inbox / LOCK_NAME).open("w+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        daemon.wait_health(
+            lambda h: h["state"] == "degraded" and "is held by" in h["reason"], "state degraded"
+        )
+        claimed = rooms.inbox / CLAIMED / "theirs.jpg"
+        claimed.parent.mkdir(exist_ok=True)
+        claimed.write_bytes(face_bytes(1))
+        (rooms.base / "maskdrop.toml").write_text(settings + "[save]\nquality = 90\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_log("the configuration is taken up")
+        daemon.wait_in_vain()
+        assert claimed.exists()
     daemon.wait_count("saved", 1)
     assert daemon.wait_ready().stop() == 0
 

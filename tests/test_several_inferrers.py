@@ -1,5 +1,6 @@
 """Several inference workers on one device: both work, and one goes on where the other doesn't."""
 
+import fcntl
 import os
 import signal
 from collections.abc import Callable
@@ -55,6 +56,17 @@ def test_two_inference_workers_share_the_pictures(
     assert_labelled(rooms, tiny_weights, PICTURES)
 
 
+def pipe_sizes(pid: int) -> list[int]:
+    """Bytes that each of a process's pipes holds."""
+    ends = [path for path in Path(f"/proc/{pid}/fd").iterdir() if str(path.readlink()).startswith("pipe:")]
+    sizes = []
+    for end in ends:
+        descriptor = os.open(end, os.O_RDWR | os.O_NONBLOCK)
+        sizes.append(fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ))
+        os.close(descriptor)
+    return sizes
+
+
 def test_however_much_a_worker_may_hold_the_supervisor_does_not_wait_for_it(
     rooms: Rooms, start: Callable[..., Daemon]
 ) -> None:
@@ -62,6 +74,7 @@ def test_however_much_a_worker_may_hold_the_supervisor_does_not_wait_for_it(
     settings = QUICK.replace("save = 1", "save = 1\nmax_batch = 512").replace("= 256", "= 32")
     daemon = start(settings=settings).wait_ready()
     (infer,) = daemon.workers("infer")
+    assert sorted(pipe_sizes(infer))[-2:] == [2**20, 2**20]  # tasks, and reports of a batch with sidecars
     os.kill(infer, signal.SIGSTOP)
     content = face_bytes(1, width=32, height=32)
     for number in range(1050):

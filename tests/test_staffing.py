@@ -5,6 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +80,34 @@ def test_workers_measure_themselves_at_the_start(start: Start, rooms: Rooms) -> 
     assert list(rooms.outbox.iterdir()) == []  # measuring leaves nothing behind
     rooms.drop("a.jpg", face_bytes(1))
     daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+
+
+def test_cores_that_come_during_the_start_take_no_worker_away(start: Start, rooms: Rooms) -> None:
+    """A worker that is ready works while others are still measuring; what it holds is not lost with it."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        pytest.skip("needs two cores")
+    daemon = start(settings=AUTO, prefix=["taskset", "--cpu-list", str(cores[0])])
+    daemon.wait_health(lambda h: daemon.workers("save"), "a saver that starts")
+    (saver,) = daemon.workers("save")
+    os.kill(saver, signal.SIGSTOP)
+    health = daemon.wait_health(
+        lambda h: any(w["stage"] == "infer" and w["ready"] for w in h["workers"]), "ready"
+    )
+    (infer,) = daemon.workers("infer")
+    os.kill(infer, signal.SIGSTOP)
+    for index in range(7):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    daemon.wait_health(lambda h: h["in_flight"] == 7, "seven pictures in flight")
+    for thread in psutil.Process(daemon.process.pid).threads():
+        os.sched_setaffinity(thread.id, cores)
+    os.kill(saver, signal.SIGCONT)
+    daemon.wait_log("measured for a picture")
+    os.kill(infer, signal.SIGCONT)
+    daemon.wait_count("saved", 7)
+    assert daemon.wait_ready().workers("infer") == [infer]
+    assert daemon.health()["plan"]["slots"] == health["plan"]["slots"]
     assert daemon.stop() == 0
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from maskdrop.events import Event
 
+logger = logging.getLogger("maskdrop")
+
 PREFIX = "MASKDROP_"
 """Begins the name of every journal field that is maskdrop's own."""
 
@@ -34,6 +36,7 @@ class ServiceManager:
         """
         self.watchdog_s = _watchdog_seconds()
         self.listens = "NOTIFY_SOCKET" in os.environ
+        self._is_deaf = False
         if self.listens:
             try:
                 from systemd.daemon import notify
@@ -66,8 +69,17 @@ class ServiceManager:
         self._tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def _tell(self, *lines: str) -> None:
-        if self.listens:
+        if not self.listens:
+            return
+        try:
             self._notify("\n".join(line.replace("\n", " ") for line in lines))
+        except OSError as error:  # nobody listens (any more), but pictures come all the same
+            if not self._is_deaf:
+                where = os.environ["NOTIFY_SOCKET"]
+                logger.error("NOTIFY_SOCKET is %s, and nobody listens there (%s); unset it", where, error)
+            self._is_deaf = True
+        else:
+            self._is_deaf = False
 
 
 def _watchdog_seconds() -> float | None:

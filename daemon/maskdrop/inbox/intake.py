@@ -73,6 +73,7 @@ class Intake:
         self._beyond = 0
         self._turned_away = False
         self._is_ours = True
+        self._is_cleared = False
         self.trouble: str | None = None
         self.is_over = False  # something may always come
 
@@ -86,9 +87,7 @@ class Intake:
         return len(self._tracker) + len(self._ready)
 
     def start(self) -> None:
-        """Put back what a daemon that died had claimed; watch, then scan, so that nothing can
-        arrive unseen in between."""
-        put_all_back(self._inbox)
+        """Watch, then scan, so that nothing can arrive unseen in between."""
         self._begin_rescan(time.monotonic())
 
     def stop(self) -> None:
@@ -168,12 +167,15 @@ class Intake:
                 self._note_trouble(f"the inbox {printable(self._inbox)} can't be watched: {error.strerror}")
         if self._watch.is_alive and self._watch.at_limit:
             self._note_trouble(AT_LIMIT)
+        if not self._is_cleared and not self._taken:  # what a daemon that died, or lost the lock, had claimed
+            put_all_back(self._inbox)
+            self._is_cleared = True
         self._begin_pass(now)
 
     def _let_go(self, why: str) -> None:
         """Forget all of an inbox that may be another's."""
         self._note_trouble(why)
-        self._is_ours = False
+        self._is_ours = self._is_cleared = False
         self._tracker = SettleTracker(self._settings.settle_ms / 1000)
         self._ready.clear()
         self._ready_paths.clear()

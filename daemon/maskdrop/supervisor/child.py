@@ -81,11 +81,12 @@ class Child:
         self._verdict: Death | None = None
         context = torch.multiprocessing.get_context("spawn")
         theirs_tasks, self._tasks = context.Pipe(duplex=False)
+        self.reports, theirs_reports = context.Pipe(duplex=False)
         if self.stage is Stage.INFER:
             _widen(self._tasks)
+            _widen(self.reports)
         self.most_tasks = fcntl.fcntl(self._tasks, fcntl.F_GETPIPE_SZ) // _TASK_BYTES
         """Inference tasks that its pipe has room for: to send more would be to wait for it."""
-        self.reports, theirs_reports = context.Pipe(duplex=False)
         self.stderr, theirs_stderr = context.Pipe(duplex=False)
         theirs = (theirs_tasks, theirs_reports, theirs_stderr)
         self._process = context.Process(
@@ -174,7 +175,8 @@ class Child:
 
 
 def _widen(pipe: "Connection[Any, Any]") -> None:
-    """For the batches that an inference worker holds; where it can't be had it holds fewer."""
+    """For the batches that an inference worker holds, and what it says of them, which with sidecars is 220
+    bytes a picture; where it can't be had it holds fewer."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _WIDE_PIPE)
 

@@ -91,7 +91,8 @@ class Crew:
                     self.costs.pop(workplace.stage, None)
         for place in before.values():
             if place.child is not None:
-                self._retire(place.child, now)
+                self.retired.append(place.child)
+                _dismiss(place.child, now)
         return sum(place.child is None for place in self.places)
 
     def _may_stay(self, place: Place, workplace: Workplace) -> bool:
@@ -100,13 +101,10 @@ class Crew:
         measured = not is_asked_first or workplace.stage in self.costs
         return measured and place.workplace.is_like(workplace)
 
-    def _retire(self, child: Child, now: float) -> None:
-        self.retired.append(child)
-        child.heard_at = now
-        if child.state is ChildState.READY:
-            child.send(Stop())
-        else:
-            child.kill()
+    def dismiss_all(self, now: float) -> None:
+        """Have all end. They hold nothing."""
+        for child in self.children:
+            _dismiss(child, now)
 
     @property
     def children(self) -> list[Child]:
@@ -221,6 +219,15 @@ class Crew:
 
     def _place_of(self, child: Child) -> Place:
         return next(place for place in self.places if place.child is child)
+
+
+def _dismiss(child: Child, now: float) -> None:
+    """What is still starting would hear of it only once it is ready."""
+    child.heard_at = now
+    if child.state is ChildState.READY:
+        child.send(Stop())
+    else:
+        child.kill()
 
 
 def _workplaces(premises: Premises) -> list[Workplace]:

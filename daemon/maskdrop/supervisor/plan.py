@@ -50,6 +50,10 @@ CUDA can't use, and whole ones where they are divided (MIG)."""
 PROBE_S = 120.0
 """Seconds after which a driver is hung that should have told how many GPUs there are."""
 
+RELOAD_PROBE_S = 20.0
+"""The same at a reload: the supervisor stands still meanwhile, which it may for half of WatchdogSec, a minute
+(systemd/maskdrop.service)."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -96,13 +100,16 @@ class Plan:
         )
 
 
-def make_plan(settings: Settings) -> Plan:
+def make_plan(settings: Settings, patience_s: float = PROBE_S) -> Plan:
     """Fill in everything that is ``auto``.
+
+    Args:
+        patience_s: seconds after which a driver is hung.
 
     Raises:
         ConfigurationError: a device is named that is not there.
     """
-    return plan_for(settings, find_devices(settings.model.device))
+    return plan_for(settings, find_devices(settings.model.device, patience_s))
 
 
 def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage, Cost] | None = None) -> Plan:
@@ -182,7 +189,7 @@ def workers_for(rate: float, cost: Cost) -> int:
     return max(1, math.ceil(rate * cost.milliseconds / 1000 / BUSY))
 
 
-def find_devices(wanted: str) -> tuple[str, ...]:
+def find_devices(wanted: str, patience_s: float = PROBE_S) -> tuple[str, ...]:
     """The devices to work on: ``auto`` is every GPU, or the CPU where there is none.
 
     Raises:
@@ -191,7 +198,7 @@ def find_devices(wanted: str) -> tuple[str, ...]:
     if wanted == "cpu":
         return ("cpu",)
     try:
-        count = count_gpus()
+        count = count_gpus(patience_s)
     except TimeoutError as error:
         raise fault("model.device", wanted, str(error), "mend it (reboot), or set it to cpu") from error
     if wanted == "auto":
@@ -207,7 +214,7 @@ def find_devices(wanted: str) -> tuple[str, ...]:
     return (wanted,)
 
 
-def count_gpus() -> int:
+def count_gpus(patience_s: float = PROBE_S) -> int:
     """Usable GPUs. Asked of a process of its own: only inference workers touch CUDA.
 
     Raises:
@@ -218,8 +225,8 @@ def count_gpus() -> int:
     command, nowhere = [sys.executable, "-c", _PROBE], subprocess.DEVNULL
     probe = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=nowhere, text=True)
     try:
-        told, _ = probe.communicate(timeout=PROBE_S)
+        told, _ = probe.communicate(timeout=patience_s)
     except subprocess.TimeoutExpired as error:
         probe.kill()  # and not waited for: what is stuck in a driver may not even die
-        raise TimeoutError(f"the GPU driver has not answered for {PROBE_S:g} s") from error
+        raise TimeoutError(f"the GPU driver has not answered for {patience_s:g} s") from error
     return int(told) if probe.returncode == 0 else 0

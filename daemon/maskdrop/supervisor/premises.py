@@ -9,7 +9,7 @@ from maskdrop.config import Settings
 from maskdrop.config_file import check_weights, fault
 from maskdrop.folders import Folders, prepare_folders
 from maskdrop.inbox.lock import InboxLock
-from maskdrop.supervisor.plan import Plan, make_plan, plan_for
+from maskdrop.supervisor.plan import PROBE_S, RELOAD_PROBE_S, Plan, make_plan, plan_for
 from maskdrop.topology.slots import Slots
 
 
@@ -113,7 +113,7 @@ def _plan(settings: Settings, before: Premises | None) -> Plan:
     which the supervisor would stand still."""
     if before is not None and before.as_read.model.device == settings.model.device:
         return plan_for(settings, before.plan.devices, before.plan.costs)
-    return make_plan(settings)
+    return make_plan(settings, PROBE_S if before is None else RELOAD_PROBE_S)
 
 
 def _check_metrics_port(settings: Settings, before: Premises | None) -> None:

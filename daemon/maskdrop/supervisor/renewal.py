@@ -12,6 +12,8 @@ from maskdrop.log import tell
 from maskdrop.supervisor.plan import Plan
 from maskdrop.supervisor.premises import Premises, set_up_log, take_premises
 
+logger = logging.getLogger("maskdrop")
+
 
 class Renewal:
     """Owner of the premises: those in use, those to come, and those to go back to.
@@ -60,7 +62,7 @@ class Renewal:
         else:
             if self.pending is not None and not self._going_back:
                 self._withdraw()
-                set_up_log(self.premises.as_read)
+                self._log_as_before()
             tell(logging.INFO, Event.RELOADED, "configuration read again: nothing has changed")
 
     def take_up(self) -> Premises:
@@ -72,7 +74,7 @@ class Renewal:
         else:
             self._before = old
         if self._going_back:
-            set_up_log(self.premises.as_read)
+            self._log_as_before()
         self._going_back = False
         return self.premises
 
@@ -118,6 +120,13 @@ class Renewal:
         elif self.pending is not None:
             self.pending.leave(self.premises, self._before, newer)
         self.pending = None
+
+    def _log_as_before(self) -> None:
+        """As the premises in use have it; where that can't be had any more, the log goes on where it does."""
+        try:
+            set_up_log(self.premises.as_read)
+        except ConfigurationError as error:
+            logger.error("%s", error)
 
     def _refuse(self, why: str) -> None:
         message = f"the new configuration is not taken: {why}; going on with the old one"

@@ -102,19 +102,11 @@ class Reports:
             self._intake.set_aside(flight.ticket.path)
         else:
             self._intake.release(flight.ticket.path)
-        self._try_with_others()
 
     def _on_done_before(self, report: DoneBefore) -> None:
         flight = self._pipeline.finish(report.number)
         self._journal.done_before(flight, report)
         self._intake.release(flight.ticket.path)
-        self._try_with_others()
-
-    def _try_with_others(self) -> None:
-        """Where no picture is left that could find out whether a trouble is mended, others have to."""
-        for step in self._stall.steps:
-            if not self._pipeline.is_at(step):
-                self._stall.end(step)
 
     def _on_stalled(self, report: Stalled) -> None:
         if self._course.draining:

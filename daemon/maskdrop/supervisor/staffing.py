@@ -56,8 +56,10 @@ class Staffing:
         measured = plan_for(self._renewal.premises.as_read, plan.devices, dict(costs))
         times = ", ".join(f"{stage.value} {costs[stage].milliseconds:.1f} ms" for stage in Stage)
         logger.info("measured for a picture: %s", times)
-        preprocess, save = max(plan.preprocess, measured.preprocess), max(plan.save, measured.save)
-        return replace(measured, preprocess=preprocess, save=save)
+        # Nothing else: pictures are under way, and cores or memory may have changed since slots were made.
+        preprocess = min(plan.most_preprocess, max(plan.preprocess, measured.preprocess))
+        save = min(plan.most_save, max(plan.save, measured.save))
+        return replace(plan, preprocess=preprocess, save=save, costs=measured.costs)
 
     def _as_needed(self, plan: Plan, now: float, pipeline: Pipeline) -> Plan | None:
         """A plan with half as many more workers where pictures wait for a full stage, and inference

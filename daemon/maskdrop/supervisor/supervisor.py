@@ -43,7 +43,7 @@ from maskdrop.supervisor.staffing import Staffing
 from maskdrop.supervisor.stall import Stall
 from maskdrop.supervisor.vigil import Vigil
 from maskdrop.systemd import ServiceManager
-from maskdrop.ticket import Stage, Stop
+from maskdrop.ticket import Stage
 
 logger = logging.getLogger("maskdrop")
 
@@ -144,7 +144,9 @@ class Supervisor:
         deadlines: list[float | None] = [self._service.next_feed, self._service.next_extension]
         deadlines += [self._deadline_of(child) for child in self._crew.children]
         if not self._course.stopping:
-            deadlines += [self._crew.next_start(), self._stall.next_try]
+            deadlines.append(self._crew.next_start())
+        if not self._course.draining and self._renewal.pending is None:
+            deadlines.append(self._stall.next_try)
         if self._course.exit_code == EX_OK:
             deadlines.append(self._course.drain_deadline)
         if not self._course.draining:
@@ -214,9 +216,7 @@ class Supervisor:
 
     def _stop_workers(self, now: float) -> None:
         self._course.stop()
-        for child in self._crew.children:
-            child.heard_at = now
-            child.send(Stop())
+        self._crew.dismiss_all(now)
 
     # A new configuration.
 
@@ -313,6 +313,9 @@ class Supervisor:
     # Moving tickets along.
 
     def _move_on(self, now: float) -> None:
+        for step in self._stall.steps:
+            if not self._pipeline.is_at(step):  # then nothing is left that could find out that it is mended
+                self._stall.end(step)
         if self._renewal.pending is not None and not self._course.draining:
             return
         give = self._dispatch.give
