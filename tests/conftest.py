@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from batch_job import Job
 from running import Daemon, Rooms
-from schedule import Schedule, check_together, early_first
+from schedule import Schedule, check_together, long_first
 from weights_for_tests import write_tiny_weights
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # where a test itself imports ONNX Runtime
@@ -29,7 +29,7 @@ settings.load_profile("maskdrop")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     check_together(items)
     yield
-    early_first(items)  # after pytest-randomly has shuffled
+    long_first(items)  # after pytest-randomly has shuffled
 
 
 @pytest.hookimpl(optionalhook=True)
