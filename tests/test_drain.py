@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from drawing import face_bytes
+from maskdrop.supervisor.signals import ONE_REQUEST_S, Signals
 from running import EXECUTED, FULL, QUICK, Daemon, Rooms
 
 Start = Callable[..., Daemon]
@@ -84,11 +85,25 @@ def stuck_daemon(start: Start, rooms: Rooms, settings: str = QUICK) -> Daemon:
     return daemon
 
 
+def test_the_same_signal_twice_at_once_is_one_request() -> None:
+    """As timeout(1) ends what it runs: the process, and then its group."""
+    signals = Signals()
+    for number in (signal.SIGTERM, signal.SIGTERM):
+        signals.handle_term(number, None)
+    assert signals.term_count == 1
+    signals.handle_term(signal.SIGINT, None)
+    assert signals.term_count == 2
+    time.sleep(ONE_REQUEST_S)  # not hope: sooner it would be the same request
+    signals.handle_term(signal.SIGINT, None)
+    assert signals.term_count == 3
+
+
 def test_a_second_signal_ends_at_once(start: Start, rooms: Rooms) -> None:
     daemon = stuck_daemon(start, rooms)
     processes = daemon.processes()
     daemon.terminate()
     daemon.wait_health(lambda h: h["state"] == "draining", "state draining")
+    time.sleep(ONE_REQUEST_S)  # not hope: sooner it would be the same request
     daemon.terminate()
     assert daemon.wait_end() == 1
     assert psutil.wait_procs(processes, timeout=20)[1] == []

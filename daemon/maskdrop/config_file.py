@@ -12,6 +12,9 @@ from maskdrop.config import DecodeSettings, ModelSettings, Settings, WorkerSetti
 from maskdrop.log import one_line
 from maskdrop.names import printable
 
+MOST_SHOWN = 500
+"""Characters of a value that a message shows, enough for a path or an address; of a path, all."""
+
 
 class ConfigurationError(Exception):
     """The daemon can't run like this. The message names key, value and remedy, on one line."""
@@ -20,8 +23,8 @@ class ConfigurationError(Exception):
 def fault(key: str, value: object, problem: str, remedy: str) -> ConfigurationError:
     """One line in the form ``key = value: problem; remedy``."""
     shown = printable(str(value)) if isinstance(value, Path) else one_line(repr(value))
-    if len(shown) > 120:
-        shown = shown[:120] + "…"
+    if len(shown) > MOST_SHOWN and not isinstance(value, Path):
+        shown = shown[:MOST_SHOWN] + "…"
     return ConfigurationError(f"{key} = {shown}: {one_line(problem)}; {one_line(remedy)}")
 
 

@@ -3,7 +3,12 @@
 import contextlib
 import signal
 import socket
+import time
 from types import FrameType
+
+ONE_REQUEST_S = 0.25
+"""The same signal again within so many seconds is the same request: timeout(1) signals its child, and then
+its group, which the child is of."""
 
 
 class Signals:
@@ -17,6 +22,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.term_count = self.last_term = 0
+        self._came_at = 0.0
         self.hup_pending = False
         self.wake_end, self._ring_end = socket.socketpair()
         self.wake_end.setblocking(False)
@@ -39,7 +45,10 @@ class Signals:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
     def handle_term(self, number: int, frame: FrameType | None) -> None:
-        self.term_count += 1
+        now = time.monotonic()
+        if number != self.last_term or now - self._came_at >= ONE_REQUEST_S:
+            self.term_count += 1
+            self._came_at = now
         self.last_term = number
         self.wake()
 
