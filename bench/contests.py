@@ -42,8 +42,10 @@ INT8 = Contestant(
     (*MASKDROP.arguments, "--set", 'model.precision="int8"', "--set", 'model.device="cpu"'),
 )
 LIMITS = Contestant("limits", ("limits.py", "PICTURES"))
+FP32_LIMITS = Contestant("limits, fp32", (*LIMITS.arguments, "--precision", "fp32"))
+ALL_LIMITS = (LIMITS.name, FP32_LIMITS.name)
 
-ALL = (PLAIN, ARTICLE, ARTICLE_ONE, MASKDROP, FP32, DEFAULTS, LIMITS)
+ALL = (PLAIN, ARTICLE, ARTICLE_ONE, MASKDROP, FP32, DEFAULTS, LIMITS, FP32_LIMITS)
 
 
 def configured(**changes: object) -> Contestant:

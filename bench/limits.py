@@ -1,6 +1,6 @@
 """What each stage of maskdrop gives alone, with the whole machine to itself.
 
-    python bench/limits.py PICTURES [--workers 0]
+    python bench/limits.py PICTURES [--workers 0] [--precision auto]
 
 Decoding: as many preprocess workers as cores. Forward: the network with the best of several
 batches, measured once more. Saving: as many save workers as cores, with pixels and labels there
@@ -48,9 +48,9 @@ SAMPLES = 8
 CPU_BATCHES, GPU_BATCHES = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32, 64)
 
 
-def settings_in(base: Path) -> Settings:
+def settings_in(base: Path, precision: str = "auto") -> Settings:
     folders = {name: base / name for name in ("inbox", "outbox", "quarantine", "archive")}
-    model = {"weights": os.environ[WEIGHTS]} if WEIGHTS in os.environ else {}
+    model = {"precision": precision} | ({"weights": os.environ[WEIGHTS]} if WEIGHTS in os.environ else {})
     return Settings.model_validate({"folders": folders, "save": SAME_OUTPUTS, "model": model})
 
 
@@ -132,14 +132,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("pictures", type=Path, help="folder of JPEGs; copied, not touched")
     parser.add_argument("--workers", type=int, default=0, help="processes a stage; 0: as many as cores")
+    parser.add_argument("--precision", default="auto", help="of the network: auto, fp32, bf16, int8")
     options = parser.parse_args()
     workers = options.workers or usable_cores()
     with scratch("limits") as base:
-        print(json.dumps(measure(base, options.pictures, workers)))
+        print(json.dumps(measure(base, options.pictures, workers, options.precision)))
 
 
-def measure(base: Path, pictures: Path, workers: int) -> dict[str, Any]:
-    settings = settings_in(base)
+def measure(base: Path, pictures: Path, workers: int, precision: str) -> dict[str, Any]:
+    settings = settings_in(base, precision)
     for folder in (settings.folders.outbox, base / "quarantine", base / "archive"):
         folder.mkdir()
     shutil.copytree(pictures, settings.folders.inbox)

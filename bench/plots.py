@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from contests import ARTICLE, MASKDROP, PLAIN, Figures, middle
+from contests import ALL_LIMITS, ARTICLE, LIMITS, MASKDROP, PLAIN, Figures, middle
 
 COLOURS = {PLAIN.name: "#999", ARTICLE.name: "#d73", MASKDROP.name: "#2a7"}
 
@@ -62,9 +62,9 @@ def plot(result: Result, growth: dict[str, str], path: Path) -> None:
 
 
 def _rates(axis: Any, runs: dict[str, list[Figures]]) -> None:
-    rates = {name: middle(f, "per_second") for name, f in runs.items() if name != "limits"}
-    rates["limit: all stages"] = middle(runs["limits"], "together")
-    rates["limit: forward"] = middle(runs["limits"], "forward")
+    rates = {name: middle(f, "per_second") for name, f in runs.items() if name not in ALL_LIMITS}
+    rates["limit: all stages"] = middle(runs[LIMITS.name], "together")
+    rates["limit: forward"] = middle(runs[LIMITS.name], "forward")
     colours = ["#2a7" if "maskdrop" in name else "#ccc" if "limit" in name else "#999" for name in rates]
     bars = axis.barh(list(rates), list(rates.values()), color=colours)
     axis.bar_label(bars, fmt="%.1f", padding=2)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-from contests import ARTICLE, ARTICLE_ONE, FP32, Figures, middle, ratio
+from contests import ALL_LIMITS, ARTICLE, ARTICLE_ONE, FP32, FP32_LIMITS, LIMITS, Figures, middle, ratio
 from plots import Result, plot
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -125,10 +125,10 @@ def _full_width(part: Result) -> str:
 
 def _compared(runs: dict[str, list[Figures]]) -> str:
     """Everybody's pictures a second beside maskdrop's, its limits', and how idle the cores were."""
-    limits, maskdrop = runs["limits"], runs["maskdrop"]
+    limits, maskdrop = runs[LIMITS.name], runs["maskdrop"]
     rows = []
     for name, figures in runs.items():
-        if name != "limits":
+        if name not in ALL_LIMITS:
             rate = f"{middle(figures, 'per_second'):.1f}"
             rows.append([name, rate, f"{ratio(maskdrop, figures):.2f}"])
     for key, name in (
@@ -143,8 +143,15 @@ def _compared(runs: dict[str, list[Figures]]) -> str:
         pairs = [f"{ratio(runs[FP32.name], runs[each.name]):.2f}" for each in (ARTICLE, ARTICLE_ONE)]
         told += (
             "\n\nAs on a processor without bf16 instructions (fp32): "
-            f"{pairs[0]} times the article's pipeline, {pairs[1]} times with one thread each."
+            f"{pairs[0]} times the article's pipeline, {pairs[1]} times with one thread each"
         )
+        if FP32_LIMITS.name in runs:  # figures of an earlier run may not have it
+            alone, fp32 = runs[FP32_LIMITS.name], runs[FP32.name]
+            told += (
+                f", and {ratio(fp32, alone, other='forward'):.2f} of the forward alone "
+                f"({middle(alone, 'forward'):.1f} a second)"
+            )
+        told += "."
     idle = [run["idle_share"] for run in maskdrop if run.get("idle_share") is not None]
     if idle:
         told += (
