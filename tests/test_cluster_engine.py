@@ -13,7 +13,7 @@ import ray.exceptions
 
 from maskdrop.cluster.attempts import CannotLabel
 from maskdrop.cluster.engine import ClusterTrouble, translated
-from maskdrop.cluster.run import that_share_names
+from maskdrop.cluster.sharing import that_share_names
 from maskdrop.commands.progress import progress
 from maskdrop.config_file import ConfigurationError
 
@@ -64,6 +64,13 @@ def test_pictures_share_names_where_these_are_cut_too() -> None:
     sharing = ["b/a.jpg", "b/a.png", f"x/y/{long}1.jpg", f"x/y/{long}2.jpg"]
     assert that_share_names(alone + sharing, [".jpg", ".labels.png"]) == set(sharing)
     assert that_share_names([f"{long}.jpg", f"{long}1.jpg"], [".jpg"]) == set()
+
+
+def test_pictures_share_names_where_different_results_of_theirs_do() -> None:
+    paths = ["a.jpg", "a.model.jpg", "a.labels.jpg", "b/a.model.jpg", "a.models.jpg"]
+    assert that_share_names(paths, [".jpg", ".model.jpg"]) == {"a.jpg", "a.model.jpg"}
+    assert that_share_names(paths, [".png", ".labels.png"]) == {"a.jpg", "a.labels.jpg"}
+    assert that_share_names(paths, [".jpg", ".labels.png"]) == set()
 
 
 LISTING = """

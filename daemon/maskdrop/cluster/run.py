@@ -5,11 +5,9 @@ import math
 import os
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
-from pathlib import PurePosixPath
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TypeVar
@@ -25,12 +23,12 @@ from maskdrop.cluster.inputs import Input, Inputs
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.manifest import Manifest, Row
 from maskdrop.cluster.shape import shape_for
+from maskdrop.cluster.sharing import that_share_names
 from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.durable import FolderTrouble
 from maskdrop.inbox.lock import InboxLock
-from maskdrop.names import fit
 from maskdrop.results.names import tails_of
 
 logger = logging.getLogger("maskdrop")
@@ -319,11 +317,3 @@ def _sliced(things: Iterable[T], length: int) -> Iterator[list[T]]:
     waiting = iter(things)
     while some := list(islice(waiting, length)):
         yield some
-
-
-def that_share_names(paths: Sequence[str], tails: Sequence[str]) -> set[str]:
-    """Pictures whose results, with these tails, would have the names of another one's."""
-    longest = max(tails, key=len)  # which leaves the least room for a stem
-    names = [str(path.parent / fit(path.stem, longest)) for path in map(PurePosixPath, paths)]
-    counts = Counter(names)
-    return {path for path, name in zip(paths, names, strict=True) if counts[name] > 1}
