@@ -3,6 +3,9 @@
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,8 @@ pytest.importorskip("ray", reason="needs pip install 'maskdrop[ray]'")
 import ray.exceptions
 
 from maskdrop.cluster.attempts import CannotLabel
-from maskdrop.cluster.engine import ClusterTrouble, translated
+from maskdrop.cluster.engine import Cluster, ClusterTrouble, translated
+from maskdrop.cluster.own_folder import OwnFolder
 from maskdrop.cluster.sharing import that_share_names
 from maskdrop.commands.progress import progress
 from maskdrop.config_file import ConfigurationError
@@ -71,6 +75,56 @@ def test_pictures_share_names_where_different_results_of_theirs_do() -> None:
     assert that_share_names(paths, [".jpg", ".model.jpg"]) == {"a.jpg", "a.model.jpg"}
     assert that_share_names(paths, [".png", ".labels.png"]) == {"a.jpg", "a.labels.jpg"}
     assert that_share_names(paths, [".jpg", ".labels.png"]) == set()
+
+
+HOLDING = """
+import sys
+from maskdrop.cluster.own_folder import OwnFolder
+folder = OwnFolder()
+(folder.path / "session").mkdir()
+print(folder.path, flush=True)
+sys.stdin.read()
+folder.remove()
+"""
+
+
+@contextmanager
+def holding() -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """A process with a folder of a cluster of its own, which it removes once nobody writes to it any more."""
+    program = [sys.executable, "-c", HOLDING]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield Path(process.stdout.readline().strip()), process
+
+
+def test_the_folder_of_a_batch_that_was_killed_goes_with_the_next_one() -> None:
+    with holding() as (dead, killed), holding() as (held, _):
+        killed.kill()
+        killed.wait()
+        assert (dead / "session").is_dir()
+        with tempfile.TemporaryDirectory(prefix="maskdrop-ray-", dir="/tmp") as nobodys:
+            folder = OwnFolder()
+            assert not dead.exists()
+            assert (held / "session").is_dir()
+            assert Path(nobodys).is_dir()
+            folder.remove()
+            assert not folder.path.exists()
+    assert not held.exists()
+
+
+def test_a_cluster_that_cannot_be_used_leaves_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def lost() -> None:
+        raise ConnectionError("no register")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", lambda **options: made.append(Path(options["_temp_dir"])))
+    monkeypatch.setattr("maskdrop.cluster.engine._register", lost)
+    with pytest.raises(ConnectionError, match="no register"):
+        Cluster(None)
+    assert len(made) == 1
+    assert not made[0].exists()
 
 
 LISTING = """

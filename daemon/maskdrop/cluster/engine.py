@@ -4,14 +4,11 @@ import contextlib
 import gc
 import logging
 import os
-import shutil
 import socket
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is told to anybody
@@ -36,6 +33,7 @@ from maskdrop.cluster.finishing import finish_block
 from maskdrop.cluster.hush import Hush
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.labelling import Labeller
+from maskdrop.cluster.own_folder import OwnFolder
 from maskdrop.cluster.shape import Shape
 from maskdrop.config_file import ConfigurationError, fault
 from maskdrop.machine.cores import usable_cores
@@ -71,19 +69,18 @@ class Cluster:
         Raises:
             ConfigurationError: there is no such cluster.
         """
-        self._folder: Path | None = None
+        self._folder: OwnFolder | None = None
         given = address or os.environ.get("RAY_ADDRESS", "")
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if given:
             options["address"] = _reachable(given)
         else:
-            # Not below TMPDIR: Ray makes sockets there, whose paths must be short.
-            self._folder = Path(tempfile.mkdtemp(prefix="maskdrop-ray-", dir="/tmp"))
+            self._folder = OwnFolder()
             options |= {
                 "address": "local",
                 "num_cpus": usable_cores(),
                 "include_dashboard": False,
-                "_temp_dir": str(self._folder),
+                "_temp_dir": str(self._folder.path),
             }
         self._hush = Hush()
         try:
@@ -96,7 +93,11 @@ class Cluster:
             raise fault("--address", where, problem, remedy) from error
         _quieten()
         self.statistics: list[str] = []
-        self.register = RemoteRegister(_register())
+        try:
+            self.register = RemoteRegister(_register())
+        except BaseException:
+            self.close()
+            raise
 
     def nodes(self) -> dict[str, Mapping[str, float]]:
         """The resources of each node that is alive, by its identifier."""
@@ -136,7 +137,8 @@ class Cluster:
         """
         ray.shutdown()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
+            self._folder = None
         self._hush.end()
 
 

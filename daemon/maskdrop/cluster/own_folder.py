@@ -1,0 +1,52 @@
+"""A cluster's folder on this machine, and what killed batches have left of theirs."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_BASE = Path("/tmp")
+"""Not TMPDIR: Ray makes sockets there, whose paths must be short."""
+
+_PREFIX = "maskdrop-ray-"
+
+_LOCK = "owner"
+"""A file that the batch whose folder it is holds locked: the kernel lets go of it, however the batch ends."""
+
+
+class OwnFolder:
+    """A new folder, held until it is removed."""
+
+    def __init__(self) -> None:
+        """Make it; folders of this user's batches that are dead are removed.
+
+        Raises:
+            OSError: it can't be made.
+        """
+        for folder in _BASE.glob(f"{_PREFIX}*"):
+            _remove_if_dead(folder)
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_BASE))
+        unlocked = self.path / f"{_LOCK}.new"  # nobody looks at it before it is locked
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._lock = os.open(unlocked, flags, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        unlocked.rename(self.path / _LOCK)
+
+    def remove(self) -> None:
+        """Remove it with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _remove_if_dead(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # gone meanwhile, another user's, or somebody holds it
+        if folder.lstat().st_uid != os.geteuid():
+            return
+        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
