@@ -19,13 +19,13 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster.access import Access
 from maskdrop.cluster.attempts import STOPPED, CannotLabel, Register, attempted
 from maskdrop.cluster.cargo import End, Piece, Pixels, Work, packed, stacked, unpacked
 from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.labelling import Labeller
 from maskdrop.cluster.manifest import PART_ROWS, Manifest
-from maskdrop.cluster.object_store import Access
 from maskdrop.cluster.shape import shape_for
 from maskdrop.cluster.stores import FolderStore
 from maskdrop.config import FolderSettings, Settings

@@ -1,11 +1,13 @@
 """Object storage by itself: objects are whole or not there, and hold what was put; odd names are told."""
 
 import http.client
+import pickle
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Barrier, Thread
@@ -19,6 +21,7 @@ pytest.importorskip("pyarrow", reason="needs pip install 'maskdrop[ray]'")
 import object_storage as storage
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster import object_store as store
+from maskdrop.cluster.access import Access, Keys
 from maskdrop.cluster.attempts import Register
 from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place, PlaceTrouble
 from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
@@ -60,7 +63,7 @@ def bucket() -> Iterator[Any]:
 
 
 def objects(endpoint: str, folder: str = "out", longest: float = 120.0) -> Any:
-    access = store.Access(endpoint, "us-east-1", "key", "secret", "", longest)
+    access = Access(endpoint, "us-east-1", Keys("key", "secret"), longest)
     return store.ObjectStore(f"pictures/{folder}", access)
 
 
@@ -176,7 +179,8 @@ from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place, PlaceTrouble
 from maskdrop.cluster.cargo import Piece, Work, packed, unpacked
 from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.job import Job
-from maskdrop.cluster.object_store import Access, ObjectStore
+from maskdrop.cluster.access import Access
+from maskdrop.cluster.object_store import ObjectStore
 from maskdrop.config import Settings
 settings = Settings.model_validate(
     {"folders": {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}, "workers": {"stage_timeout_s": 6}}
@@ -198,10 +202,10 @@ def test_a_picture_is_left_where_object_storage_is_silent() -> None:
 
 @pytest.mark.parametrize("longest", [10, 60, 120, 600, 86_400])
 def test_all_tries_of_a_picture_s_requests_end_within_its_stage_s_time(longest: float) -> None:
-    access = store.Access(longest=longest)
+    access = Access(longest=longest)
     pauses = sum(min(20.0, 2.0**number) for number in range(access.tries - 1))
     assert 2 * (access.tries * access.timeout_s + pauses) <= 0.8 * longest
-    assert store.Access().tries == 5
+    assert Access().tries == 5
 
 
 def test_a_batch_ends_where_a_place_can_no_longer_be_used(bucket: Any, tmp_path: Path) -> None:
@@ -332,6 +336,25 @@ def test_a_glob_lists_what_it_may_mean_and_one_without_a_match_is_told(bucket: A
     assert [path for path, _ in objects(bucket.endpoint).entries(lambda name: False)] == []
     with pytest.raises(ConfigurationError, match="nothing matches it; mend the glob"):
         found("glob/2026-*/*")
+
+
+def test_keys_are_nowhere_to_be_read() -> None:
+    """Ray Data takes what it is given apart as dataclasses, and logs what that gives as text."""
+    environment = {
+        "AWS_ACCESS_KEY_ID": "KNOWN",
+        "AWS_SECRET_ACCESS_KEY": "SECRET",
+        "AWS_SESSION_TOKEN": "TOKEN",
+    }
+    place = store.ObjectStore("pictures", Access.of(environment, "http://there", 120.0))
+    folders = {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}
+    job = Job(Settings.model_validate({"folders": folders}), place, place, place, Register())
+    for shown in (str(job), repr(job), str(asdict(job)), repr(asdict(place.access)), str(place.access.keys)):
+        assert "***" in shown
+        assert not [key for key in environment.values() if key in shown]
+    travelled = pickle.loads(pickle.dumps(place))
+    assert travelled == place
+    assert hash(travelled) == hash(place)
+    assert travelled.access.keys.secret == "SECRET"
 
 
 def test_a_name_that_begins_with_a_slash_is_not_another_one(bucket: Any) -> None:

@@ -62,13 +62,14 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], Counter[str]]]]:
 
 def test_requests_a_picture(storage: Any, server: tuple[str, Callable[[], Counter[str]]]) -> None:
     fs = importlib.import_module("pyarrow.fs")
+    reached = importlib.import_module("maskdrop.cluster.access")
     endpoint, asked = server
     told = sizing.read(sizing.FIGURES).assumed
     host = endpoint.removeprefix("http://")
     keys = {"access_key": "a", "secret_key": "b", "endpoint_override": host, "scheme": "http"}
     maker = fs.S3FileSystem(**keys, region="us-east-1", allow_bucket_creation=True)
     maker.create_dir("bucket")
-    access = storage.Access(endpoint, "us-east-1", "a", "b")
+    access = reached.Access(endpoint, "us-east-1", reached.Keys("a", "b"))
     pictures, results = (storage.ObjectStore(f"bucket/{name}", access) for name in ("in", "out"))
     contents = [face_bytes(number) for number in range(COUNT)]
     for number, content in enumerate(contents):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from maskdrop.cluster.object_store import SCHEME, Access, ObjectStore, told
+from maskdrop.cluster.access import Access
+from maskdrop.cluster.object_store import SCHEME, ObjectStore, told
 from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import ConfigurationError, fault

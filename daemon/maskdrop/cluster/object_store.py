@@ -2,17 +2,15 @@
 
 import contextlib
 import io
-import math
 import mimetypes
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from threading import Lock
 
 from pyarrow import fs
 
+from maskdrop.cluster.access import Access, file_system
 from maskdrop.cluster.stores import PROBE
 from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
@@ -24,87 +22,8 @@ from maskdrop.ticket import Absence
 
 SCHEME = "s3://"
 
-_MOST_TRIES = 10
-
-_REQUESTS, _SHARE = 2, 0.8
-"""Requests that a picture's stage makes one after the other, and the share of the stage's time that they may
-take in all, however often each is tried."""
-
 _PART = 10 * 2**20
 """Bytes from which on Arrow uploads in parts (its kPartUploadSize); fewer are one PUT."""
-
-
-@dataclass(frozen=True)
-class Access:
-    """How to reach it. Keys are not shown; where none are given, each machine finds its own.
-
-    Attributes:
-        longest: seconds after which a process that is at a picture counts as hung.
-    """
-
-    endpoint: str = ""
-    region: str = ""
-    access_key: str = field(default="", repr=False)
-    secret_key: str = field(default="", repr=False)
-    session_token: str = field(default="", repr=False)
-    longest: float = 120.0
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str], endpoint: str | None, longest: float) -> "Access":
-        """From AWS's own variables; an endpoint that is given goes before theirs."""
-        found = (
-            endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
-        )
-        return cls(
-            found,
-            environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "",
-            environment.get("AWS_ACCESS_KEY_ID", ""),
-            environment.get("AWS_SECRET_ACCESS_KEY", ""),
-            environment.get("AWS_SESSION_TOKEN", ""),
-            longest,
-        )
-
-    @property
-    def tries(self) -> int:
-        """How often a request is tried. Pauses between tries, of up to 1, 2, 4 … seconds (of AWS's standard
-        mode), take half of its time at most."""
-        return max(2, min(_MOST_TRIES, 1 + int(math.log2(1 + self._request_s / 2))))
-
-    @property
-    def timeout_s(self) -> float:
-        """Longest wait for a connection, and for more of an answer, in seconds: the other half, in all."""
-        return max(1.0, self._request_s / 2 / self.tries)
-
-    @property
-    def _request_s(self) -> float:
-        return self.longest * _SHARE / _REQUESTS
-
-
-_ONE_AT_A_TIME = Lock()
-
-
-def file_system(access: Access, bucket: str) -> fs.S3FileSystem:
-    """A connection, one for each process. However many threads ask, one makes it: to make a second one would
-    be to wait for what is under way by the first."""
-    with _ONE_AT_A_TIME:
-        return _connected(access, bucket)
-
-
-@cache
-def _connected(access: Access, bucket: str) -> fs.S3FileSystem:
-    options: dict[str, object] = {
-        "connect_timeout": access.timeout_s,
-        "request_timeout": access.timeout_s,
-        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=access.tries),
-    }
-    if access.access_key:
-        options["access_key"], options["secret_key"] = access.access_key, access.secret_key
-        options["session_token"] = access.session_token or None
-    if access.endpoint:
-        scheme, _, host = access.endpoint.rpartition("://")
-        options["endpoint_override"], options["scheme"] = host.rstrip("/"), scheme or "https"
-    region = access.region or ("us-east-1" if access.endpoint else fs.resolve_s3_region(bucket))
-    return fs.S3FileSystem(region=region, allow_delayed_open=True, background_writes=False, **options)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from maskdrop.batch.settings import settings_for
+from maskdrop.cluster.access import Access
 from maskdrop.cluster.inputs import Inputs, find_inputs
 from maskdrop.cluster.manifest import FOLDER, Manifest
-from maskdrop.cluster.object_store import SCHEME, Access, ObjectStore
+from maskdrop.cluster.object_store import SCHEME, ObjectStore
 from maskdrop.cluster.run import Order
 from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import FolderSettings
