@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,38 @@ def test_a_glob_and_a_list_mean_what_they_say(tmp_path: Path) -> None:
             find_inputs(str(names), Access(), FOLDERS)
     with pytest.raises(ConfigurationError, match="nothing matches it; mend the glob"):
         listed(f"{tmp_path}/**/*.webp")
+
+
+def test_brackets_of_a_glob_hold_characters_and_what_means_nothing_is_told(tmp_path: Path) -> None:
+    for name in ("[.jpg", "\\.jpg", "a.jpg", "-.jpg", "^.jpg", "x/&.jpg", "ab.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert listed(f"{tmp_path}/[[]*") == ["[.jpg"]
+        assert listed(f"{tmp_path}/[\\].jpg") == ["\\.jpg"]
+        assert listed(f"{tmp_path}/[[a\\].jpg") == ["[.jpg", "\\.jpg", "a.jpg"]
+        assert listed(f"{tmp_path}/[!a[\\].jpg") == ["-.jpg", "^.jpg"]
+        assert listed(f"{tmp_path}/[a^].jpg") == ["^.jpg", "a.jpg"]
+        assert listed(f"{tmp_path}/[b--].jpg") == ["-.jpg"]
+        with pytest.raises(ConfigurationError, match="nothing matches it"):
+            listed(f"{tmp_path}/x[+-9]*")  # a slash is among them
+    for glob in (f"{tmp_path}/[z-a].jpg", "s3://bucket/[z-a].jpg"):
+        with pytest.raises(ConfigurationError, match=r"\[z-a\]\.jpg'?: is no glob \(bad char.*; mend it; "):
+            find_inputs(glob, Access(), FOLDERS)
+
+
+@pytest.mark.parametrize("content", ["a.jpg\nb.jpg\n".encode("utf-16"), b"\xff\xd8\xff\xe0\0\x10JFIF"])
+def test_a_file_that_is_no_list_is_told(tmp_path: Path, content: bytes) -> None:
+    """No file has such a name: every task that looked for it would fail."""
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"list\.txt: is no list of names; save it as UTF-8 text"):
+        find_inputs(str(tmp_path / "list.txt"), Access(), FOLDERS)
+
+
+def test_a_list_that_cannot_be_read_is_told() -> None:
+    with pytest.raises(ConfigurationError, match="Input/output error; name a folder or a list file that you"):
+        find_inputs("/proc/self/mem", Access(), FOLDERS)
 
 
 def test_the_shape_follows_the_cluster() -> None:

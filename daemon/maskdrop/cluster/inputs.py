@@ -1,19 +1,17 @@
 """What a cluster's batch is about: a folder, a list file, a glob, or the same in object storage."""
 
 import os
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from maskdrop.cluster.access import Access
+from maskdrop.cluster.globs import Glob, Matches, is_glob, split_glob
 from maskdrop.cluster.object_store import SCHEME, ObjectStore, told
 from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import ConfigurationError, fault
 from maskdrop.inbox.scan import Seen, is_candidate, scan
-
-_WILD = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Inputs:
         store: Store,
         base: Path | str | None,
         entries: Callable[["Inputs"], Iterator[Input]],
-        is_meant: "Matches | None" = None,
+        is_meant: Matches | None = None,
     ) -> None:
         self.store, self.base, self.is_meant = store, base, is_meant
         self._entries = entries
@@ -58,45 +56,35 @@ def find_inputs(named: str, access: Access, settings: FolderSettings) -> Inputs:
     if named.startswith(SCHEME):
         return _in_object_storage(named, access)
     path = Path(named).absolute()
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if is_folder:
         return _in_folder(path, settings, None)
-    if path.is_file():
+    if is_file:
         return _in_list(path, access, settings)
-    if _WILD.search(named):
-        glob = _split_glob(str(path))
+    if is_glob(named):
+        glob = split_glob(str(path))
         return _in_folder(Path(glob.base), settings, glob)
     remedy = f"name a folder, a list file, a glob (in quotes) or {SCHEME}BUCKET/PREFIX"
     raise fault("IN", path, "no such file or folder", remedy)
 
 
-Matches = Callable[[str], bool]
-
-
-@dataclass(frozen=True)
-class _Glob:
-    """A glob taken apart.
-
-    Attributes:
-        base: its fixed folder.
-        matches: whether a path below that is meant.
-        is_meant: whether a first name there is, or leads to what is; None: any may.
-    """
-
-    pattern: str
-    base: str
-    matches: Matches
-    is_meant: Matches | None
+def _unreadable(path: Path, error: OSError) -> ConfigurationError:
+    return fault("IN", path, error.strerror or str(error), "name a folder or a list file that you may read")
 
 
 def _no_match(named: str) -> ConfigurationError:
     return fault("IN", named, "nothing matches it", "mend the glob; ** is any number of folders")
 
 
-def _in_folder(base: Path, settings: FolderSettings, glob: _Glob | None) -> Inputs:
+def _in_folder(base: Path, settings: FolderSettings, glob: Glob | None) -> Inputs:
     try:
-        next(os.scandir(base), None)
+        with os.scandir(base) as there:
+            next(there, None)
     except OSError as error:
-        raise fault("IN", base, error.strerror or str(error), "name a folder that you may read") from error
+        raise _unreadable(base, error) from error
     base = base.resolve()
 
     def entries(inputs: Inputs) -> Iterator[Input]:
@@ -120,7 +108,13 @@ def _in_folder(base: Path, settings: FolderSettings, glob: _Glob | None) -> Inpu
 
 def _in_list(file: Path, access: Access, settings: FolderSettings) -> Inputs:
     """Lines that are all absolute, or all relative to the list's folder, or all in object storage."""
-    lines = [os.fsdecode(line.rstrip(b"\r")) for line in file.read_bytes().split(b"\n")]
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    if b"\0" in content:  # UTF-16, or a picture
+        raise fault("IN", file, "is no list of names", "save it as UTF-8 text, a path a line")
+    lines = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(b"\n")]
     lines = [line for line in lines if line]
     kinds = {_kind(line) for line in lines}
     if len(kinds) > 1:
@@ -153,7 +147,7 @@ def _unsized(paths: list[str]) -> Iterator[Input]:
 
 def _in_object_storage(named: str, access: Access) -> Inputs:
     whole = named.removeprefix(SCHEME).strip("/")
-    glob = _split_glob(whole) if _WILD.search(whole) else None
+    glob = split_glob(whole) if is_glob(whole) else None
     base = whole if glob is None else glob.base
     is_meant = None if glob is None else glob.is_meant
     store = ObjectStore(base, access)
@@ -175,36 +169,3 @@ def _in_object_storage(named: str, access: Access) -> Inputs:
             raise _no_match(named)
 
     return Inputs(store, base, entries, is_meant)
-
-
-def _split_glob(pattern: str) -> _Glob:
-    """A glob taken apart. ``**`` is any number of folders."""
-    parts = pattern.split("/")
-    wild = next(index for index, part in enumerate(parts) if _WILD.search(part))
-    expression = ""
-    for index, part in enumerate(parts[wild:], start=wild):
-        is_last = index == len(parts) - 1
-        if part == "**":
-            expression += ".*" if is_last else "(?:[^/]+/)*"
-        else:
-            expression += _one_name(part) + ("" if is_last else "/")
-    compiled = re.compile(expression, re.DOTALL)
-    first = None if parts[wild] == "**" else re.compile(_one_name(parts[wild]), re.DOTALL)
-    return _Glob(
-        pattern,
-        "/".join(parts[:wild]) or "/",
-        lambda path: compiled.fullmatch(path) is not None,
-        None if first is None else lambda name: first.fullmatch(name) is not None,
-    )
-
-
-def _one_name(part: str) -> str:
-    """A glob of one name as an expression; wildcards never stand for a slash."""
-    known = {"*": "[^/]*", "?": "[^/]"}
-    expression = ""
-    for piece in re.split(r"(\[[^\]]+\]|\*|\?)", part):
-        if piece.startswith("[") and piece.endswith("]"):
-            expression += piece.replace("[!", "[^/", 1)
-        else:
-            expression += known.get(piece) or re.escape(piece)
-    return expression
