@@ -2,16 +2,19 @@
 
 import http.client
 import pickle
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -26,6 +29,7 @@ from maskdrop.cluster.attempts import Register
 from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place, PlaceTrouble
 from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
 from maskdrop.cluster.finishing import BESIDE, finish_block
+from maskdrop.cluster.handover import handed_over
 from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.manifest import Manifest
@@ -68,11 +72,17 @@ def objects(endpoint: str, folder: str = "out", longest: float = 120.0) -> Any:
 
 
 @contextmanager
-def refusing(endpoint: str, what: str | None, together: Barrier | None = None) -> Iterator[str]:
+def refusing(
+    endpoint: str,
+    what: str | None,
+    together: Barrier | None = None,
+    listing: Callable[[], int] = lambda: HTTPStatus.OK,
+) -> Iterator[str]:
     """The same server by another address, at which PUTs with this in their path are refused; None: none are.
 
     Args:
         together: where PUTs wait for each other.
+        listing: gives the status of the answer to who asks what is there, and not only for one.
     """
     host = endpoint.removeprefix("http://")
 
@@ -86,6 +96,12 @@ def refusing(endpoint: str, what: str | None, together: Barrier | None = None) -
             if self.command == "PUT" and what is not None and what in self.path:
                 self.answer(403, b"", {})
                 return
+            asked = parse_qs(urlsplit(self.path).query)
+            if "list-type" in asked and asked.get("max-keys") != ["1"]:
+                status = listing()
+                if status != HTTPStatus.OK:
+                    self.answer(status, b"", {})
+                    return
             there = http.client.HTTPConnection(host)
             dropped = ("transfer-encoding", "content-length", "expect", "connection")
             headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
@@ -336,6 +352,105 @@ def test_a_glob_lists_what_it_may_mean_and_one_without_a_match_is_told(bucket: A
     assert [path for path, _ in objects(bucket.endpoint).entries(lambda name: False)] == []
     with pytest.raises(ConfigurationError, match="nothing matches it; mend the glob"):
         found("glob/2026-*/*")
+
+
+def test_a_listing_that_is_silent_ends_with_the_batch(bucket: Any) -> None:
+    """No signal would be seen by who waits for it."""
+    bucket.put("slow/a.jpg", b"x")
+    is_over = Event()
+
+    def listing() -> int:
+        inputs.stop()
+        is_over.wait(PATIENCE_S)
+        return HTTPStatus.OK
+
+    with refusing(bucket.endpoint, None, listing=listing) as endpoint:
+        inputs = find_inputs("s3://pictures/slow", objects(endpoint).access, FOLDERS)
+        assert [one.path for one in inputs] == []
+        is_over.set()
+
+
+ENDING = """
+from maskdrop.__main__ import main
+from maskdrop.cluster import run
+
+
+class Nobody:
+    def __init__(self, address):
+        self.statistics = []
+
+    def close(self):
+        pass
+
+
+run.Cluster = Nobody
+main()
+"""
+
+
+def test_a_signal_ends_the_command_while_it_lists_a_bucket(bucket: Any, tmp_path: Path) -> None:
+    """Though object storage is silent, and would be waited for longer than this test takes."""
+    bucket.put("slow/a.jpg", b"x")
+    config = tmp_path / "c.toml"
+    config.write_text("[workers]\nstage_timeout_s = 86400\n")
+    is_asked, is_over = Event(), Event()
+
+    def listing() -> int:
+        is_asked.set()
+        is_over.wait(PATIENCE_S)
+        return HTTPStatus.OK
+
+    with refusing(bucket.endpoint, None, listing=listing) as endpoint:
+        words = [
+            "batch",
+            "s3://pictures/slow",
+            str(tmp_path / "out"),
+            "--engine",
+            "ray",
+            "--config",
+            str(config),
+        ]
+        environment = {**bucket.environment, "AWS_ENDPOINT_URL": endpoint}
+        program = [sys.executable, "-c", ENDING, *words]
+        with subprocess.Popen(program, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert is_asked.wait(PATIENCE_S)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(PATIENCE_S / 2) == 130
+            finally:
+                process.kill()
+                is_over.set()
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "wanted"),
+    [
+        (HTTPStatus.FORBIDDEN, ConfigurationError, "ACCESS_DENIED .*; give keys that may list it"),
+        (HTTPStatus.SERVICE_UNAVAILABLE, OSError, "^s3://pictures/slow can't be listed now: .*AWS Error"),
+        (HTTPStatus.INTERNAL_SERVER_ERROR, OSError, "^s3://pictures/slow can't be listed now: .*AWS Error"),
+    ],
+)
+def test_a_listing_that_is_refused_is_a_fault_and_one_that_fails_is_not(
+    bucket: Any, status: HTTPStatus, error: type[Exception], wanted: str
+) -> None:
+    """Which would end the batch as one that can't run as configured."""
+    bucket.put("slow/a.jpg", b"x")
+    with refusing(bucket.endpoint, None, listing=lambda: status) as endpoint:
+        inputs = find_inputs("s3://pictures/slow", objects(endpoint, longest=1.0).access, FOLDERS)
+        with pytest.raises(error, match=wanted):
+            list(inputs)
+
+
+def test_a_long_listing_arrives_whole_and_in_order() -> None:
+    assert list(handed_over(range(12_345), lambda: False)) == list(range(12_345))
+    assert list(handed_over([], lambda: False)) == []
+
+    def failing() -> Iterator[int]:
+        yield 1
+        raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        list(handed_over(failing(), lambda: False))
 
 
 def test_keys_are_nowhere_to_be_read() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from maskdrop.cluster.access import Access
 from maskdrop.cluster.globs import Glob, Matches, is_glob, split_glob
-from maskdrop.cluster.object_store import SCHEME, ObjectStore, told
+from maskdrop.cluster.handover import handed_over
+from maskdrop.cluster.object_store import SCHEME, ObjectStore, is_refusal, told
 from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import ConfigurationError, fault
@@ -30,6 +31,7 @@ class Inputs:
         base: the folder, or ``bucket/prefix``, below which all lie; None where they may lie anywhere.
         is_meant: says of each first name below the prefix whether any may lie there; None: any may.
         left_alone, unread: as of `maskdrop.inbox.listing.Listing`.
+        is_stopped: whether no more of them are wanted.
     """
 
     def __init__(
@@ -42,9 +44,14 @@ class Inputs:
         self.store, self.base, self.is_meant = store, base, is_meant
         self._entries = entries
         self.left_alone = self.unread = 0
+        self.is_stopped = False
 
     def __iter__(self) -> Iterator[Input]:
         return self._entries(self)
+
+    def stop(self) -> None:
+        """Wait for no more of them; may be called by a signal's handler."""
+        self.is_stopped = True
 
 
 def find_inputs(named: str, access: Access, settings: FolderSettings) -> Inputs:
@@ -159,13 +166,15 @@ def _in_object_storage(named: str, access: Access) -> Inputs:
     def entries(inputs: Inputs) -> Iterator[Input]:
         found = False
         try:
-            for path, size in store.entries(is_meant):
+            for path, size in handed_over(store.entries(is_meant), lambda: inputs.is_stopped):
                 if is_candidate(path, recursive=True) and (glob is None or glob.matches(path)):
                     found = True
                     yield Input(path, size)
         except OSError as error:
-            raise fault("IN", named, told(error), "give keys that may list it") from error
-        if glob is not None and not found:
+            if is_refusal(error):
+                raise fault("IN", named, told(error), "give keys that may list it") from error
+            raise OSError(f"{named} can't be listed now: {told(error)}") from error
+        if glob is not None and not found and not inputs.is_stopped:
             raise _no_match(named)
 
     return Inputs(store, base, entries, is_meant)

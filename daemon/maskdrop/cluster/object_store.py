@@ -4,6 +4,7 @@ import contextlib
 import io
 import mimetypes
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -24,6 +25,13 @@ SCHEME = "s3://"
 
 _PART = 10 * 2**20
 """Bytes from which on Arrow uploads in parts (its kPartUploadSize); fewer are one PUT."""
+
+_REFUSED = re.compile(
+    "AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT"
+    "|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|MISSING_AUTHENTICATION_TOKEN"
+    r"|NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|UNKNOWN \(HTTP status 40[134]\))"
+)
+"""Errors that are the same each time, as Arrow tells them (its s3_internal.h, ErrorToStatus)."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,11 @@ class ObjectStore:
 
     def _files(self, path: str) -> fs.S3FileSystem:
         return file_system(self.access, self._key(path).partition("/")[0])
+
+
+def is_refusal(error: OSError) -> bool:
+    """Whether object storage won't, so that to ask again is no use; of others it can't be told."""
+    return isinstance(error, (FileNotFoundError, PermissionError)) or _REFUSED.search(str(error)) is not None
 
 
 def told(error: BaseException) -> str:

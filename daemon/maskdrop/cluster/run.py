@@ -305,6 +305,7 @@ class ClusterBatch:
         if self.end_signal:
             os._exit(128 + number)
         self.end_signal = number
+        self._order.inputs.stop()
         self._arrivals.put(_Stop())
 
 

@@ -107,9 +107,9 @@ def batch(
     except ConfigurationError as error:
         end_with(str(error), EX_CONFIG)
     code = _tell(one, report, verbose, EX_TEMPFAIL if engine == "ray" else EX_FAILED)
-    if engine == "ray":
+    if engine == "ray" and not one.end_signal:
         raise typer.Exit(code)  # Ray has something to do at a process's end
-    leave(code)
+    leave(code)  # at its own end, pyarrow waits for a listing that is under way
 
 
 def _here(
