@@ -234,6 +234,38 @@ def test_a_part_that_cannot_be_written_is_not_tried_with_each_row(tmp_path: Path
     assert len(Manifest(store).read()) == PART_ROWS + 100
 
 
+WRITING = """
+import os, sys
+from pathlib import Path
+from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster import stores
+from maskdrop.cluster.cargo import End, Work
+from maskdrop.cluster.manifest import Manifest
+from maskdrop.config import FolderSettings
+folders = FolderSettings.model_validate({"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"})
+store = stores.FolderStore(Path(sys.argv[1]), folders)
+if sys.argv[2] == "killed":
+    stores.rename_over = lambda *_: os._exit(9)
+if sys.argv[3] == "a part":
+    manifest = Manifest(store, folder="x")
+    manifest.add(Work("a.jpg", 1, end=End(Outcome.SAVED)))
+    manifest.write()
+else:
+    store.put("x/a.jpg", b"content")
+"""
+
+
+@pytest.mark.parametrize("what", ["a part", "a file"])
+def test_what_a_killed_process_left_half_written_is_taken_up_by_the_next_one(
+    tmp_path: Path, what: str
+) -> None:
+    for how, code in (("killed", 9), ("in peace", 0)):
+        program = [sys.executable, "-c", WRITING, str(tmp_path), how, what]
+        assert subprocess.run(program, check=False).returncode == code
+        (found,) = (tmp_path / "x").iterdir()
+        assert (found.suffix == ".tmp") is (code != 0)
+
+
 def test_what_a_process_died_at_is_not_done(tmp_path: Path) -> None:
     store = FolderStore(tmp_path, FOLDERS)
     manifest = Manifest(store)

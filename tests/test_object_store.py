@@ -1,6 +1,8 @@
 """Object storage by itself: objects are whole or not there, and hold what was put; odd names are told."""
 
+import hashlib
 import http.client
+import json
 import pickle
 import signal
 import socket
@@ -27,6 +29,7 @@ from maskdrop.cluster import object_store as store
 from maskdrop.cluster.access import Access, Keys
 from maskdrop.cluster.attempts import Register
 from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place, PlaceTrouble
+from maskdrop.cluster.broken import put_broken
 from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
 from maskdrop.cluster.finishing import BESIDE, finish_block
 from maskdrop.cluster.handover import handed_over
@@ -42,7 +45,7 @@ from maskdrop.durable import FolderTrouble
 from maskdrop.original import LeaveAlone
 from maskdrop.outbox import Result
 from maskdrop.parts import Part
-from maskdrop.ticket import Facts
+from maskdrop.ticket import Facts, Fault, Stage
 from waiting import PATIENCE_S
 
 FOLDERS = FolderSettings.model_validate({"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"})
@@ -484,6 +487,56 @@ def test_a_name_that_begins_with_a_slash_is_not_another_one(bucket: Any) -> None
     assert sorted(one.path for one in inputs) == ["/b.jpg", "a.jpg", "b.jpg"]
     with pytest.raises(LeaveAlone, match="with // in it"):
         inputs.store.read("/b.jpg", 100)
+
+
+def put_aside(source: Any, target: Any, path: str, content: bytes) -> str:
+    """The name of a broken picture's copy."""
+    source.put(path, content)
+    fault = Fault(Stage.PREPROCESS, "UnidentifiedImageError", "no picture")
+    work = Work(path, len(content), sha256=hashlib.sha256(content).hexdigest(), fault=fault)
+    return put_broken(source, target, work, FOLDERS)
+
+
+@pytest.fixture(params=["object storage", "a folder"])
+def aside(request: pytest.FixtureRequest, bucket: Any, tmp_path: Path) -> Any:
+    """A quarantine of a batch from object storage."""
+    if request.param == "a folder":
+        return FolderStore(tmp_path, FOLDERS)
+    return objects(bucket.endpoint, request.node.originalname)
+
+
+def test_a_copy_of_a_broken_picture_replaces_only_itself(bucket: Any, aside: Any) -> None:
+    first, second = (objects(bucket.endpoint, folder) for folder in ("in-1", "in-2"))
+    aside.put("x/a.jpg", b"somebody else's")
+    assert [put_aside(first, aside, "x/a.jpg", b"broken") for _ in range(2)] == ["x/a~2.jpg"] * 2
+    assert put_aside(second, aside, "x/a.jpg", b"broken") == "x/a~3.jpg"
+    assert put_aside(first, aside, "x/a.jpg", b"and changed") == "x/a~4.jpg"
+    assert put_aside(first, aside, "x/a~2.jpg", b"its own") == "x/a~2~2.jpg"
+    contents = [aside.get(f"x/a{mark}.jpg") for mark in ("", "~2", "~3", "~4", "~2~2")]
+    assert contents == [b"somebody else's", b"broken", b"broken", b"and changed", b"its own"]
+    assert len(aside.names("x")) == 5 + 4
+    told = json.loads(aside.get("x/a~3.jpg.reason.json"))
+    assert (told["in"], told["picture"], told["size"]) == ("s3://pictures/in-2", "x/a.jpg", 6)
+
+
+def test_a_copy_never_has_the_name_of_a_reason(bucket: Any, aside: Any) -> None:
+    """Of a picture that comes later, or at the same time."""
+    source = objects(bucket.endpoint, "in-3")
+    assert put_aside(source, aside, "a.jpg.reason.json", b"broken too") == "a.jpg.reason~2.json"
+    aside.put("b.jpg.reason.json", b"{}")
+    assert put_aside(source, aside, "a.jpg", b"broken") == "a.jpg"
+    assert put_aside(source, aside, "b.jpg", b"broken") == "b~2.jpg"
+    assert json.loads(aside.get("a.jpg.reason.json"))["error"] == "UnidentifiedImageError"
+    assert aside.get("b.jpg.reason.json") == b"{}"
+
+
+def test_a_broken_picture_that_changed_is_left(bucket: Any, aside: Any) -> None:
+    source = objects(bucket.endpoint, "in-4")
+    source.put("a.jpg", b"whole by now")
+    work = Work("a.jpg", 6, sha256="0" * 64, fault=Fault(Stage.PREPROCESS, "EmptyFile", ""))
+    with pytest.raises(LeaveAlone, match="changed before it could be quarantined"):
+        put_broken(source, aside, work, FOLDERS)
+    assert aside.names("") == []
 
 
 def test_names_that_object_storage_does_not_take_are_told(bucket: Any) -> None:

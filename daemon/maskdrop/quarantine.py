@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,9 @@ from maskdrop.ticket import Fault, Identity, Ticket
 
 REASON_TAIL = ".reason.json"
 
-_LIMIT = NAME_MAX - len(REASON_TAIL)
+LONGEST_COPY_NAME = NAME_MAX - len(REASON_TAIL)
+"""Bytes of a picture's name there at most."""
+
 LARGEST_COPY = 2**30
 """Bytes of a picture that are copied at most; of a larger one the reason alone is written."""
 
@@ -75,7 +77,7 @@ def quarantine(
             except OSError as error:
                 raise trouble_in("quarantine", folders.quarantine, error) from error
     except OriginalChanged:
-        found = found_in(folders.quarantine, ticket, _LIMIT)
+        found = found_in(folders.quarantine, ticket, LONGEST_COPY_NAME)
         if found is None:
             raise
         return found
@@ -138,7 +140,7 @@ def _copy(original: int, folder: int, wanted: str, entry: _Entry) -> str:
     try:
         if is_copied:
             _copy_synced(original, folder, entry.unfinished_copy, entry.mode)
-        for name in numbered(wanted, _LIMIT):
+        for name in numbered(wanted, LONGEST_COPY_NAME):
             note = name + REASON_TAIL
             is_ours = _is_reason_for(folder, note, entry.ticket)
             if not is_ours and identity_at(folder, name):
@@ -181,7 +183,7 @@ def _copy_synced(original: int, folder: int, name: str, mode: int) -> None:
 
 def _move(claimed: Claimed, folder: int, entry: _Entry) -> str:
     """Move a claimed picture into a folder of the quarantine, and return its name there."""
-    for name in numbered(claimed.name, _LIMIT):
+    for name in numbered(claimed.name, LONGEST_COPY_NAME):
         note = name + REASON_TAIL
         if identity_at(folder, name) is not None:
             continue
@@ -207,8 +209,12 @@ def _move(claimed: Claimed, folder: int, entry: _Entry) -> str:
     raise AssertionError("names never end")
 
 
-def reason_for(ticket: Ticket, fault: Fault, attempts: int) -> bytes:
-    """What a reason file says, as JSON."""
+def reason_for(ticket: Ticket, fault: Fault, attempts: int, origin: Mapping[str, str] | None = None) -> bytes:
+    """What a reason file says, as JSON.
+
+    Args:
+        origin: what tells which file it was, where an inode and a time don't.
+    """
     content = {
         "picture": printable(ticket.path),
         "stage": fault.stage.value,
@@ -219,6 +225,7 @@ def reason_for(ticket: Ticket, fault: Fault, attempts: int) -> bytes:
         "attempts": attempts,
         "inode": ticket.identity.inode,
         "mtime_ns": ticket.identity.mtime_ns,
+        **(origin or {}),
     }
     return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
 

@@ -1,40 +1,104 @@
 """Copies of broken pictures with their reasons, from any place to any other."""
 
+import hashlib
+import json
+from collections.abc import Iterator
+
 from maskdrop.beneath import identity_below
 from maskdrop.claim import OriginalChanged, OriginalStuck
 from maskdrop.cluster.cargo import Work
-from maskdrop.cluster.stores import NOWHERE, FolderStore, Store
+from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import FolderSettings
 from maskdrop.decoding import BrokenPicture
+from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
+from maskdrop.names import numbered, printable
 from maskdrop.original import LeaveAlone
-from maskdrop.quarantine import LARGEST_COPY, REASON_TAIL, quarantine_copy, reason_for
+from maskdrop.quarantine import (
+    LARGEST_COPY,
+    LONGEST_COPY_NAME,
+    LONGEST_REASON,
+    REASON_TAIL,
+    quarantine_copy,
+    reason_for,
+)
 from maskdrop.ticket import Absence, Identity, Ticket
 
 
 def put_broken(source: Store, target: Store, work: Work, settings: FolderSettings) -> str:
-    """Write the reason, then copy the picture beside it. A later run replaces its own copy.
+    """Write the reason, then copy the picture beside it, unless it is larger than `LARGEST_COPY`.
+
+    Names are those of a quarantine of folders: what has one stays, and the picture gets a numbered one, but
+    for the copy of this very picture, which its reason tells.
 
     Returns:
-        The copy's path, relative to the quarantine.
+        The copy's path, relative to the quarantine; "" where there is none.
 
     Raises:
-        LeaveAlone: the original is gone, or can't be read.
+        LeaveAlone: the original is gone, changed, or can't be read.
         FolderTrouble: the quarantine can't take it now.
     """
     assert work.fault is not None
     if isinstance(source, FolderStore) and isinstance(target, FolderStore):
         return _between_folders(source, target, work, settings)
-    ticket = Ticket(0, work.path, Identity(0, 0, max(0, work.size), 0) if work.size >= 0 else NOWHERE)
-    target.put(work.path + REASON_TAIL, reason_for(ticket, work.fault, work.attempts))
+    content = _content(source, work)
+    size = len(content) if content is not None else max(0, work.size)
+    sha256 = work.sha256 if content is None else hashlib.sha256(content).hexdigest()
+    origin = {"in": printable(source.address), "sha256": sha256}
+    reason = reason_for(Ticket(0, work.path, Identity(0, 0, size, 0)), work.fault, work.attempts, origin)
+    key = f"{source.address} {work.path} {sha256}"
+    for path in _paths(work.path):
+        note = path + REASON_TAIL
+        if _is_same(_reason_at(target, note), reason):
+            target.put(note, reason, f"{key} reason")
+        elif target.has(path) or not target.put_new(note, reason, f"{key} reason"):
+            continue
+        if content is None:
+            return ""
+        target.put(path, content, f"{key} copy")
+        return path
+    raise AssertionError("names never end")
+
+
+def _content(source: Store, work: Work) -> bytes | None:
+    """What is to be copied; None: it is too large."""
     try:
         content = source.read(work.path, LARGEST_COPY)
     except BrokenPicture as error:
         if error.error != "EmptyFile":
-            return ""
+            return None
         content = b""
-    target.put(work.path, content)
-    return work.path
+    if work.sha256 and hashlib.sha256(content).hexdigest() != work.sha256:
+        raise LeaveAlone(Absence.CHANGED, "changed before it could be quarantined")
+    return content
+
+
+def _paths(path: str) -> Iterator[str]:
+    """What a copy may be called; never as a reason is, for it would be one's whose picture comes later."""
+    parent, slash, wanted = path.rpartition("/")
+    names = (name for name in numbered(wanted, LONGEST_COPY_NAME) if not name.endswith(REASON_TAIL))
+    return (f"{parent}{slash}{name}" for name in names)
+
+
+def _reason_at(target: Store, note: str) -> bytes:
+    """What has this name, if it can be a reason; else nothing."""
+    try:
+        return target.read(note, LONGEST_REASON)
+    except BrokenPicture:
+        return b""
+    except LeaveAlone as error:
+        if target.is_remote and error.absence is Absence.UNREADABLE:
+            raise FolderTrouble(f"{target.address}/{note}", OSError(str(error))) from error
+        return b""
+
+
+def _is_same(found: bytes, reason: bytes) -> bool:
+    """Whether two reasons are of the same picture of the same place."""
+    try:
+        one, other = (json.loads(told) for told in (found, reason))
+        return all(one[key] == other[key] for key in ("in", "picture", "size", "sha256"))
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _between_folders(source: FolderStore, target: FolderStore, work: Work, settings: FolderSettings) -> str:

@@ -151,7 +151,7 @@ class Manifest:
         if self._waiting:
             schema = SCHEMA.with_metadata({_BASE: self._base.encode()} if self._base else None)
             table = pa.Table.from_pylist(self._waiting, schema=schema)
-            self._store.put(f"{self._folder}/part-{self._run}-{self._number:06}.parquet", _encoded(table))
+            self._put(f"part-{self._run}-{self._number:06}.parquet", table)
             self._waiting = []
             self._number += 1
         self._failed = False
@@ -171,8 +171,13 @@ class Manifest:
             keep = [path not in gone for path, _ in _rows(part, table)]
             if any(keep):
                 self._renamed[first] = renewed = _renewed(part)
-                self._store.put(f"{self._folder}/{renewed}", _encoded(table.filter(pa.array(keep))))
+                self._put(renewed, table.filter(pa.array(keep)))
             self._store.remove(f"{self._folder}/{part}")
+
+    def _put(self, part: str, table: pa.Table) -> None:
+        """Write a part. It is the only one that is being written, and what a killed batch left of its own
+        is taken up."""
+        self._store.put(f"{self._folder}/{part}", _encoded(table), unfinished=self._folder)
 
     def _parts(self) -> list[str]:
         """Names of all parts, the oldest first."""

@@ -79,7 +79,7 @@ class ObjectStore:
             names.append(name)
         return tuple(names)
 
-    def put(self, path: str, content: bytes) -> None:
+    def put(self, path: str, content: bytes, unfinished: str = "") -> None:
         try:
             kind = {"Content-Type": mimetypes.guess_type(path)[0] or "application/octet-stream"}
             files, key = self._files(path), self._key(path)
@@ -93,6 +93,21 @@ class ObjectStore:
                     with contextlib.suppress(OSError):
                         files.delete_file(key)
                 raise
+        except OSError as error:
+            raise self._trouble(path, error) from error
+
+    def put_new(self, path: str, content: bytes, unfinished: str = "") -> bool:
+        if self.has(path):
+            return False
+        self.put(path, content)
+        return True
+
+    def has(self, path: str) -> bool:
+        try:
+            with self._files(path).open_input_file(self._key(path)):
+                return True
+        except FileNotFoundError:
+            return False
         except OSError as error:
             raise self._trouble(path, error) from error
 

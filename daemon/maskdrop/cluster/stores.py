@@ -1,14 +1,15 @@
 """Where pictures come from and results go to: a folder here, or one of the same in object_store.py."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from maskdrop.beneath import identity_below, open_file, open_folder, split
+from maskdrop.beneath import identity_at, identity_below, open_file, open_folder, split
 from maskdrop.claim import OriginalStuck
 from maskdrop.config import FolderSettings
-from maskdrop.durable import FolderTrouble, remove, rename_over, sync_folder, write_synced
+from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import printable
 from maskdrop.original import LeaveAlone, read_original
@@ -55,12 +56,33 @@ class Store(Protocol):
             FolderTrouble: it can't take any now.
         """
 
-    def put(self, path: str, content: bytes) -> None:
+    def put(self, path: str, content: bytes, unfinished: str = "") -> None:
         """Write a file, whole and lasting, or not at all; it replaces what has its name, which is still
         there where that fails, but for an object of several parts.
 
+        Args:
+            unfinished: what makes its name in a folder until it is whole; "": its path. Who writes the same
+                once more takes up what a dead one left; no two may write the same at a time.
+
         Raises:
             FolderTrouble: it can't be written now.
+        """
+
+    def put_new(self, path: str, content: bytes, unfinished: str = "") -> bool:
+        """As `put`, but where something has the name, it stays.
+
+        Returns:
+            Whether it was written. In object storage two that ask at the same instant may both be told so.
+
+        Raises:
+            FolderTrouble: it can't be written now.
+        """
+
+    def has(self, path: str) -> bool:
+        """Whether anything has this name.
+
+        Raises:
+            FolderTrouble: that can't be told now.
         """
 
     def get(self, path: str) -> bytes:
@@ -112,7 +134,9 @@ class FolderStore:
         identity = identity_below(self.base, path)
         if identity is None:
             raise LeaveAlone(
-                Absence.GONE, "no such file, or it can't be reached; mend its name or permissions"
+                Absence.GONE,
+                "no such file, or it can't be reached: links on its way are not followed; "
+                "mend its name or permissions",
             )
         return read_original(self.base, Ticket(0, path, identity), most)
 
@@ -123,17 +147,43 @@ class FolderStore:
         except OriginalStuck as error:
             raise LeaveAlone(Absence.UNREADABLE, str(error)) from error
 
-    def put(self, path: str, content: bytes) -> None:
-        parent, name = split(path)
-        temporary = f".maskdrop-{os.urandom(8).hex()}.tmp"
+    def put(self, path: str, content: bytes, unfinished: str = "") -> None:
+        self._write(path, content, unfinished or path, replaces=True)
+
+    def put_new(self, path: str, content: bytes, unfinished: str = "") -> bool:
         try:
+            self._write(path, content, unfinished or path, replaces=False)
+        except FolderTrouble as error:
+            if isinstance(error.error, FileExistsError):
+                return False
+            raise
+        return True
+
+    def _write(self, path: str, content: bytes, unfinished: str, replaces: bool) -> None:
+        digest = hashlib.sha256(os.fsencode(unfinished)).hexdigest()
+        temporary = f".maskdrop-{digest[:32]}.tmp"
+        try:
+            parent, name = split(path)
             with open_folder(self.base, parent, self.settings.folder_mode) as folder:
                 try:
                     write_synced(folder, temporary, content, self.settings.mode)
-                    rename_over(folder, temporary, name)
+                    if replaces:
+                        rename_over(folder, temporary, name)
+                    else:
+                        rename_new(folder, temporary, folder, name)
                 finally:
                     remove(folder, temporary)
                 sync_folder(folder)
+        except OSError as error:
+            raise FolderTrouble(f"{self.base / path}", error) from error
+
+    def has(self, path: str) -> bool:
+        try:
+            parent, name = split(path)
+            with open_folder(self.base, parent) as folder:
+                return identity_at(folder, name) is not None
+        except FileNotFoundError:
+            return False
         except OSError as error:
             raise FolderTrouble(f"{self.base / path}", error) from error
 
