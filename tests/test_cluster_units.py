@@ -33,6 +33,7 @@ from maskdrop.config import FolderSettings, Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.durable import FolderTrouble
 from maskdrop.model.parser import load_parser
+from maskdrop.original import LeaveAlone
 from maskdrop.ticket import Fault, Stage
 
 ANYWHERE = {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}
@@ -111,6 +112,17 @@ def test_a_file_that_is_no_list_is_told(tmp_path: Path, content: bytes) -> None:
 def test_a_list_that_cannot_be_read_is_told() -> None:
     with pytest.raises(ConfigurationError, match="Input/output error; name a folder or a list file that you"):
         find_inputs("/proc/self/mem", Access(), FOLDERS)
+
+
+def test_a_line_that_leads_through_a_link_is_left_and_told_why(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.jpg").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/link/a.jpg\n")
+    inputs = find_inputs(str(tmp_path / "list.txt"), Access(), FOLDERS)
+    (one,) = inputs
+    with pytest.raises(LeaveAlone, match="links on its way are not followed"):
+        inputs.store.read(one.path, 100)
 
 
 def test_the_shape_follows_the_cluster() -> None:
