@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -149,64 +148,51 @@ def check_rows(rows: list[dict[str, Any]], good: dict[str, bytes], out: Path, lo
             assert (lost / row["quarantine"]).exists()
 
 
-def test_an_actor_and_then_a_node_die_and_cost_only_their_own_blocks(job: Job) -> None:
-    """The real processes are killed in mid-work; every picture has its result and exactly one row."""
-    names = {f"{number}.jpg" for number in range(160)}
+def test_whatever_of_a_cluster_dies_ends_nothing_and_costs_only_its_own_blocks(job: Job) -> None:
+    """Real processes are killed in mid-work: the register, and actors, which then can't label for a time;
+    then an actor, then a node. Every picture has its result and exactly one row."""
+    names = {f"{number}.jpg" for number in range(240)}
     contents = [face_bytes(number) for number in range(20)]
     for number, name in enumerate(sorted(names)):
         job.put(name, contents[number % len(contents)])
-    with ray_nodes(1, 1) as nodes:
-        process = job.begin("--address", nodes.address)
-        reader = Thread(target=process.communicate, daemon=True)
-        reader.start()
-
-        def saved(least: int) -> bool:
-            assert process.poll() is None, "it ended too early"
-            return len(list(job.out.glob("*.jpg"))) >= least
-
-        wait_for(lambda: saved(5), "five results")
-        (actor,) = nodes.actors(second=False)
-        actor.kill()
-        wait_for(lambda: saved(25), "results after an actor's death")
-        before = {path: path.stat().st_mtime_ns for path in job.out.glob("*.jpg")}
-        nodes.kill_second()
-        reader.join(200)
-        assert process.returncode == 0
-        assert not nodes.spills()
-    assert len(before) < len(names)
-    assert job.outcomes() == dict.fromkeys(names, "saved")
-    assert set(job.results()) == names
-    again = [path for path, made in before.items() if path.stat().st_mtime_ns != made]
-    assert len(again) <= len(before) / 2  # what had not come back from the node, a block or two
-
-
-def test_a_register_that_dies_and_a_machine_that_cannot_label_any_more_end_nothing(job: Job) -> None:
-    names = {f"{number}.jpg" for number in range(160)}
-    for number, name in enumerate(sorted(names)):
-        job.put(name, face_bytes(number % 20))
     job.weights = Path(shutil.copy(job.weights, job.base))
     hidden = job.weights.with_suffix(".hidden")
-    with ray_nodes(1) as nodes, (job.base / "told").open("w+") as told:
+    with ray_nodes(1, 1) as nodes, (job.base / "told").open("w+") as told:
         process = job.begin("--address", nodes.address, stdout=told)
 
         def holds(condition: Callable[[], bool]) -> bool:
             assert process.poll() is None, f"it ended too early: {Path(told.name).read_text()}"
             return condition()
 
+        def saved(least: int) -> bool:
+            return holds(lambda: len(list(job.out.glob("*.jpg"))) >= least)
+
         # Of which some have been told: blocks are of sixteen pictures.
-        wait_for(lambda: holds(lambda: len(job.results()) >= 64), "results")
+        wait_for(lambda: saved(64), "results")
         (register,) = nodes.workers("Register")
         register.kill()
         job.weights.rename(hidden)
-        for actor in nodes.actors(second=False):
+        for actor in nodes.actors(second=False) + nodes.actors(second=True):
             actor.kill()
         wait_for(lambda: holds(lambda: "is in trouble" in Path(told.name).read_text()), "trouble", 200)
         hidden.rename(job.weights)
+        some = len(list(job.out.glob("*.jpg")))
+        wait_for(lambda: saved(some + 5), "results after a register's death")
+        wait_for(lambda: holds(lambda: len(nodes.actors(second=False)) == 1), "its actor")
+        nodes.actors(second=False)[0].kill()
+        wait_for(lambda: saved(some + 25), "results after an actor's death")
+        before = {path: path.stat().st_mtime_ns for path in job.out.glob("*.jpg")}
+        nodes.kill_second()
         assert process.wait(200) == 0, Path(told.name).read_text()
+        assert not nodes.spills()
         said = Path(told.name).read_text()
     assert "model.weights" in said or "tiny.safetensors" in said
     assert "Traceback" not in said
+    assert len(before) < len(names)
     assert job.outcomes() == dict.fromkeys(names, "saved")
+    assert set(job.results()) == names
+    again = [path for path, made in before.items() if path.stat().st_mtime_ns != made]
+    assert len(again) <= len(before) / 2  # what had not come back from the node, a block or two
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is usable here")
@@ -308,8 +294,32 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
         assert given_up + written["saved"] + written["done_before"] <= len(names)
         second = job.outcomes()
         assert len(second) == len(first) + written["saved"]
+
+        report.unlink()
+        process = job.begin(*there, "--report", str(report), settings=ONE_ACTOR)
+        more = len(list(job.out.glob("*.jpg"))) + 5  # some that were given up are there
+        wait_for(lambda: len(list(job.out.glob("*.jpg"))) >= more or process.poll() is not None, "5 more")
+        actors = nodes.actors(second=False)
+        for actor in actors:
+            actor.suspend()  # what has set out is waited for
+
+        def is_ended() -> bool:
+            process.send_signal(signal.SIGTERM)  # the first ones are one request
+            return process.poll() is not None
+
+        wait_for(is_ended, "the end at another signal")
+        for actor in actors:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                actor.resume()
+        told = process.communicate(timeout=PATIENCE_S)[0]
+        assert process.returncode == 128 + signal.SIGTERM, told
+        assert "Traceback" not in told
+        assert "the same command goes on from here" in told
+        written = json.loads(report.read_text())
+        third = job.outcomes()
+        assert len(third) == len(second) + written["saved"]
         told = job.run(*there, code=0, settings=ONE_ACTOR)
-    assert f"{len(names) - len(second)} saved, {len(second)} done before" in told
+    assert f"{len(names) - len(third)} saved, {len(third)} done before" in told
     assert job.outcomes() == dict.fromkeys(names, "saved")
 
 
@@ -350,9 +360,12 @@ def test_from_and_to_object_storage_with_a_second_look(job: Job, faces: list[Pat
         assert json.loads(lost["broken.jpg.reason.json"])["error"] == "UnidentifiedImageError"
 
         bucket.put("in/day/1.jpg", face_bytes(60))
-        told = job.run(*there, code=0, **{**options, "source": "s3://pictures/in/d*/*", "out": str(job.out)})
-        assert "7 saved" in told
-        told = job.run(*there, code=1, **options)
+        found = order_of(
+            Words("s3://pictures/in/d*/*", str(job.out), None, None, None, None, {}, False),
+            bucket.environment,
+        )
+        assert len(list(found.inputs)) == 7
+        told = job.run(*there, code=1, **{**options, "source": "s3://pictures/in/**/*"})
         assert f"1 saved, {len(good) - 1} done before, 2 broken, 0 left of {len(good) + 2} files" in told
         after = bucket.below("out")
         kept = {name: content for name, content in results.items() if name not in parts}
@@ -367,7 +380,8 @@ def test_from_and_to_object_storage_with_a_second_look(job: Job, faces: list[Pat
             "".join(f"s3://pictures/in/{name}\n" for name in ("day/2.jpg", "gone.jpg", "small.png"))
         )
         listed = job.base / "listed"
-        told = job.run(*there, code=75, **{**options, "source": names, "out": listed})  # it may come back
+        options |= {"source": names, "out": listed, "settings": ONE_ACTOR}
+        told = job.run(*there, code=75, **options)  # it may come back
         assert "2 saved, 0 done before, 0 broken, 1 left of 3 files" in told
         outcomes = {row["input"]: row["outcome"] for row in job.rows(listed)}
         assert outcomes == {

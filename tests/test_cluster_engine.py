@@ -1,5 +1,7 @@
-"""What an execution's end means to a batch on a cluster, and what a signal does while IN is gone through."""
+"""What an execution's end means to a batch on a cluster, what a signal does while IN is gone through, what is
+written and told whatever comes."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,19 +9,30 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("ray", reason="needs pip install 'maskdrop[ray]'")
 
 import ray.exceptions
 
+from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import CannotLabel
+from maskdrop.cluster.cargo import End, Piece, Work, packed
 from maskdrop.cluster.engine import Cluster, ClusterTrouble, translated
+from maskdrop.cluster.inputs import Inputs
+from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.own_folder import OwnFolder
+from maskdrop.cluster.run import BatchTrouble, ClusterBatch, Order
 from maskdrop.cluster.sharing import that_share_names
+from maskdrop.cluster.stores import FolderStore
+from maskdrop.commands.app import app
 from maskdrop.commands.progress import progress
+from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
+from waiting import wait_for
 
 LOST = {
     "unavailable": ray.exceptions.ActorUnavailableError("a call that was lost", None),
@@ -160,3 +173,59 @@ def test_a_signal_ends_the_listing_too(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout == "15 1000 False\n", done.stderr
+
+
+class Odd(FolderStore):
+    """A folder that fails as nobody foresaw."""
+
+    def names(self, folder: str) -> list[str]:
+        raise of_a_task(RuntimeError("something odd\nand its details"))
+
+
+def batch_in(folder: Path, kind: type[FolderStore] = FolderStore) -> ClusterBatch:
+    """A batch of nothing, that writes rows soon."""
+    settings = Settings.model_validate({"folders": {"inbox": "/nonexistent/in", "outbox": folder}})
+    store = kind(folder, settings.folders)
+    inputs = Inputs(store, None, lambda _: iter(()))
+    manifest = Manifest(store, longest_s=0.1)
+    return ClusterBatch(Order(settings, inputs, store, None, manifest, None, True), lambda: None)
+
+
+def test_rows_that_wait_are_written_while_nothing_arrives(tmp_path: Path) -> None:
+    batch, left = batch_in(tmp_path), {name: Work(name, 3) for name in ("a.jpg", "b.jpg")}
+    receiving = Thread(target=batch._receive, args=(left, lambda: 0))
+    receiving.start()
+    batch._arrivals.put(packed([Piece(Work("a.jpg", 3, sha256="1", end=End(Outcome.SAVED, ("a.jpg",))))]))
+    try:
+        wait_for(lambda: list(tmp_path.glob("manifest.parquet/part-*")), "a part of the manifest")
+    finally:
+        batch._arrivals.put(None)
+        receiving.join()
+    assert list(left) == ["b.jpg"]
+
+
+def test_what_nobody_foresaw_ends_the_batch_as_trouble_does(tmp_path: Path) -> None:
+    with pytest.raises(BatchTrouble) as told:
+        batch_in(tmp_path, Odd).run()
+    assert str(told.value).startswith("RuntimeError: something odd; the same command goes on from")
+
+
+@pytest.mark.parametrize("report", ["report.json", "/proc/report.json"])
+def test_trouble_has_its_summary_its_report_and_its_exit_code(
+    tmp_path: Path, tiny_weights: Path, report: str
+) -> None:
+    """Also where the report can't be written."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out" / "manifest.parquet" / "1.parquet").mkdir(parents=True)  # which can't be read
+    places = [str(tmp_path / "in"), str(tmp_path / "out"), "--report", str(tmp_path / report)]
+    words = ["batch", *places, "--engine", "ray", "--weights", str(tiny_weights)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 75, done.output
+    summary, trouble, *more = done.output.splitlines()
+    assert "0 saved, 0 done before" in summary
+    assert trouble.startswith("maskdrop: IsADirectoryError: ")
+    if report == "report.json":
+        assert json.loads((tmp_path / report).read_text())["saved"] == 0
+        assert not more
+    else:
+        assert more == ["maskdrop: --report /proc/report.json: No such file or directory; exit code 75"]

@@ -33,7 +33,9 @@ class Batch(Protocol):
 
     ledger: Ledger
     seconds: float
-    end_signal: int
+
+    @property
+    def end_signal(self) -> int: ...
 
     @property
     def total(self) -> int | None: ...

@@ -140,7 +140,7 @@ def attempted(pieces: list[Piece], stage: Stage, attempts: Attempts, most: int, 
         act: gives as many pieces as it gets.
 
     Returns:
-        What ``act`` gave; a picture at which processes die again and again is at fault.
+        What ``act`` gave; a picture at which processes die again and again is at fault, and has no end yet.
 
     Raises:
         CannotLabel: ``act`` did.
@@ -174,7 +174,7 @@ def _one_by_one(
     done = []
     for position, piece in enumerate(pieces):
         died = (begun.deaths or {}).get(position, 0)
-        if piece.work.is_on_its_way and died >= max(1, most - 1):
+        if piece.work.end is None and died >= max(1, most - 1):
             done.append(Piece(_blamed(piece, stage, died, begun.reason)))
         else:
             attempts.enter(block, position)
@@ -183,10 +183,12 @@ def _one_by_one(
 
 
 def _blamed(piece: Piece, stage: Stage, died: int, reason: str) -> Work:
+    """At fault, for this; who is already stays so, for what was found before."""
+    work = piece.work
     message = f"the process died each time that it was tried, {died} times alone"
     message = f"{message}; {reason}" if reason else message
-    fault = Fault(stage, WORKER_DIED, message[:MESSAGE_LIMIT])
-    return replace(piece.work, fault=fault, attempts=died + 1)
+    fault = work.fault or Fault(stage, WORKER_DIED, message[:MESSAGE_LIMIT])
+    return replace(work, fault=fault, attempts=died + 1)
 
 
 @contextmanager

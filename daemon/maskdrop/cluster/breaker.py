@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.cargo import End
 from maskdrop.cluster.stores import Store
+from maskdrop.decoding import BrokenPicture
+from maskdrop.names import printable
+from maskdrop.original import LeaveAlone
 from maskdrop.ticket import Absence
 
 MOST_LEFT = 1000
@@ -37,13 +40,19 @@ class Breaker:
     def __init__(self, places: Mapping[str, Place]) -> None:
         self._places = places
         self._left = 0
+        self._readable = ""
 
-    def note(self, end: End) -> None:
+    def note(self, end: End, path: str = "") -> None:
         """Note a picture's end. After many that were left, each place is tried; it may be the pictures.
+
+        Args:
+            path: of the picture; one that could be read before shows whether any still can.
 
         Raises:
             PlaceTrouble: a place can't be used.
         """
+        if end.outcome is not Outcome.LEFT:
+            self._readable = path
         if end.outcome is Outcome.SAVED:
             self._left = 0
         elif end.outcome is Outcome.LEFT and end.error in _OF_PLACES:
@@ -51,6 +60,21 @@ class Breaker:
         if self._left >= MOST_LEFT:
             self._left = 0
             for name, place in self._places.items():
-                if found := place.store.check(place.writes):
+                if found := place.store.check(place.writes) or _unreadable(place, self._readable or path):
                     problem, remedy = found
                     raise PlaceTrouble(f"{name} = {place.store.address}: {problem}; {remedy}")
+
+
+def _unreadable(place: Place, path: str) -> tuple[str, str] | None:
+    """What is wrong where an object can't be read, and a remedy: who may list may not read, and a list's
+    objects, wherever they are, have no place that could be tried."""
+    if place.writes or not path or not place.store.is_remote:
+        return None
+    try:
+        place.store.read(path, 0)  # which asks for its size, and no more
+    except LeaveAlone as error:
+        if error.absence is Absence.UNREADABLE:
+            return f"{printable(path)}: {error}", "give keys that may read it (AWS_ACCESS_KEY_ID, …)"
+    except BrokenPicture:
+        pass
+    return None

@@ -42,7 +42,7 @@ class Work:
     Attributes:
         path: relative to IN, as the os functions give it.
         size: in bytes; -1 until it is read, where the list doesn't tell.
-        known: the SHA-256 of which the manifest has a row; "": none.
+        known: the SHA-256 of which the manifest has a row, or what `found_unread` says of it; "": none.
         is_shared: whether another input wants the same names for its results.
         is_small: whether its first labels show faces that deserve a second look.
         attempts: how often it was tried, once it is at fault.
@@ -68,6 +68,11 @@ class Work:
     def is_on_its_way(self) -> bool:
         """Whether the next stage has something to do with its pixels."""
         return self.end is None and self.fault is None
+
+
+def found_unread(error: str, size: int) -> str:
+    """What there is to know a broken picture by that was never read, and so has no SHA-256."""
+    return f"{error} of {size} bytes" if size >= 0 else ""
 
 
 @dataclass(frozen=True)

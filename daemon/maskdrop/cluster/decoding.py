@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import attempted, ended_after
-from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
+from maskdrop.cluster.cargo import End, Piece, Work, found_unread, packed, unpacked
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.read_ahead import ReadAhead, reading_ahead
 from maskdrop.decoding import BrokenPicture, set_up_decoding
@@ -66,6 +66,10 @@ class _Decoder:
         except MemoryError as error:
             return Piece(replace(work, end=_left("MemoryError", str(error))))
         except BrokenPicture as error:
+            if not work.sha256 and error.error == "EmptyFile":
+                work = replace(work, size=0)
+            if work.known and work.known == found_unread(error.error, work.size):
+                return Piece(replace(work, end=End(Outcome.DONE_BEFORE)))
             fault = Fault(Stage.PREPROCESS, error.error, str(error)[:MESSAGE_LIMIT])
             return Piece(replace(work, fault=fault, ms=_since(began)))
         pixels = self._places.pictures[self._decoded]

@@ -141,6 +141,12 @@ class Cluster:
             self._folder = None
         self._hush.end()
 
+    def abandon(self) -> None:
+        """Leave without asking the cluster, for that may take long. This process has to end next: with it the
+        kernel ends the servers of a cluster of this machine, and they their tasks."""
+        if self._folder is not None:
+            self._folder.empty()
+
 
 class RemoteRegister:
     """`Register` in an actor, beside the process that drives the batch."""

@@ -38,6 +38,8 @@ PATIENCE_S = 30.0
 
 _STEP_S = 1.0
 
+_NO_COPY = "; it has no copy, since the process died at it each time"
+
 BESIDE = 16
 """Pictures of a block whose results are being written at a time, where each costs requests."""
 
@@ -53,7 +55,7 @@ def finish_block(table: pa.Table, job: Job, looks_closer: bool) -> pa.Table:
     warnings.simplefilter("ignore")
     finisher = _Finisher(job, looks_closer)
     pieces = attempted(unpacked(table), Stage.SAVE, job.attempts, job.most_attempts, finisher.finish_all)
-    return packed(finisher.end_blamed(piece) for piece in pieces)
+    return packed(map(finisher.end_blamed, pieces))
 
 
 class _Finisher:
@@ -77,9 +79,14 @@ class _Finisher:
         return done
 
     def end_blamed(self, piece: Piece) -> Piece:
-        """The end of a picture that is at fault because this very stage died at it."""
-        is_blamed = piece.work.end is None and piece.work.fault is not None
-        return self._finish(piece) if is_blamed else piece
+        """The end of a picture at which this very stage died: without a copy, which it may have died at."""
+        work, fault = piece.work, piece.work.fault
+        if work.end is not None or fault is None:
+            return piece
+        message = fault.message
+        if self._job.quarantine is not None:
+            message = message[: MESSAGE_LIMIT - len(_NO_COPY)] + _NO_COPY
+        return Piece(replace(work, end=End(Outcome.BROKEN, error=fault.error, message=message)))
 
     def _in_time(self, act: Callable[[], T]) -> T:
         with ended_after(self._job.longest + PATIENCE_S):

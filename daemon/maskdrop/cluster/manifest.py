@@ -1,6 +1,7 @@
 """The manifest: a row for each picture, in Parquet files that are written whole and read as one."""
 
 import io
+import math
 import os
 import re
 import time
@@ -14,7 +15,7 @@ from pyarrow import parquet
 
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import WORKER_DIED
-from maskdrop.cluster.cargo import Work
+from maskdrop.cluster.cargo import Work, found_unread
 from maskdrop.cluster.stores import Store
 from maskdrop.config_file import fault
 from maskdrop.names import printable
@@ -49,7 +50,7 @@ SCHEMA = pa.schema(
 _BASE = b"maskdrop.in"
 """Key of a part's metadata: the place below which its inputs lie. Older parts have none."""
 
-_NEEDED = ["input", "sha256", "outcome", "hex", "error", "message"]
+_NEEDED = ["input", "size", "sha256", "outcome", "hex", "error", "message"]
 """Columns that the next run reads."""
 
 _DONE = (Outcome.SAVED.value, Outcome.BROKEN.value)
@@ -84,25 +85,36 @@ class Row:
 
     Attributes:
         is_done: whether it would come out the same again.
+        size: in bytes; -1: not known.
         error, message: of a picture that is broken.
     """
 
     part: str
     sha256: str
     is_done: bool
+    size: int = -1
     error: str = ""
     message: str = ""
+
+    @property
+    def known(self) -> str:
+        """As in `Work.known`."""
+        if not self.is_done:
+            return ""
+        return self.sha256 or found_unread(self.error, self.size)
 
 
 class Manifest:
     """Owner of the parts; rows wait here until they make one."""
 
-    def __init__(self, store: Store, base: str = "", folder: str = FOLDER) -> None:
+    def __init__(self, store: Store, base: str = "", folder: str = FOLDER, longest_s: float = PART_S) -> None:
         """Prepare.
 
         Args:
             base: address of the place below which all inputs lie; "": not known.
+            longest_s: seconds after which rows are written, however few.
         """
+        self._longest_s = longest_s
         self._store, self._folder, self._base = store, folder, base
         self._waiting: list[dict[str, Any]] = []
         self._tried_at, self._failed = time.monotonic(), False
@@ -138,8 +150,13 @@ class Manifest:
         """
         self._waiting.append(row_of(work))
         is_due = len(self._waiting) >= PART_ROWS and not self._failed
-        if is_due or time.monotonic() - self._tried_at >= PART_S:
+        if is_due or time.monotonic() >= self.due_at:
             self.write()
+
+    @property
+    def due_at(self) -> float:
+        """When what waits is to be written, in seconds of `time.monotonic`; infinite: nothing waits."""
+        return self._tried_at + self._longest_s if self._waiting else math.inf
 
     def write(self) -> None:
         """Write what waits, whole and lasting.
@@ -216,11 +233,13 @@ def _problem(schema: pa.Schema) -> str:
 
 
 def _rows(part: str, table: pa.Table) -> Iterator[tuple[str, Row]]:
-    columns = (table[name].to_pylist() for name in ("input", "hex", "sha256", "outcome", "error", "message"))
-    for shown, exact, sha256, outcome, error, message in zip(*columns, strict=True):
+    columns = (table[name].to_pylist() for name in _NEEDED)
+    for shown, size, sha256, outcome, exact, error, message in zip(*columns, strict=True):
         path = os.fsdecode(bytes.fromhex(exact)) if exact else shown
-        is_done = outcome in _DONE and bool(sha256) and error != WORKER_DIED
-        yield path, Row(part, sha256 or "", is_done, error or "", message or "")
+        is_known = bool(sha256) or size is not None
+        is_done = outcome in _DONE and is_known and error != WORKER_DIED
+        size = -1 if size is None else size
+        yield path, Row(part, sha256 or "", is_done, size, error or "", message or "")
 
 
 def _renewed(part: str) -> str:

@@ -2,8 +2,6 @@
 
 import logging
 import math
-import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,20 +12,21 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from maskdrop.batch.ledger import Entry, Ledger, Outcome
+from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import STOPPED
-from maskdrop.cluster.breaker import Breaker, Place, PlaceTrouble
-from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
+from maskdrop.cluster.breaker import Breaker, Place
+from maskdrop.cluster.cargo import Piece, Work, packed, unpacked
 from maskdrop.cluster.engine import Cluster, ClusterTrouble
 from maskdrop.cluster.inputs import Input, Inputs
 from maskdrop.cluster.job import Job
-from maskdrop.cluster.manifest import Manifest, Row
+from maskdrop.cluster.manifest import Manifest
+from maskdrop.cluster.record import Record
 from maskdrop.cluster.shape import shape_for
 from maskdrop.cluster.sharing import that_share_names
+from maskdrop.cluster.signals import Signals
 from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
-from maskdrop.durable import FolderTrouble
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.results.names import tails_of
 
@@ -44,11 +43,15 @@ _FRUITLESS = 3
 _END_S = 60.0
 """Longest wait for an execution that was ended, in seconds."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STEP_S = 0.1
+
+_LINE = 500
+"""Characters of an error's message that are told."""
 
 
 class BatchTrouble(Exception):
-    """The batch ended before its time; the message says why. What has its row in the manifest is done."""
+    """The batch ended before its time; the message says why. What has its row in the manifest is done, and
+    the same command does the rest."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Order:
 
 
 class _Stop:
-    """Arrives where a signal has come."""
+    """Arrives where the batch is to end."""
 
 
 class ClusterBatch:
@@ -83,26 +86,24 @@ class ClusterBatch:
     Attributes:
         total: files that are there; None until they are counted.
         seconds: how long it took, once it is over.
-        end_signal: number of the signal that ended it before its time; 0: none.
         given_up: pictures that had set out when the drain was cut short: the next run does them.
         statistics: Ray's own, of each execution.
     """
 
     def __init__(self, order: Order, progress: Callable[[], None]) -> None:
         self._order, self._progress = order, progress
-        self.ledger = Ledger()
         self.total: int | None = None
         self.seconds = 0.0
-        self.end_signal = 0
         self.given_up = 0
         self.statistics: list[str] = []
         self._arrivals: SimpleQueue[pa.Table | Exception | _Stop | None] = SimpleQueue()
-        self._known: dict[str, Row] = {}
-        self._replaced: dict[str, set[str]] = {}
+        self._signals = Signals(self._end_soon)
+        self._cluster: Cluster | None = None
         places = {"IN": Place(order.inputs.store, writes=False), "OUT": Place(order.target, writes=True)}
         if order.quarantine is not None:
             places["--quarantine"] = Place(order.quarantine, writes=True)
-        self._breaker = Breaker(places)
+        self._record = Record(order.manifest, Breaker(places))
+        self.ledger = self._record.ledger
 
     def run(self) -> None:
         """Do everything, or stop when a signal comes: what has its row then is done.
@@ -110,38 +111,44 @@ class ClusterBatch:
         Raises:
             ConfigurationError: it can't run as configured.
             InboxHeld: another batch works for this outbox.
-            BatchTrouble: the cluster can't do it, a place can't be used any more, or the manifest can't be
-                read or written.
+            BatchTrouble: the cluster can't do it, a place can't be used any more, the manifest can't be read
+                or written, or something happened that nobody foresaw.
         """
         target, began = self._order.target, time.monotonic()
         lock = InboxLock.take(target.base, kind="outbox") if isinstance(target, FolderStore) else None
         try:
-            self._known = self._order.manifest.read()
+            self._record.read()
             self._work()
-        except (ClusterTrouble, PlaceTrouble, FolderTrouble, OSError) as error:
+        except ConfigurationError:
+            raise
+        except Exception as error:
             again = "the same command goes on from what has its row in the manifest"
-            raise BatchTrouble(f"{type(error).__name__}: {error}; {again}") from error
+            raise BatchTrouble(f"{_in_a_line(error)}; {again}") from error
         finally:
             self.seconds = time.monotonic() - began
             if lock is not None:
                 lock.release()
 
     def _work(self) -> None:
-        hung_up = signal.getsignal(signal.SIGHUP)
-        heeded = _SIGNALS if hung_up is signal.SIG_IGN else (*_SIGNALS, signal.SIGHUP)  # as under nohup(1)
-        before = {number: signal.signal(number, self._stop) for number in heeded}
-        try:
-            cluster = Cluster(self._order.address)
-            for number in heeded:
-                signal.signal(number, self._stop)  # once more: Ray has its own idea of SIGTERM
+        with self._signals.heeded():
+            self._cluster = cluster = Cluster(self._order.address)
+            self._signals.heed()  # once more: Ray has its own idea of SIGTERM
             try:
                 self._go_through(cluster)
             finally:
                 self.statistics = cluster.statistics
-                cluster.close()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+                if not self.is_urgent:
+                    cluster.close()
+
+    def abandon(self) -> None:
+        """End what `run` left of the cluster where the end was urgent; this process has to end next."""
+        if self._cluster is not None:
+            self._cluster.abandon()
+
+    def _end_soon(self) -> None:
+        """A signal asks for the end; in any thread."""
+        self._order.inputs.stop()
+        self._arrivals.put(_Stop())
 
     def _go_through(self, cluster: Cluster) -> None:
         """All inputs, a portion at a time; what has come back is in the manifest, however this ends."""
@@ -154,8 +161,17 @@ class ClusterBatch:
                 self._do(self._works(portion), cluster)
             self.total = given
         finally:
-            self._order.manifest.write()
-            self._order.manifest.drop(self._replaced)
+            self._record.close(tidies=not self.is_urgent)
+
+    @property
+    def end_signal(self) -> int:
+        """Number of the signal that ended it before its time; 0: none."""
+        return self._signals.number
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it was asked once more to end: then `run` leaves the cluster as it is."""
+        return self._signals.is_urgent
 
     @property
     def passed(self) -> Inputs:
@@ -179,8 +195,7 @@ class ClusterBatch:
         shared = that_share_names([one.path for one in portion], tails_of(self._order.settings.save))
         works = {}
         for one in portion:
-            row = self._known.get(one.path)
-            known = row.sha256 if row is not None and row.is_done and self._order.skips_done else ""
+            known = self._record.known(one.path) if self._order.skips_done else ""
             works[one.path] = Work(one.path, one.size, known, one.path in shared)
         return works
 
@@ -207,16 +222,19 @@ class ClusterBatch:
         cluster.register.start()
         carrier = self._send_out(left, cluster)
         try:
-            set_out = self._receive(left, cluster)
+            set_out = self._receive(left, cluster.register.stop)
         finally:
-            cluster.end_executions()
-            carrier.join(_END_S)
+            if not self.is_urgent:
+                cluster.end_executions()
+            self._receive_late(left, carrier)
         if set_out is not None:
-            self._receive_late(left)
             self.given_up = max(0, set_out - (begun - len(left)))
 
-    def _receive(self, left: dict[str, Work], cluster: Cluster) -> int | None:
+    def _receive(self, left: dict[str, Work], stop: Callable[[], int]) -> int | None:
         """Take what comes back until everything has, or after a signal, what had set out.
+
+        Args:
+            stop: lets nothing more set out, and gives how many have.
 
         Returns:
             How many had set out when a signal came; None: none came.
@@ -225,13 +243,13 @@ class ClusterBatch:
         set_out: int | None = None
         deadline = math.inf
         while set_out is None or begun - len(left) < set_out:
-            try:
-                arrived = self._arrivals.get(timeout=_left_until(deadline))
-            except Empty:
-                break
+            arrived = self._next(deadline)
             if isinstance(arrived, _Stop):
-                set_out = cluster.register.stop()
-                deadline = time.monotonic() + self._order.settings.drain.drain_timeout_s
+                if set_out is None:
+                    set_out = stop()
+                    deadline = time.monotonic() + self._order.settings.drain.drain_timeout_s
+                if self.is_urgent:
+                    break
             elif isinstance(arrived, pa.Table):
                 self._take(arrived, left)
             elif arrived is None:
@@ -240,8 +258,22 @@ class ClusterBatch:
                 raise arrived
         return set_out
 
-    def _receive_late(self, left: dict[str, Work]) -> None:
-        """Take what came back while the execution was ended."""
+    def _next(self, deadline: float) -> pa.Table | Exception | _Stop | None:
+        """What arrives next, None at the deadline. Meanwhile rows are written as they become due."""
+        while True:
+            due_at = self._record.due_at
+            try:
+                return self._arrivals.get(timeout=_left_until(min(deadline, due_at)))
+            except Empty:
+                if time.monotonic() >= deadline:
+                    return None
+                self._record.write()
+
+    def _receive_late(self, left: dict[str, Work], carrier: Thread) -> None:
+        """Take what comes back while the execution is ended, which is waited for unless it is urgent."""
+        until = time.monotonic() + _END_S
+        while carrier.is_alive() and not self.is_urgent and time.monotonic() < until:
+            carrier.join(_STEP_S)
         while not self._arrivals.empty():
             arrived = self._arrivals.get()
             if isinstance(arrived, pa.Table):
@@ -278,39 +310,20 @@ class ClusterBatch:
             end = piece.work.end
             assert end is not None, piece.work
             if end.error != STOPPED and left.pop(piece.work.path, None) is not None:
-                self._note(piece.work, end)
+                self._record.note(piece.work)
         self._progress()
-
-    def _note(self, work: Work, end: End) -> None:
-        """A picture's end: in the ledger, and unless it was there before, in the manifest."""
-        row = self._known.get(work.path)
-        if end.outcome is Outcome.DONE_BEFORE and row is not None:
-            end = End(Outcome.BROKEN, error=row.error, message=row.message) if row.error else end
-        else:
-            if row is not None:
-                self._replaced.setdefault(row.part, set()).add(work.path)
-            try:
-                self._order.manifest.add(work)
-            except FolderTrouble as error:  # its rows are kept, and written with later ones
-                logger.error("the manifest can't be written now: %s", error)
-        ms = {stage: round(spent, 1) for stage, spent in work.ms.items()}
-        ms["total"] = round(sum(work.ms.values()), 1)
-        self.ledger.add(
-            Entry(work.path, end.outcome, end.results, end.quarantine, end.error, end.message, ms)
-        )
-        self._breaker.note(end)
-
-    def _stop(self, number: int, frame: object) -> None:
-        """The first signal has it drain, a second one ends everything at once."""
-        if self.end_signal:
-            os._exit(128 + number)
-        self.end_signal = number
-        self._order.inputs.stop()
-        self._arrivals.put(_Stop())
 
 
 def _left_until(deadline: float) -> float | None:
     return None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+
+
+def _in_a_line(error: Exception) -> str:
+    """What happened; of what a task raised, which Ray tells with its whole traceback, the error itself."""
+    cause = getattr(error, "cause", None)
+    told = cause if isinstance(cause, Exception) else error
+    lines = str(told).strip().splitlines() or [""]
+    return f"{type(told).__name__}: {lines[0][:_LINE]}".removesuffix(": ")
 
 
 def _sliced(things: Iterable[T], length: int) -> Iterator[list[T]]:

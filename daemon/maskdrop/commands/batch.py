@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from maskdrop.batch.ledger import Outcome
-from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with, say
 from maskdrop.commands.progress import progress
 from maskdrop.config_file import ConfigurationError
 from maskdrop.lasting import lasting_imports, leave
@@ -17,6 +17,7 @@ from maskdrop.spool import SpoolFull
 
 if TYPE_CHECKING:
     from maskdrop.batch.report import Batch
+    from maskdrop.cluster.run import ClusterBatch
 
 _FORMS = (".json", ".csv")
 """Endings of a report's name."""
@@ -100,16 +101,18 @@ def batch(
     places = _Places(source, outbox, quarantine)
     try:
         if engine == "ray":
-            one = _on_cluster(places, address, endpoint, config, overrides, again)
+            there, trouble = _on_cluster(places, address, endpoint, config, overrides, again)
+            code = _tell(there, report, verbose, EX_TEMPFAIL, trouble)
+            if not there.end_signal:
+                raise typer.Exit(code)  # Ray has something to do at a process's end
+            if there.is_urgent:
+                there.abandon()
         else:
             _check_local(places, {"--address": address, "--endpoint": endpoint})
-            one = _here(places, config, overrides, again, verbose)
+            code = _tell(_here(places, config, overrides, again, verbose), report, verbose, EX_FAILED)
     except ConfigurationError as error:
         end_with(str(error), EX_CONFIG)
-    code = _tell(one, report, verbose, EX_TEMPFAIL if engine == "ray" else EX_FAILED)
-    if engine == "ray" and not one.end_signal:
-        raise typer.Exit(code)  # Ray has something to do at a process's end
-    leave(code)  # at its own end, pyarrow waits for a listing that is under way
+    leave(code)  # at its own end, pyarrow would wait for a listing that is under way
 
 
 def _here(
@@ -150,7 +153,8 @@ def _on_cluster(
     config: Path | None,
     overrides: dict[str, dict[str, Any]],
     again: bool,
-) -> "Batch":
+) -> "tuple[ClusterBatch, str]":
+    """The batch, and what ended it before its time; "": nothing."""
     try:
         from maskdrop.cluster.order import Words, order_of
         from maskdrop.cluster.run import BatchTrouble, ClusterBatch
@@ -160,15 +164,17 @@ def _on_cluster(
 
     folders = (places.source, places.outbox, places.quarantine)
     words = Words(*folders, address, endpoint, config, overrides, again)
+    trouble = ""
     try:
         with progress(line_each=_LINE_S) as show:
             one = ClusterBatch(order_of(words), progress=lambda: show(one.done, one.total, _found(one)))
-            one.run()
+            try:
+                one.run()
+            except BatchTrouble as error:
+                trouble = str(error)
     except InboxHeld as error:
         end_with(str(error), EX_TEMPFAIL)
-    except BatchTrouble as error:
-        end_with(str(error), EX_TEMPFAIL)
-    return one
+    return one, trouble
 
 
 def _no_ray(error: ImportError) -> NoReturn:
@@ -187,11 +193,12 @@ def _check_local(places: _Places, options: dict[str, str | None]) -> None:
             end_with(f"{name} {value}: goes with --engine ray; add it, or leave {name} out", EX_CONFIG)
 
 
-def _tell(one: "Batch", report: Path | None, verbose: bool, some_left: int) -> int:
-    """The summary and the report.
+def _tell(one: "Batch", report: Path | None, verbose: bool, some_left: int, trouble: str = "") -> int:
+    """The summary and the report, whatever the end.
 
     Args:
         some_left: the exit code where some pictures, or folders, were left.
+        trouble: what ended it before its time; "": nothing.
 
     Returns:
         The exit code.
@@ -201,13 +208,24 @@ def _tell(one: "Batch", report: Path | None, verbose: bool, some_left: int) -> i
     with contextlib.suppress(OSError):  # the terminal may be gone
         told = [*(one.statistics if verbose else ()), *summary(one)]
         sys.stderr.write("\n".join(told) + "\n")
+        if trouble:
+            say(trouble)
+    code = _code_of(one, some_left, trouble)
     if report is not None:
         try:
             write_report(one, report)
         except OSError as error:
-            end_with(f"--report {report}: {error.strerror}", EX_FAILED)
+            code = max(code, EX_FAILED)  # which is less than what tells that some is left to do
+            with contextlib.suppress(OSError):
+                say(f"--report {report}: {error.strerror}; exit code {code}")
+    return code
+
+
+def _code_of(one: "Batch", some_left: int, trouble: str) -> int:
     if one.end_signal:
         return SIGNAL_EXIT + one.end_signal
+    if trouble:
+        return EX_TEMPFAIL
     if one.is_complete:
         return 0
     is_left = one.ledger.counts[Outcome.LEFT] or (one.passed is not None and one.passed.unread)

@@ -8,11 +8,16 @@ import typer
 
 from maskdrop.exit_codes import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT
 
-__all__ = ["EX_CONFIG", "EX_FAILED", "EX_TEMPFAIL", "SIGNAL_EXIT", "end_with"]
+__all__ = ["EX_CONFIG", "EX_FAILED", "EX_TEMPFAIL", "SIGNAL_EXIT", "end_with", "say"]
 
 
 def end_with(message: str, code: int) -> NoReturn:
     """Write the message, whatever bytes are in it, and end the command."""
+    say(message)
+    raise typer.Exit(code)
+
+
+def say(message: str) -> None:
+    """Write the message, whatever bytes are in it."""
     line = os.fsencode(f"maskdrop: {message}\n").decode("utf-8", "backslashreplace")
     sys.stderr.write(line)
-    raise typer.Exit(code)

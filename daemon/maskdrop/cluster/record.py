@@ -1,0 +1,94 @@
+"""What became of a batch's pictures: this run's ledger, and their rows in the manifest."""
+
+import logging
+
+from maskdrop.batch.ledger import Entry, Ledger, Outcome
+from maskdrop.cluster.breaker import Breaker
+from maskdrop.cluster.cargo import End, Work
+from maskdrop.cluster.manifest import Manifest, Row
+from maskdrop.durable import FolderTrouble
+
+logger = logging.getLogger("maskdrop")
+
+
+class Record:
+    """The owner of both. Rows are written from time to time, and those that they replace go at the end."""
+
+    def __init__(self, manifest: Manifest, breaker: Breaker) -> None:
+        self._manifest, self._breaker = manifest, breaker
+        self._rows: dict[str, Row] = {}
+        self._replaced: dict[str, set[str]] = {}
+        self.ledger = Ledger()
+
+    def read(self) -> None:
+        """Learn what is done.
+
+        Raises:
+            ConfigurationError, FolderTrouble, OSError: as of `Manifest.read`.
+        """
+        self._rows = self._manifest.read()
+
+    def known(self, path: str) -> str:
+        """What a picture's row says of its content, as in `Work.known`."""
+        row = self._rows.get(path)
+        return row.known if row is not None else ""
+
+    def note(self, work: Work) -> None:
+        """A picture's end: in the ledger, and unless its row stays, in the manifest.
+
+        Raises:
+            PlaceTrouble: it is one of many that a place, which can't be used, failed.
+            SpoolFull: the ledger's disk is full.
+        """
+        assert work.end is not None, work
+        row, end = self._rows.get(work.path), work.end
+        if end.outcome is Outcome.DONE_BEFORE and row is not None:
+            end = End(Outcome.BROKEN, error=row.error, message=row.message) if row.error else end
+        elif not _stays(row, work):
+            self._put(row, work)
+        ms = {stage: round(spent, 1) for stage, spent in work.ms.items()}
+        ms["total"] = round(sum(work.ms.values()), 1)
+        self.ledger.add(
+            Entry(work.path, end.outcome, end.results, end.quarantine, end.error, end.message, ms)
+        )
+        self._breaker.note(end, work.path)
+
+    def _put(self, row: Row | None, work: Work) -> None:
+        if row is not None:
+            self._replaced.setdefault(row.part, set()).add(work.path)
+        try:
+            self._manifest.add(work)
+        except FolderTrouble as error:  # its rows are kept, and written with later ones
+            logger.error("the manifest can't be written now: %s", error)
+
+    @property
+    def due_at(self) -> float:
+        """As of `Manifest.due_at`."""
+        return self._manifest.due_at
+
+    def write(self) -> None:
+        """Write the rows that wait, if that can be done now."""
+        try:
+            self._manifest.write()
+        except FolderTrouble as error:
+            logger.error("the manifest can't be written now: %s", error)
+
+    def close(self, tidies: bool) -> None:
+        """Write the rows that wait.
+
+        Args:
+            tidies: whether those that they replace are removed; else the next run does so.
+
+        Raises:
+            FolderTrouble, OSError: that can't be done.
+        """
+        self._manifest.write()
+        if tidies:
+            self._manifest.drop(self._replaced)
+
+
+def _stays(row: Row | None, work: Work) -> bool:
+    """Whether a picture's row is still true: it was done, and could just not be looked at this time."""
+    assert work.end is not None
+    is_unread = work.end.outcome is Outcome.LEFT and not work.sha256
+    return is_unread and row is not None and row.is_done

@@ -1,0 +1,89 @@
+"""Signals that end a batch on a cluster: the first one has it drain, a later one hurries it."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from threading import Event, Thread
+from types import FrameType
+
+from maskdrop.exit_codes import SIGNAL_EXIT
+from maskdrop.supervisor.signals import ONE_REQUEST_S
+
+LIMIT_S = 5.0
+"""Seconds after which a batch that is hurried, and not over, ends whatever it is at."""
+
+
+class Signals:
+    """Counts requests to end, and sees to it that an urgent one is heeded.
+
+    Attributes:
+        number: of the signal that came last; 0: none.
+        is_urgent: whether one came later than ``same_s`` after the first.
+    """
+
+    def __init__(
+        self, told: Callable[[], None], same_s: float = ONE_REQUEST_S, limit_s: float = LIMIT_S
+    ) -> None:
+        """Prepare.
+
+        Args:
+            told: called at the first request and at an urgent one, in any thread.
+        """
+        self._told, self._same_s, self._limit_s = told, same_s, limit_s
+        self._heeded: list[int] = []
+        self._over = Event()
+        self.number = 0
+        self.is_urgent = False
+
+    @contextlib.contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Signals are requests within, in the main thread only. After one has come, they are ignored later:
+        what is left to do is to tell how far it got."""
+        hung_up = signal.getsignal(signal.SIGHUP)
+        self._heeded = [signal.SIGINT, signal.SIGTERM]
+        if hung_up is not signal.SIG_IGN:  # as it is under nohup(1)
+            self._heeded.append(signal.SIGHUP)
+        before = {number: signal.getsignal(number) for number in self._heeded}
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        watching = Thread(target=self._watch, args=(reading,), name="signals", daemon=True)
+        watching.start()
+        woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        self.heed()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_IGN if self.number else handler)
+            signal.set_wakeup_fd(woken)
+            os.close(writing)
+            watching.join()
+            os.close(reading)
+
+    def heed(self) -> None:
+        """Take the signals over; once more where a library has done so meanwhile."""
+        for number in self._heeded:
+            signal.signal(number, self._first)
+
+    def _first(self, number: int, frame: FrameType | None) -> None:
+        if not self.number:
+            self.number = number
+            self._told()
+
+    def _watch(self, reading: int) -> None:
+        """Handlers of Python's wait until a library's function comes back, which this doesn't."""
+        first: float | None = None
+        while numbers := os.read(reading, 1):
+            now = time.monotonic()
+            if numbers[0] not in self._heeded:
+                continue
+            if first is None:
+                first = now
+            elif now - first >= self._same_s:
+                self.number, self.is_urgent = numbers[0], True
+                self._told()
+                if not self._over.wait(self._limit_s):
+                    os._exit(SIGNAL_EXIT + self.number)

@@ -1,0 +1,168 @@
+"""What a batch on a cluster notes of its pictures, and what the next run makes of that; without a cluster."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+pytest.importorskip("pyarrow")
+
+from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster.access import Access, Keys
+from maskdrop.cluster.attempts import Register
+from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place, PlaceTrouble
+from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
+from maskdrop.cluster.decoding import decode_block
+from maskdrop.cluster.finishing import finish_block
+from maskdrop.cluster.job import Job
+from maskdrop.cluster.manifest import Manifest
+from maskdrop.cluster.object_store import ObjectStore
+from maskdrop.cluster.record import Record
+from maskdrop.cluster.stores import FolderStore
+from maskdrop.config import FolderSettings, Settings
+from maskdrop.ticket import Fault, Stage
+
+ANYWHERE = {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}
+FOLDERS = FolderSettings.model_validate(ANYWHERE)
+
+
+def noted(store: FolderStore, *works: Work) -> Record:
+    """What a run that comes to these ends leaves."""
+    record = Record(Manifest(store), Breaker({}))
+    record.read()
+    for work in works:
+        record.note(work)
+    record.close(tidies=True)
+    return record
+
+
+def known(store: FolderStore, path: str) -> str:
+    record = Record(Manifest(store), Breaker({}))
+    record.read()
+    return record.known(path)
+
+
+SAVED = Work("a.jpg", 3, sha256="1", end=End(Outcome.SAVED, ("a.jpg",)))
+UNREADABLE = Work("a.jpg", 3, end=End(Outcome.LEFT, error="unreadable"))
+
+
+def test_a_picture_that_could_not_be_looked_at_keeps_the_row_that_says_it_is_done(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path, FOLDERS)
+    noted(store, SAVED)
+    record = noted(store, UNREADABLE)
+    assert record.ledger.counts == {Outcome.LEFT: 1}  # which the exit code tells
+    assert known(store, "a.jpg") == "1"
+    noted(store, replace(UNREADABLE, sha256="2"))  # it was read, and is another one now
+    assert known(store, "a.jpg") == ""
+    noted(store, SAVED)
+    assert known(store, "a.jpg") == "1"
+
+
+def decoded(store: FolderStore, work: Work, most: int) -> Work:
+    """The picture, once it was read; broken ones have their end here, as they get it later."""
+    settings = Settings.model_validate({"folders": ANYWHERE, "decode": {"max_bytes": most}})
+    job = Job(settings, store, store, None, Register())
+    (piece,) = unpacked(decode_block(packed([Piece(work)]), job))
+    fault = piece.work.fault
+    if fault is None:
+        return piece.work
+    return replace(piece.work, end=End(Outcome.BROKEN, error=fault.error, message=fault.message))
+
+
+@pytest.mark.parametrize(("content", "listed"), [(b"", 0), (b"", -1), (b"more than eight", 15)])
+def test_what_is_broken_unread_is_done_before_while_it_is_the_same(
+    tmp_path: Path, content: bytes, listed: int
+) -> None:
+    """It has no SHA-256; its size and its error are what it is known by."""
+    store, out = FolderStore(tmp_path / "in", FOLDERS), FolderStore(tmp_path / "out", FOLDERS)
+    for place in (store, out):
+        place.base.mkdir()
+    (store.base / "a.jpg").write_bytes(content)
+    first = decoded(store, Work("a.jpg", listed), 8)
+    assert first.end is not None
+    assert (first.end.outcome, first.sha256) == (Outcome.BROKEN, "")
+    noted(out, first)
+
+    again = decoded(store, Work("a.jpg", listed, known(out, "a.jpg")), 8)
+    assert again.end == End(Outcome.DONE_BEFORE)
+    record = noted(out, again)
+    assert record.ledger.counts == {Outcome.BROKEN: 1}
+    (entry,) = record.ledger
+    assert (entry.error, entry.message) == (first.end.error, first.end.message)
+
+    (store.base / "a.jpg").write_bytes(b"another that is too large")
+    changed = decoded(store, Work("a.jpg", 25, known(out, "a.jpg")), 8)
+    assert changed.end is not None
+    assert changed.end.error == "TooManyBytes"
+    if listed > 0:  # and if more is let in, it is read
+        (store.base / "a.jpg").write_bytes(content)
+        assert decoded(store, Work("a.jpg", listed, known(out, "a.jpg")), 100).sha256
+
+
+FOUND = Fault(Stage.PREPROCESS, "UnidentifiedImageError", "cannot identify it")
+
+
+@pytest.mark.parametrize("fault", [FOUND, None])
+@pytest.mark.parametrize("copies", [True, False])
+def test_where_the_last_stage_dies_again_and_again_it_is_broken_without_a_copy(
+    tmp_path: Path, fault: Fault | None, copies: bool
+) -> None:
+    """Also a picture that was broken before: to copy it is what the process may die at."""
+    store, lost = FolderStore(tmp_path, FOLDERS), FolderStore(tmp_path / "lost", FOLDERS)
+    lost.base.mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    register = Register()
+    for _ in range(3):  # a process died at the block, and two at the picture alone
+        register.begin("save 1 a.jpg", 0)
+        register.enter("save 1 a.jpg", 0)
+    job = Job(
+        Settings.model_validate({"folders": ANYWHERE}), store, store, lost if copies else None, register
+    )
+    (piece,) = unpacked(finish_block(packed([Piece(Work("a.jpg", 10, fault=fault))]), job, False))
+    end = piece.work.end
+    assert end is not None
+    wanted = ("WorkerDied", "the process died each time") if fault is None else (FOUND.error, FOUND.message)
+    assert (end.outcome, end.error, end.quarantine) == (Outcome.BROKEN, wanted[0], "")
+    assert end.message.startswith(wanted[1])
+    assert ("it has no copy" in end.message) == copies
+    assert not list(lost.base.iterdir())
+
+
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    """A server that has all objects, or none for us."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_keys_that_no_longer_read_what_a_list_names_end_the_batch() -> None:
+    """Its objects have no place together that could be tried: one that could be read before is."""
+    left = End(Outcome.LEFT, error="unreadable")
+
+    def note_all(endpoint: str) -> None:
+        store = ObjectStore("", Access(endpoint, "us-east-1", Keys("key", "secret")))
+        breaker = Breaker({"IN": Place(store, writes=False)})
+        breaker.note(End(Outcome.SAVED), "bucket/good.jpg")
+        for number in range(MOST_LEFT):
+            breaker.note(left, f"bucket/{number}.jpg")
+
+    with answering(403) as endpoint, pytest.raises(PlaceTrouble, match=r"bucket/good.jpg: .*give keys"):
+        note_all(endpoint)
+    with answering(200) as endpoint:  # it may be those that were left
+        note_all(endpoint)
