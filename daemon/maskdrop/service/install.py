@@ -162,10 +162,10 @@ def _link_steps(root: Path, program: Path, record: Record | None) -> Iterator[St
     """The command's link; what somebody else put in its place is left there."""
     path = below(root, COMMAND)
     leads_to = path.readlink() if path.is_symlink() else None
-    ours = {program, program_of(Path(record.environment))} if record else {program}
     if leads_to == program:
         return
-    if leads_to in ours or not (path.is_symlink() or path.exists()):
+    is_free = leads_to is None and not path.exists()
+    if is_free or (record is not None and leads_to == program_of(Path(record.environment))):
         yield WriteLink(COMMAND, program)
     else:
         yield KeepFile(COMMAND, f"not this installation's; type {program}")

@@ -37,8 +37,7 @@ class WriteFile:
 
     def do(self, root: Path) -> None:
         path = below(root, self.target)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
+        temporary = _unfinished(path)
         temporary.write_bytes(self.content)
         temporary.chmod(0o644)
         temporary.replace(path)
@@ -87,8 +86,7 @@ class WriteLink:
 
     def do(self, root: Path) -> None:
         path = below(root, self.target)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
+        temporary = _unfinished(path)
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(self.to)
         temporary.replace(path)
@@ -208,6 +206,12 @@ def do_step(step: Step, root: Path) -> None:
 def user_exists(root: Path) -> bool:
     """Whether the service's user is in the system below a root folder."""
     return _ids(root, "passwd") is not None
+
+
+def _unfinished(path: Path) -> Path:
+    """What a file is named until it is whole, in its folder, which is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.tmp")
 
 
 def _identity(root: Path) -> tuple[int, int]:
