@@ -49,9 +49,17 @@ def test_one_that_comes_again_at_once_is_the_same_request() -> None:
     with heeding(HOUR, HOUR, 1) as process:
         process.send_signal(signal.SIGTERM)
         assert said(process) == "15 False"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         assert process.communicate("over", timeout=60)[0] == "over True False\n"
     assert process.returncode == 0
+
+
+def test_another_one_is_urgent_at_once() -> None:
+    with heeding(HOUR, HOUR, 2) as process:
+        process.send_signal(signal.SIGTERM)
+        assert said(process) == "15 False"
+        process.send_signal(signal.SIGINT)
+        assert said(process) == "2 True"
 
 
 @pytest.mark.parametrize("limit_s", [HOUR, 0.1])

@@ -20,7 +20,7 @@ class Signals:
 
     Attributes:
         number: of the signal that came last; 0: none.
-        is_urgent: whether one came later than ``same_s`` after the first.
+        is_urgent: whether another one came, or the first one's again later than ``same_s`` after it.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class Signals:
 
     def _watch(self, reading: int) -> None:
         """Handlers of Python's wait until a library's function comes back, which this doesn't."""
-        first: float | None = None
+        first, came_at = 0, 0.0
         while numbers := os.read(reading, 1):
-            now = time.monotonic()
-            if numbers[0] not in self._heeded:
+            number, now = numbers[0], time.monotonic()
+            if number not in self._heeded:
                 continue
-            if first is None:
-                first = now
-            elif now - first >= self._same_s:
-                self.number, self.is_urgent = numbers[0], True
+            if not first:
+                first, came_at = number, now
+            elif number != first or now - came_at >= self._same_s:
+                self.number, self.is_urgent = number, True
                 self._told()
                 if not self._over.wait(self._limit_s):
                     os._exit(SIGNAL_EXIT + self.number)
