@@ -48,11 +48,14 @@ def wide_throughput(base: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The same, where the network takes three times as long for each picture."""
     file = base / "full-width.safetensors"
     full_width.write(file)
+    before = os.environ.get(WEIGHTS)
     os.environ[WEIGHTS] = str(file)
     try:
         return throughput(base, options)
     finally:
         del os.environ[WEIGHTS]
+        if before is not None:
+            os.environ[WEIGHTS] = before
 
 
 def idle(base: Path, options: argparse.Namespace) -> dict[str, Any]:

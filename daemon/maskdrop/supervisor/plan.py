@@ -192,6 +192,9 @@ def workers_for(rate: float, cost: Cost) -> int:
 def find_devices(wanted: str, patience_s: float = PROBE_S) -> tuple[str, ...]:
     """The devices to work on: ``auto`` is every GPU, or the CPU where there is none.
 
+    Args:
+        patience_s: seconds after which a driver is hung.
+
     Raises:
         ConfigurationError: a GPU is asked for that is not there, or the driver is hung.
     """
@@ -216,6 +219,9 @@ def find_devices(wanted: str, patience_s: float = PROBE_S) -> tuple[str, ...]:
 
 def count_gpus(patience_s: float = PROBE_S) -> int:
     """Usable GPUs. Asked of a process of its own: only inference workers touch CUDA.
+
+    Args:
+        patience_s: seconds after which a driver is hung.
 
     Raises:
         TimeoutError: the driver doesn't answer.
