@@ -192,7 +192,8 @@ def test_whatever_of_a_cluster_dies_ends_nothing_and_costs_only_its_own_blocks(j
     assert job.outcomes() == dict.fromkeys(names, "saved")
     assert set(job.results()) == names
     again = [path for path, made in before.items() if path.stat().st_mtime_ns != made]
-    assert len(again) <= len(before) / 2  # what had not come back from the node, a block or two
+    since = len(before) - some  # what was done before, in another execution, had come back
+    assert len(again) <= since / 2  # what had not come back from the node, a block or two
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is usable here")
