@@ -1,19 +1,22 @@
 """The real daemon on a folder of pictures, measured by what its log says.
 
     python bench/maskdrop_daemon.py PICTURES RESULTS [--set workers.save=2 …] [--default-outputs]
+        [--sync-ms 20]
 
 It starts on an empty inbox, saves a few pictures to be warm, and then gets all of them at once by one
 rename. The clock runs from the first picture it takes to the last one that is saved: result synced,
 original archived. Everything is at its default but what --set says, and the outputs: 512 x 512 at
 JPEG quality 75, as the article writes them, or with --default-outputs as the daemon does by default.
-Prints JSON.
+With --sync-ms each fsync takes so much longer. Prints JSON.
 """
 
 import argparse
+import atexit
 import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +25,8 @@ from typing import Any
 
 import psutil
 
-from measured import PATIENCE_S, SAME_OUTPUTS, Daemon, running, scratch
+import slow_disk
+from measured import PATIENCE_S, SAME_OUTPUTS, SCRATCH, Daemon, running, scratch
 
 WARM = 8
 POLL_S = 0.2
@@ -154,7 +158,12 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--default-outputs", action="store_true")
+    parser.add_argument("--sync-ms", type=float, metavar="MS")
     options = parser.parse_args()
+    if options.sync_ms is not None:
+        library = Path(tempfile.mkdtemp(dir=os.environ.get(SCRATCH)))
+        atexit.register(shutil.rmtree, library)
+        os.environ.update(slow_disk.environment(library, options.sync_ms))
     changes = dict(change.split("=", 1) for change in options.set)
     print(json.dumps(run(options.pictures, options.results, changes, options.default_outputs)))
 

@@ -85,6 +85,8 @@ def text(result: Result) -> str:
             pieces.append(_growth(result[name], what))
     if "size" in result:
         pieces.append(_sizes(result["size"]))
+    if "disk" in result:
+        pieces.append(_disks(result["disk"]))
     if "throughput" in result:
         pieces.append(f"![{ALT}](images/benchmark.png)")
     return "\n\n".join(pieces) + "\n"
@@ -218,9 +220,32 @@ def _growth(part: Result, what: str) -> str:
 
 def _choice(runs: dict[str, list[Figures]]) -> str:
     """How what maskdrop chooses compares with the best that is set: medians of the ratios, turn by turn."""
+    share, best = _best(runs)
+    return f"`auto` gives {share:.2f} of the best fixed choice, {best}."
+
+
+def _best(runs: dict[str, list[Figures]]) -> tuple[float, str]:
+    """The share of the best fixed choice that ``auto`` gives, and which that is."""
     fixed = {label: figures for label, figures in runs.items() if label != "auto"}
     best = max(fixed, key=lambda label: middle(fixed[label], "per_second"))
-    return f"`auto` gives {ratio(runs['auto'], fixed[best]):.2f} of the best fixed choice, {best}."
+    return ratio(runs["auto"], fixed[best]), best
+
+
+def _disks(part: Result) -> str:
+    syncs: dict[str, dict[str, list[Figures]]] = part["syncs"]
+    names = list(next(iter(syncs.values())))
+    rows, chosen = [], []
+    for milliseconds, runs in syncs.items():
+        rates = [f"{middle(runs[name], 'per_second'):.1f}" for name in names]
+        rows.append([f"{milliseconds} ms", *rates])
+        chosen.append(f"{milliseconds} ms {_best(runs)[0]:.2f}")
+    order = f"{part['repeats']} turns at each, one time after the other"
+    note = (
+        "Pictures a second by save workers, and by what a disk takes longer for a sync than this "
+        f"machine's (`bench/slow_disk.py`); a picture wants five. {_where(part, order)}"
+    )
+    beside = f"`auto` beside the best fixed choice: {', '.join(chosen)}."
+    return f"{note}\n\n{table(['a sync takes', *names], rows)}\n\n{beside}"
 
 
 def _sizes(part: Result) -> str:

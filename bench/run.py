@@ -4,9 +4,9 @@
 
 Parts: throughput (plain loop, the article's pipeline, maskdrop, limits), full-width (the same with a network
 as wide as the public checkpoint's), idle (start, latency, memory, idle share), workers, threads, inferrers,
-batch, size, backlog (how throughput grows). Parts that are not run keep the figures of the last run. Writes
-docs/benchmarks.json, docs/images/benchmark.png, and the section between the marks in docs/benchmarks.md. A
-short look: --pictures 40 --repeats 1 --only throughput --no-write.
+batch, size, backlog (how throughput grows), disk (how savers fare with slower ones). Parts that are not run
+keep the figures of the last run. Writes docs/benchmarks.json, docs/images/benchmark.png, and the section
+between the marks in docs/benchmarks.md. A short look: --pictures 40 --repeats 1 --only throughput --no-write.
 """
 
 import argparse
@@ -144,6 +144,21 @@ def backlog(base: Path, options: argparse.Namespace) -> dict[str, Any]:
     return {"runs": found}
 
 
+def disk(base: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """By what each sync takes, one time after the other: as many savers as it chooses, and fixed numbers."""
+    cores = len(os.sched_getaffinity(0))
+    numbers = sorted({1, cores, 4 * cores, 8 * cores})
+    found: dict[str, dict[str, list[Figures]]] = {}
+    folder = pictures.fill(base / "pictures", options.pictures)
+    for milliseconds in (0, 2, 5, 20):
+        slower = (*contests.MASKDROP.arguments, "--sync-ms", f"{milliseconds}")
+        everyone = [contests.Contestant("auto", slower)]
+        for number in numbers:
+            everyone.append(contests.Contestant(f"{number}", (*slower, "--set", f"workers.save={number}")))
+        found[str(milliseconds)] = contests.interleaved(everyone, folder, base / "results", options.repeats)
+    return {"syncs": found}
+
+
 PARTS: dict[str, Part] = {
     "throughput": throughput,
     "full-width": wide_throughput,
@@ -154,6 +169,7 @@ PARTS: dict[str, Part] = {
     "batch": batch,
     "size": size,
     "backlog": backlog,
+    "disk": disk,
 }
 
 

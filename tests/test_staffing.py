@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,24 @@ from hypothesis import strategies as st
 from drawing import face_bytes
 from maskdrop.config import Settings
 from maskdrop.machine.cores import usable_cores
-from maskdrop.supervisor.plan import BUSY, plan_for, rate_of, workers_for
+from maskdrop.supervisor.plan import (
+    BUSY,
+    MOST_WAITERS,
+    WAITERS,
+    WAITING,
+    plan_for,
+    rate_of,
+    useful_workers,
+    workers_for,
+)
+from maskdrop.supervisor.staffing import share_computing
 from maskdrop.ticket import Cost, Stage
-from running import QUICK, Daemon, Rooms
+from running import EXECUTED, QUICK, Daemon, Rooms
 from waiting import wait_for
+
+sys.path.append("bench")
+
+from slow_disk import environment, set_sync_time
 
 Start = Callable[..., Daemon]
 
@@ -46,10 +61,39 @@ def test_a_rate_is_bounded_by_devices_or_by_cores() -> None:
 
 @given(milliseconds, st.floats(0.01, 10_000))
 def test_workers_are_as_few_as_keep_up(spent: float, rate: float) -> None:
-    count = workers_for(rate, Cost(spent, spent))
+    cores = 10**9
+    count = workers_for(rate, Cost(spent, spent), cores)
     load = rate * spent / 1000
     assert load / count <= BUSY * (1 + 1e-9)
     assert count == 1 or load / (count - 1) > BUSY * (1 - 1e-9)
+
+
+@given(st.integers(1, 300), st.floats(0, 1))
+def test_there_are_more_than_one_a_core_only_where_they_mostly_wait(cores: int, computing: float) -> None:
+    count = useful_workers(cores, computing)
+    assert cores <= count <= max(cores, MOST_WAITERS)
+    if computing > WAITING:
+        assert count == cores
+    elif count > cores:
+        assert count * computing <= cores * (1 + 1e-9)  # together they don't fill the cores
+        assert count == MOST_WAITERS or (count + 1) * computing > cores * (1 - 1e-9)
+
+
+def test_saving_that_waits_for_a_disk_gets_as_many_workers_as_keep_up() -> None:
+    """Two cores that label 60 pictures a second, and five syncs of 20 ms for each picture: 6.24 at once, busy
+    for four fifths of their time. The same time spent computing gets one a core."""
+    cores, light, network = 2, Cost(1, 1), Cost(15, 29)
+    waiting = costs(light, network, Cost(104, 3.3))
+    assert rate_of(waiting, cores, inferrers=1) == pytest.approx(60, rel=0.01)
+    assert workers_for(60, waiting[Stage.SAVE], cores) == 8
+    assert workers_for(60, Cost(104, 104), cores) == 2
+
+
+def test_a_worker_that_nothing_is_known_of_computes_all_the_time() -> None:
+    assert share_computing({}, {}, since=0.25) == 1
+    assert share_computing({}, {7: 100.0}, since=0.25) == 1
+    assert share_computing({7: 3.0, 8: 5.0}, {7: 3.1, 8: 5.0}, since=0.25) == pytest.approx(0.2)
+    assert share_computing({7: 3.0}, {7: 3.05, 9: 1.0}, since=0.25) == pytest.approx(0.6)
 
 
 @given(milliseconds, milliseconds, milliseconds)
@@ -57,9 +101,12 @@ def test_there_is_a_slot_for_each_worker_that_may_come_to_be(one: float, two: fl
     known = costs(Cost(one, one), Cost(two, two), Cost(three, three))
     before, measured = (plan_for(settings("auto"), ("cpu",), c) for c in (None, known))
     assert before.slots == measured.slots  # or all workers would have to go
-    assert 1 <= measured.preprocess <= measured.most_preprocess == usable_cores()
-    assert 1 <= measured.save <= measured.most_save == usable_cores()
-    assert measured.slots >= 2 * measured.max_batch + measured.most_preprocess + measured.most_save
+    assert 1 <= measured.preprocess <= measured.most_preprocess
+    assert 1 <= measured.save <= measured.most_save
+    assert usable_cores() <= measured.most_save == before.most_save == measured.most_preprocess
+    assert measured.slots >= 2 * measured.max_batch + 2 * usable_cores()
+    assert measured.slots >= measured.max_batch + measured.most_save + usable_cores()
+    assert measured.slots >= measured.most_preprocess + measured.most_save
 
 
 def test_numbers_that_are_set_stay_whatever_is_measured() -> None:
@@ -159,4 +206,32 @@ def test_a_stage_that_holds_up_the_others_gets_more_workers(start: Start, rooms:
         daemon.wait_health(lambda health: health["plan"]["save"] > first, "a second saver")
         assert "save holds up the others" in daemon.log
     daemon.wait_count("saved", 6)
+    assert daemon.stop() == 0
+
+
+def test_a_slow_disk_has_more_savers_than_cores_from_the_start(start: Start, rooms: Rooms) -> None:
+    slow = environment(rooms.base, milliseconds=100)
+    daemon = start(settings=AUTO, env={**EXECUTED, **slow}).wait_ready()
+    plan = daemon.health()["plan"]
+    assert plan["measured_ms"]["save"] > 500  # five syncs
+    assert usable_cores() < plan["save"] <= WAITERS * usable_cores()
+    assert len(daemon.workers("save")) == plan["save"]
+    set_sync_time(rooms.base, 0)
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+
+
+def test_a_disk_that_becomes_slow_gets_more_savers_than_cores(start: Start, rooms: Rooms) -> None:
+    """As many as a core each were enough when they measured themselves."""
+    environment_of_it = environment(rooms.base, milliseconds=0)
+    daemon = start(settings=AUTO, env={**EXECUTED, **environment_of_it}).wait_ready()
+    assert daemon.health()["plan"]["save"] <= usable_cores()
+    set_sync_time(rooms.base, 200)
+    for index in range(24):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    daemon.wait_health(lambda health: health["plan"]["save"] > usable_cores(), "more savers than cores")
+    assert "save holds up the others" in daemon.log
+    set_sync_time(rooms.base, 0)
+    daemon.wait_count("saved", 24)
     assert daemon.stop() == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from maskdrop.config import Settings
 from maskdrop.doctor.finding import Finding, fail, ok, size, warning
 from maskdrop.machine.control_groups import own_groups
+from maskdrop.machine.cores import usable_cores
 from maskdrop.supervisor.plan import GPU_NODES, INFERENCE_BYTES, Plan
 
 WORKER_BYTES = 60 * 2**20
@@ -56,7 +57,10 @@ def _slots(settings: Settings, plan: Plan) -> Finding:
 
 def _free(settings: Settings, plan: Plan) -> Finding:
     name, free = "memory for workers", free_bytes()
-    wanted = slots_bytes(settings, plan) + (plan.most_preprocess + plan.most_save) * WORKER_BYTES
+    cores = usable_cores()
+    preprocess = max(plan.preprocess, min(plan.most_preprocess, cores))
+    save = max(plan.save, min(plan.most_save, cores))
+    wanted = slots_bytes(settings, plan) + (preprocess + save) * WORKER_BYTES
     wanted += len(plan.devices) * INFERENCE_BYTES
     told = f"about {size(wanted)} are needed, {size(free)} are free here"
     remedy = "raise the control group's memory.max (MemoryMax=), or set fewer workers"

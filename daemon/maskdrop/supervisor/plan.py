@@ -39,9 +39,25 @@ CPU_HELD, GPU_HELD = 2, 3
 """Batches that an inference worker holds: one is computed, one gathered or begun with. On a GPU one is begun
 while another is computed, and when that is done a third has to be there."""
 
+WAITERS, MOST_WAITERS = 8, 32
+"""Workers of a stage for each core, where they mostly wait for a disk, and so at most: docs/performance.md
+has what they give where a sync takes 20 ms. Each is a process and eight of the supervisor's descriptors."""
+
+WAITING = 0.25
+"""A worker that has a core for no more of its time than this waits for a disk, and not for a core: as many
+of each stage as there are cores still have a third of one each."""
+
+WAITER_BYTES = 170 * 2**20
+"""Resident memory of a saving process at a photograph of 12 megapixels, as measured. More than one a core
+take a quarter of the memory at most."""
+
 BUSY = 0.8
 """Share of its time that a worker should be at a picture at most: nearer to 1, the queue before it
 grows without end (waiting for one server is its load / (1 - load) services long, after Khinchin)."""
+
+WAITERS_BUSY = 0.4
+"""The same of one that mostly waits for a disk, and so takes little from others: pictures come to it a batch
+at a time. docs/performance.md tells what that gives."""
 
 _PROBE = "import torch; torch.cuda.init(); print(torch._C._cuda_getDeviceCount())"
 """``torch.cuda.device_count`` may ask the driver's management library, NVML, which also counts cards that
@@ -64,7 +80,8 @@ class Plan:
         threads: threads of each inference worker; all other workers have one.
         most_threads: threads that it may use for a picture that is the only one in the daemon.
         held: pictures that an inference worker holds at most.
-        most_preprocess, most_save: how many workers there may come to be: where that is ``auto``, one a core.
+        most_preprocess, most_save: how many workers there may come to be: where that is ``auto``, one a core,
+            or more where they mostly wait (`useful_workers`).
         costs: of a picture in each stage, that these numbers follow; empty while nothing is known of them.
     """
 
@@ -124,18 +141,20 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
     devices = tuple(device for device in dict.fromkeys(devices) for _ in range(each))
     preprocess = 1 if wanted.preprocess == "auto" else wanted.preprocess
     save = 1 if wanted.save == "auto" else wanted.save
-    most_preprocess = cores if wanted.preprocess == "auto" else preprocess
-    most_save = cores if wanted.save == "auto" else save
-    if costs:
-        rate = rate_of(costs, cores, len(devices))
-        preprocess = min(most_preprocess, max(preprocess, workers_for(rate, costs[Stage.PREPROCESS])))
-        save = min(most_save, max(save, workers_for(rate, costs[Stage.SAVE])))
     batch = batch_for(wanted, on_gpu, threads)
     held = batch * (GPU_HELD if on_gpu else CPU_HELD)
     # For each other worker its own slot and the next one; for each that may come to be, its own. What was
     # measured has no say: other slots would take other workers.
     hands = sum(max(2, cores) if n == "auto" else 2 * n for n in (wanted.preprocess, wanted.save))
     slots = held * len(devices) + hands if wanted.slots == "auto" else wanted.slots
+    spare = slots - batch * len(devices) - cores
+    waiters = max(cores, min(WAITERS * cores, MOST_WAITERS, usable_bytes() // 4 // WAITER_BYTES, spare))
+    most_preprocess = waiters if wanted.preprocess == "auto" else preprocess
+    most_save = waiters if wanted.save == "auto" else save
+    if costs:
+        rate = rate_of(costs, cores, len(devices))
+        preprocess = min(most_preprocess, max(preprocess, workers_for(rate, costs[Stage.PREPROCESS], cores)))
+        save = min(most_save, max(save, workers_for(rate, costs[Stage.SAVE], cores)))
     return Plan(
         preprocess=preprocess,
         save=save,
@@ -183,10 +202,23 @@ def rate_of(costs: Mapping[Stage, Cost], cores: int, inferrers: int) -> float:
     return 1000 * min(inferrers / costs[Stage.INFER].milliseconds, cores / computing)
 
 
-def workers_for(rate: float, cost: Cost) -> int:
-    """Workers that take so many pictures a second and are busy at most `BUSY` of their time (Little's
-    law: rate times time is how many pictures are worked on at once)."""
-    return max(1, math.ceil(rate * cost.milliseconds / 1000 / BUSY))
+def workers_for(rate: float, cost: Cost, cores: int) -> int:
+    """Workers that take so many pictures a second and are busy at most `BUSY` of their time, or
+    `WAITERS_BUSY` (Little's law: rate times time is how many pictures are worked on at once), as far as cores
+    have use for them."""
+    computing = cost.processor_ms / cost.milliseconds
+    busy = WAITERS_BUSY if computing <= WAITING else BUSY
+    return min(max(1, math.ceil(rate * cost.milliseconds / 1000 / busy)), useful_workers(cores, computing))
+
+
+def useful_workers(cores: int, computing: float) -> int:
+    """Workers of one stage that cores have use for: one each, and as many more as these would leave idle,
+    because they mostly wait for a disk.
+
+    Args:
+        computing: share of its time for which a worker has a core, 0 to 1.
+    """
+    return max(cores, int(cores / max(computing, cores / MOST_WAITERS))) if computing <= WAITING else cores
 
 
 def find_devices(wanted: str, patience_s: float = PROBE_S) -> tuple[str, ...]:

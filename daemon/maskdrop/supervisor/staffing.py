@@ -1,15 +1,18 @@
 """How many workers each stage has, where that is ``auto``: as they measured at their start, and more where
-pictures turn out to cost more than the portrait they measured with."""
+pictures turn out to cost more than the portrait they measured with, or a disk than it did then."""
 
 import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from maskdrop.events import Event
 from maskdrop.log import tell
+from maskdrop.machine.cores import usable_cores
+from maskdrop.machine.processor_time import processor_seconds
 from maskdrop.supervisor.busy import BusyTime
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.pipeline import Pipeline, Step
-from maskdrop.supervisor.plan import Plan, plan_for
+from maskdrop.supervisor.plan import Plan, plan_for, useful_workers
 from maskdrop.supervisor.renewal import Renewal
 from maskdrop.ticket import Stage
 
@@ -24,6 +27,12 @@ FULL = 0.95
 HUNGRY = 0.8
 """Inference workers that are busy for less of the time than this wait for others."""
 
+STAFFED = (Stage.PREPROCESS, Stage.SAVE)
+"""Stages whose workers may become more."""
+
+Computed = Mapping[Stage, Mapping[int, float]]
+"""Seconds of processor time of each of a stage's workers, by its process."""
+
 
 class Staffing:
     """Decides on the numbers of workers, and owns none: plans are the renewal's, workers the crew's.
@@ -34,14 +43,14 @@ class Staffing:
     def __init__(self, crew: Crew, renewal: Renewal, busy: BusyTime) -> None:
         self._crew, self._renewal, self._busy = crew, renewal, busy
         self._was_told = False
-        self._look(0.0)
+        self._look(0.0, self._processor_seconds())
 
     def review(self, now: float, pipeline: Pipeline) -> None:
         """Start more workers if there should be more. Called when every worker is ready."""
         plan = self._renewal.premises.plan
         wanted = self._as_measured(plan) or self._as_needed(plan, now, pipeline)
         if wanted is not None:
-            self._look(now)
+            self._look(now, self._processor_seconds())
             self._renewal.replan(wanted)
             self._crew.move_to(self._renewal.premises, now)
         if not self._was_told and self._crew.is_complete:  # and not before those that were added are
@@ -68,26 +77,35 @@ class Staffing:
         if now - self._looked_at < LOOK_S:
             return None
         counts = {Stage.PREPROCESS: plan.preprocess, Stage.SAVE: plan.save, Stage.INFER: len(plan.devices)}
+        most = {Stage.PREPROCESS: plan.most_preprocess, Stage.SAVE: plan.most_save}
         since = now - self._looked_at
         shares = {
             stage: (self._busy.seconds[stage] - self._seconds[stage]) / since / counts[stage]
             for stage in Stage
         }
-        self._look(now)
+        before, computed = self._computed, self._processor_seconds()
+        self._look(now, computed)
         if shares[Stage.INFER] >= HUNGRY:
             return None
         changes = {}
-        for stage, most in ((Stage.PREPROCESS, plan.most_preprocess), (Stage.SAVE, plan.most_save)):
+        for stage in STAFFED:
             count = counts[stage]
             waiting = sum(pipeline.waiting(step) for step in Step if step.stage is stage)
-            if shares[stage] >= FULL and waiting and count < most:
-                more = min(most, count + max(1, count // 2))
+            if shares[stage] < FULL or not waiting or count >= most[stage]:
+                continue
+            computing = share_computing(before[stage], computed[stage], since)
+            useful = min(most[stage], useful_workers(usable_cores(), computing))
+            if count < useful:
+                more = min(useful, count + max(1, count // 2))
                 logger.info("%s holds up the others: %d workers instead of %d", stage.value, more, count)
                 changes[stage.value] = more
         return replace(plan, **changes) if changes else None  # type: ignore[arg-type]
 
-    def _look(self, now: float) -> None:
-        self._looked_at, self._seconds = now, dict(self._busy.seconds)
+    def _look(self, now: float, computed: Computed) -> None:
+        self._looked_at, self._seconds, self._computed = now, dict(self._busy.seconds), computed
+
+    def _processor_seconds(self) -> Computed:
+        return {stage: _computed_by(child.pid for child in self._crew.ready(stage)) for stage in STAFFED}
 
     def _tell(self, plan: Plan) -> None:
         devices, precision = ", ".join(dict.fromkeys(plan.devices)), self._crew.model.precision
@@ -97,3 +115,17 @@ class Staffing:
             f"ready: {plan.preprocess} preprocess, {len(plan.devices)} infer ({devices}, {precision}), "
             f"{plan.save} save, {plan.slots} slots",
         )
+
+
+def _computed_by(pids: Iterable[int]) -> Mapping[int, float]:
+    return {pid: seconds for pid in pids if (seconds := processor_seconds(pid)) is not None}
+
+
+def share_computing(before: Mapping[int, float], after: Mapping[int, float], since: float) -> float:
+    """Share of its time for which a worker had a core, 0 to 1; all of it where that isn't known.
+
+    Args:
+        before, after: processor time of each, by process, so many seconds apart.
+    """
+    spent = [seconds - before[pid] if pid in before else since for pid, seconds in after.items()]
+    return min(1.0, sum(spent) / since / len(spent)) if spent else 1.0
