@@ -1,5 +1,6 @@
 """What a batch on a cluster notes of its pictures, and what the next run makes of that; without a cluster."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ pytest.importorskip("pyarrow")
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.access import Access, Keys
 from maskdrop.cluster.attempts import Register
-from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place, PlaceTrouble
+from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place
 from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
 from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.finishing import finish_block
@@ -22,9 +23,11 @@ from maskdrop.cluster.job import Job
 from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.object_store import ObjectStore
 from maskdrop.cluster.record import Record
-from maskdrop.cluster.stores import FolderStore
+from maskdrop.cluster.stores import FolderStore, PlaceTrouble
 from maskdrop.config import FolderSettings, Settings
+from maskdrop.exit_codes import EX_CONFIG, EX_TEMPFAIL
 from maskdrop.ticket import Fault, Stage
+from running import maskdrop
 
 ANYWHERE = {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}
 FOLDERS = FolderSettings.model_validate(ANYWHERE)
@@ -166,3 +169,25 @@ def test_keys_that_no_longer_read_what_a_list_names_end_the_batch() -> None:
         note_all(endpoint)
     with answering(200) as endpoint:  # it may be those that were left
         note_all(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "remedy"),
+    [(503, EX_TEMPFAIL, "give the same command later"), (403, EX_CONFIG, "give keys that may")],
+)
+@pytest.mark.parametrize("word", ["IN", "OUT"])
+def test_object_storage_that_can_t_now_is_no_fault_of_the_command(
+    tmp_path: Path, status: int, code: int, remedy: str, word: str
+) -> None:
+    """At the first look already: Kubernetes gives up a job that can't run as configured."""
+    (tmp_path / "c.toml").write_text("[workers]\nstage_timeout_s = 1\n")
+    (tmp_path / "in").mkdir()
+    places = {"IN": str(tmp_path / "in"), "OUT": str(tmp_path / "out"), word: "s3://pictures/some"}
+    with answering(status) as endpoint:
+        words = ["batch", places["IN"], places["OUT"], "--engine", "ray", "--endpoint", endpoint]
+        environment = {**os.environ, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        done = maskdrop([*words, "--config", str(tmp_path / "c.toml")], env=environment)
+    assert (done.returncode, done.stdout) == (code, "")
+    named = {"IN": "IN", "OUT": "folders.outbox"}[word]
+    assert f"{named} = 's3://pictures/some': " in done.stderr
+    assert remedy in done.stderr

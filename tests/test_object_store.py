@@ -28,7 +28,7 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster import object_store as store
 from maskdrop.cluster.access import Access, Keys
 from maskdrop.cluster.attempts import Register
-from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place, PlaceTrouble
+from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place
 from maskdrop.cluster.broken import put_broken
 from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
 from maskdrop.cluster.finishing import BESIDE, finish_block
@@ -37,7 +37,7 @@ from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.read_ahead import AHEAD, reading_ahead
-from maskdrop.cluster.stores import FolderStore
+from maskdrop.cluster.stores import FolderStore, PlaceTrouble
 from maskdrop.config import FolderSettings, Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.decoding import BrokenPicture

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.cargo import End
-from maskdrop.cluster.stores import Store
+from maskdrop.cluster.stores import PlaceTrouble, Store, Unfit
 from maskdrop.decoding import BrokenPicture
 from maskdrop.names import printable
 from maskdrop.original import LeaveAlone
@@ -16,10 +16,6 @@ MOST_LEFT = 1000
 
 _OF_PLACES = ("FolderTrouble", Absence.UNREADABLE.value)
 """Errors that a place may be at fault for."""
-
-
-class PlaceTrouble(Exception):
-    """A place can't be used any more; the message names it, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +57,11 @@ class Breaker:
             self._left = 0
             for name, place in self._places.items():
                 if found := place.store.check(place.writes) or _unreadable(place, self._readable or path):
-                    problem, remedy = found
-                    raise PlaceTrouble(f"{name} = {place.store.address}: {problem}; {remedy}")
+                    raise PlaceTrouble(f"{name} = {place.store.address}: {found.problem}; {found.remedy}")
 
 
-def _unreadable(place: Place, path: str) -> tuple[str, str] | None:
-    """What is wrong where an object can't be read, and a remedy: who may list may not read, and a list's
+def _unreadable(place: Place, path: str) -> Unfit | None:
+    """What is wrong where an object can't be read: who may list may not read, and a list's
     objects, wherever they are, have no place that could be tried."""
     if place.writes or not path or not place.store.is_remote:
         return None
@@ -74,7 +69,8 @@ def _unreadable(place: Place, path: str) -> tuple[str, str] | None:
         place.store.read(path, 0)  # which asks for its size, and no more
     except LeaveAlone as error:
         if error.absence is Absence.UNREADABLE:
-            return f"{printable(path)}: {error}", "give keys that may read it (AWS_ACCESS_KEY_ID, …)"
+            remedy = "give keys that may read it (AWS_ACCESS_KEY_ID, …)"
+            return Unfit(f"{printable(path)}: {error}", remedy)
     except BrokenPicture:
         pass
     return None

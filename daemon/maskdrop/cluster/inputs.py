@@ -9,7 +9,7 @@ from maskdrop.cluster.access import Access
 from maskdrop.cluster.globs import Glob, Matches, is_glob, split_glob
 from maskdrop.cluster.handover import handed_over
 from maskdrop.cluster.object_store import SCHEME, ObjectStore, is_refusal, told
-from maskdrop.cluster.stores import FolderStore, Store
+from maskdrop.cluster.stores import FolderStore, Store, require
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import ConfigurationError, fault
 from maskdrop.inbox.scan import Seen, is_candidate, scan
@@ -160,8 +160,7 @@ def _in_object_storage(named: str, access: Access) -> Inputs:
     store = ObjectStore(base, access)
     if not base:
         raise fault("IN", named, "names no bucket", f"write {SCHEME}BUCKET/PREFIX")
-    if problem := store.check(writes=False):
-        raise fault("IN", named, *problem)
+    require(store, writes=False, name="IN", named=named)
 
     def entries(inputs: Inputs) -> Iterator[Input]:
         found = False

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from pyarrow import fs
 
 from maskdrop.cluster.access import Access, file_system
-from maskdrop.cluster.stores import PROBE
+from maskdrop.cluster.stores import PROBE, Unfit
 from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
 from maskdrop.names import fit
@@ -32,6 +32,12 @@ _REFUSED = re.compile(
     r"|NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|UNKNOWN \(HTTP status 40[134]\))"
 )
 """Errors that are the same each time, as Arrow tells them (its s3_internal.h, ErrorToStatus)."""
+
+_BUSY = re.compile(
+    "AWS Error (INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING|REQUEST_TIME_OUT"
+    r"|UNKNOWN \(HTTP status (429|5\d\d)\))"
+)
+"""Answers that are only of now. Where there is none, an endpoint's name may be wrong as well."""
 
 
 @dataclass(frozen=True)
@@ -141,24 +147,24 @@ class ObjectStore:
     def remove(self, path: str) -> None:
         self._files(path).delete_file(self._key(path))
 
-    def check(self, writes: bool) -> tuple[str, str] | None:
+    def check(self, writes: bool) -> Unfit | None:
         bucket = self.base.partition("/")[0]
         if not bucket:  # each path names one
             return None
         try:
             files = self._files("")
             if files.get_file_info(bucket).type == fs.FileType.NotFound:
-                return "no such bucket", "make it, or mend its name or the endpoint"
+                return Unfit("no such bucket", "make it, or mend its name or the endpoint")
             if not writes and files.get_file_info(self.base).type != fs.FileType.Directory:
-                return "no object lies below it", "mend the prefix, or name objects in a list file"
+                return Unfit("no object lies below it", "mend the prefix, or name objects in a list file")
             if writes:
                 self.put(PROBE, b"maskdrop may write here\n")
         except LeaveAlone as error:
-            return str(error), "name another prefix"
+            return Unfit(str(error), "name another prefix")
         except FolderTrouble as error:
-            return told(error.error), "give keys that may write there (AWS_ACCESS_KEY_ID, …)"
+            return _unfit(error.error, "give keys that may write there (AWS_ACCESS_KEY_ID, …)")
         except OSError as error:
-            return told(error), "give keys that may (AWS_ACCESS_KEY_ID, …), or mend the endpoint"
+            return _unfit(error, "give keys that may (AWS_ACCESS_KEY_ID, …), or mend the endpoint")
         with contextlib.suppress(OSError):  # who may not remove may still write
             if writes:
                 self.remove(PROBE)
@@ -208,6 +214,11 @@ class ObjectStore:
 
     def _files(self, path: str) -> fs.S3FileSystem:
         return file_system(self.access, self._key(path).partition("/")[0])
+
+
+def _unfit(error: OSError, remedy: str) -> Unfit:
+    passes = _BUSY.search(str(error)) is not None
+    return Unfit(told(error), "give the same command later" if passes else remedy, passes)
 
 
 def is_refusal(error: OSError) -> bool:

@@ -13,7 +13,7 @@ from maskdrop.cluster.inputs import Inputs, find_inputs
 from maskdrop.cluster.manifest import FOLDER, Manifest
 from maskdrop.cluster.object_store import SCHEME, ObjectStore
 from maskdrop.cluster.run import Order
-from maskdrop.cluster.stores import FolderStore, Store
+from maskdrop.cluster.stores import FolderStore, Store, require
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import check_weights, fault
 from maskdrop.folders import check_nesting, check_writable
@@ -45,6 +45,7 @@ def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order
 
     Raises:
         ConfigurationError: it can't be done as asked.
+        PlaceTrouble: not now.
     """
     overrides = {section: dict(values) for section, values in words.overrides.items()}
     settings = settings_for(
@@ -102,8 +103,7 @@ def _place(key: str, named: str, access: Access, settings: FolderSettings) -> St
         store = ObjectStore(named.removeprefix(SCHEME).strip("/"), access)
         if not store.base:
             raise fault(f"folders.{key}", named, "names no bucket", f"write {SCHEME}BUCKET/PREFIX")
-        if problem := store.check(writes=True):
-            raise fault(f"folders.{key}", named, *problem)
+        require(store, writes=True, name=f"folders.{key}", named=named)
         return store
     folder = Path(named).absolute()
     try:

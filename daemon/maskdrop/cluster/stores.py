@@ -9,6 +9,7 @@ from typing import Protocol
 from maskdrop.beneath import identity_at, identity_below, open_file, open_folder, split
 from maskdrop.claim import OriginalStuck
 from maskdrop.config import FolderSettings
+from maskdrop.config_file import fault
 from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import printable
@@ -23,6 +24,23 @@ NOWHERE = Identity(0, 0, 0, 0)
 """Of a ticket whose file is not looked at, or lies in no folder."""
 
 
+class PlaceTrouble(Exception):
+    """A place can't be used now; the message names it, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """Why a place can't be used.
+
+    Attributes:
+        passes: whether what is there says itself that it can't now.
+    """
+
+    problem: str
+    remedy: str
+    passes: bool = False
+
+
 class Store(Protocol):
     """A place of many files, the same seen from every machine."""
 
@@ -34,8 +52,8 @@ class Store(Protocol):
     def is_remote(self) -> bool:
         """Whether reading costs a request each time."""
 
-    def check(self, writes: bool) -> tuple[str, str] | None:
-        """What is wrong with the place, or where it is to be written to, with that, and a remedy."""
+    def check(self, writes: bool) -> Unfit | None:
+        """What is wrong with the place, or where it is to be written to, with that."""
 
     def read(self, path: str, most: int) -> bytes:
         """An original's whole content.
@@ -118,16 +136,16 @@ class FolderStore:
     def is_remote(self) -> bool:
         return False
 
-    def check(self, writes: bool) -> tuple[str, str] | None:
+    def check(self, writes: bool) -> Unfit | None:
         try:
             next(os.scandir(self.base), None)
             if writes:
                 self.put(PROBE, b"maskdrop may write here\n")
                 self.remove(PROBE)
         except FolderTrouble as error:
-            return error.error.strerror or str(error), "make room there, or mend its permissions"
+            return Unfit(error.error.strerror or str(error), "make room there, or mend its permissions")
         except OSError as error:
-            return error.strerror or str(error), "mount it again, or mend its permissions"
+            return Unfit(error.strerror or str(error), "mount it again, or mend its permissions")
         return None
 
     def read(self, path: str, most: int) -> bytes:
@@ -207,3 +225,18 @@ class FolderStore:
         with open_folder(self.base, parent) as folder:
             remove(folder, name)
             sync_folder(folder)
+
+
+def require(store: Store, writes: bool, name: str, named: str) -> None:
+    """Have a look at a place before anything is begun.
+
+    Args:
+        name, named: of the word or setting that names it, and what that says.
+
+    Raises:
+        ConfigurationError: it can't be used.
+        PlaceTrouble: it can't be used now.
+    """
+    if unfit := store.check(writes):
+        why = fault(name, named, unfit.problem, unfit.remedy)
+        raise PlaceTrouble(str(why)) if unfit.passes else why

@@ -158,6 +158,7 @@ def _on_cluster(
     try:
         from maskdrop.cluster.order import Words, order_of
         from maskdrop.cluster.run import BatchTrouble, ClusterBatch
+        from maskdrop.cluster.stores import PlaceTrouble
     except ImportError as error:
         _no_ray(error)
     from maskdrop.inbox.lock import InboxHeld
@@ -172,7 +173,7 @@ def _on_cluster(
                 one.run()
             except BatchTrouble as error:
                 trouble = str(error)
-    except InboxHeld as error:
+    except (InboxHeld, PlaceTrouble) as error:
         end_with(str(error), EX_TEMPFAIL)
     return one, trouble
 
