@@ -3,6 +3,7 @@
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from maskdrop.inbox.oldest import Oldest
 from maskdrop.inbox.scan import Oddity, Seen, scan
 from maskdrop.ticket import Identity
 from running import QUICK, Daemon, Rooms
+from waiting import PATIENCE_S
 
 Start = Callable[..., Daemon]
 
@@ -78,6 +80,45 @@ def test_an_intake_gives_everything_in_order_and_knows_few_at_a_time(tmp_path: P
         now += 0.01
         intake.advance(now)
     assert candidate.path == "last.jpg"
+    intake.stop()
+    lock.release()
+
+
+def test_what_comes_under_the_name_of_a_picture_in_flight_is_given_next(tmp_path: Path) -> None:
+    """By its event, without a rescan; where nothing came, nothing is looked for."""
+    rung = threading.Event()
+    lock = InboxLock.take(tmp_path)
+    intake = Intake(tmp_path, WatchSettings(settle_ms=0, rescan_s=86_400), lock, rung.set)
+    intake.start()
+
+    def taken() -> str:
+        while True:
+            rung.clear()
+            intake.advance(time.monotonic())
+            if (candidate := intake.take()) is not None:
+                return candidate.path
+            assert intake.wait(time.monotonic()) == 0 or rung.wait(PATIENCE_S)
+
+    for content in (b"first", b"second"):
+        (tmp_path / "a.jpg").write_bytes(content)
+        assert taken() == "a.jpg"
+        (tmp_path / "a.jpg").unlink()
+        (tmp_path / "b.jpg").write_bytes(content)
+        assert taken() == "b.jpg"
+        (tmp_path / "b.jpg").unlink()
+        (tmp_path / "new").write_bytes(b"another")
+        (tmp_path / "new").rename(tmp_path / "a.jpg")
+        (tmp_path / "c.jpg").write_bytes(content)
+        assert taken() == "c.jpg"  # so all that came before it was told of
+        (tmp_path / "c.jpg").unlink()
+        intake.forget("b.jpg")
+        intake.forget("c.jpg")
+        intake.advance(time.monotonic())
+        assert intake.take() is None
+        intake.forget("a.jpg")
+        assert taken() == "a.jpg"
+        (tmp_path / "a.jpg").unlink()
+        intake.forget("a.jpg")
     intake.stop()
     lock.release()
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskdrop.inbox.settle import SettleTracker
+from maskdrop.inbox.settle import LEAST_WAIT_S, SettleTracker
 from maskdrop.ticket import Identity
 
 
@@ -42,10 +42,29 @@ def test_seeing_the_same_state_again_does_not_start_the_wait_anew() -> None:
 def test_a_postponed_file_waits_the_whole_time_again_and_keeps_its_age() -> None:
     tracker = SettleTracker(0.5)
     tracker.observe("a", state(10), 100.0, writing=True)
-    tracker.postpone("a", 100.5)
+    tracker.postpone(tracker.settled(100.5, 10)[0], 100.5)
     assert settled(tracker, 100.9) == []
     (watched,) = tracker.settled(101.0, 10)
     assert (watched.since, watched.writing) == (100.0, True)
+
+
+def test_without_a_settle_time_a_postponed_file_waits_all_the_same() -> None:
+    """Or the loop would ask again and again who has it open; where it is told, it goes on at once."""
+    tracker = SettleTracker(0)
+    tracker.observe("a", state(10), 100.0, writing=True)
+    tracker.observe("b", state(10), 100.0, writing=True)
+    for watched in tracker.settled(100.0, 10):
+        tracker.postpone(watched, 100.0)
+    assert (settled(tracker, 100.09), tracker.next_at()) == ([], 100.0 + LEAST_WAIT_S)
+    tracker.observe("b", state(10), 100.05, writing=False)
+    assert (settled(tracker, 100.05), tracker.next_at()) == (["b"], 100.0)
+    tracker.observe("c", state(1), 100.06)
+    assert settled(tracker, 100.06) == ["b", "c"]
+    assert settled(tracker, 100.1) == ["a", "b", "c"]
+    assert (len(tracker), "a" in tracker, "d" in tracker) == (3, True, False)
+    tracker.observe("a", state(11), 100.2)
+    tracker.forget_newer(state(1).age)
+    assert settled(tracker, 100.2) == ["b", "c", "a"]
 
 
 def test_the_next_moment_is_the_oldest_files() -> None:

@@ -141,15 +141,14 @@ def test_torch_still_compiles_while_it_runs() -> None:
 
 LEASE = """
 import ctypes, os, sys
-from pathlib import Path
-from maskdrop.inbox.writers import writers_of
+from maskdrop.inbox.writers import writers_at
 libc, capabilities = ctypes.CDLL(None), int(sys.argv[2])
 PR_SET_KEEPCAPS, LINUX_CAPABILITY_VERSION_3 = 8, 0x20080522
 assert libc.prctl(PR_SET_KEEPCAPS, 1) == 0
 os.setresuid(12345, 12345, 12345)
 header = (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0)
 assert libc.capset(header, (ctypes.c_uint32 * 6)(capabilities, capabilities)) == 0
-print(writers_of(Path(sys.argv[1]), "picture.jpg").value)
+print(writers_at(os.open(sys.argv[1], os.O_RDONLY), "picture.jpg").value)
 """
 
 

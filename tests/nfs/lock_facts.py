@@ -50,7 +50,7 @@ with open_folder(Path(sys.argv[1])) as folder:
 LEASE = """
 import fcntl, os, sys
 from pathlib import Path
-from maskdrop.inbox.writers import writers_of
+from maskdrop.inbox.writers import writers_at
 descriptor = os.open(Path(sys.argv[1]) / sys.argv[2], os.O_RDONLY)
 try:
     fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -59,7 +59,7 @@ try:
 except OSError as error:
     said = error.strerror
 os.close(descriptor)
-print(said, writers_of(Path(sys.argv[1]), sys.argv[2]).value, sep=" / ")
+print(said, writers_at(os.open(sys.argv[1], os.O_RDONLY), sys.argv[2]).value, sep=" / ")
 """
 
 EVENTS = """

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
+from maskdrop.beneath import open_folder, split
 from maskdrop.claim import put_all_back
 from maskdrop.config import WatchSettings
 from maskdrop.inbox.lock import InboxHeld, InboxLock
 from maskdrop.inbox.oldest import Oldest
-from maskdrop.inbox.scan import Oddity, Seen, look, scan
+from maskdrop.inbox.scan import Oddity, Seen, look, look_at, scan
 from maskdrop.inbox.settle import SettleTracker, Watched
 from maskdrop.inbox.supply import Candidate
 from maskdrop.inbox.watch import Change, Watch
-from maskdrop.inbox.writers import Writers, writers_of
+from maskdrop.inbox.writers import Writers, writers_at
 from maskdrop.names import printable
 
 logger = logging.getLogger("maskdrop")
@@ -59,9 +60,9 @@ class Intake:
         self._settings = settings
         self._tracker = SettleTracker(settings.settle_ms / 1000)
         self._watch = Watch(inbox, settings.polling, settings.recursive, min(settings.rescan_s, 1.0), wake)
-        self._ready: list[tuple[tuple[int, int], str, Candidate]] = []
-        self._ready_paths: set[str] = set()
-        self._taken: set[str] = set()
+        self._settled: dict[str, Watched] = {}
+        self._oldest_first: list[tuple[tuple[int, int], str]] = []
+        self._taken: dict[str, bool] = {}
         self._set_aside: set[str] = set()
         self._oddities: set[str] = set()
         self._scan: Iterator[Seen | Oddity] | None = None
@@ -84,7 +85,7 @@ class Intake:
 
     @property
     def _known(self) -> int:
-        return len(self._tracker) + len(self._ready)
+        return len(self._tracker) + len(self._settled)
 
     def start(self) -> None:
         """Watch, then scan, so that nothing can arrive unseen in between."""
@@ -114,7 +115,9 @@ class Intake:
         if self._scan is not None:
             self._continue_scan(now)
         for watched in self._tracker.settled(now, SCAN_STEP):
-            self._settle(watched, now)
+            self._tracker.forget(watched.path)
+            self._settled[watched.path] = watched
+            heapq.heappush(self._oldest_first, (watched.identity.age, watched.path))
 
     def wait(self, now: float) -> float:
         """Seconds until there is something to advance, if no event comes."""
@@ -125,26 +128,49 @@ class Intake:
         return max(0.0, due - now)
 
     def take(self) -> Candidate | None:
-        """The oldest settled file, or None. It won't be given again until it is released."""
-        while self._ready:
-            _, path, candidate = heapq.heappop(self._ready)
-            self._ready_paths.discard(path)
-            seen = look(self._inbox, path)
-            if isinstance(seen, Seen) and seen.identity == candidate.identity:
-                self._taken.add(path)
-                return candidate
-            self._see(seen, time.monotonic(), None)
+        """The oldest settled file that is as it was, and that nobody writes; None: there is none. It won't be
+        given again until it is released or forgotten."""
+        while self._oldest_first:
+            age, path = heapq.heappop(self._oldest_first)
+            watched = self._settled.get(path)
+            if watched is None or watched.identity.age != age:  # seen anew since, and may settle again
+                continue
+            del self._settled[path]
+            now = time.monotonic()
+            seen, writers = self._ask(watched)
+            if not isinstance(seen, Seen) or seen.identity != watched.identity:
+                self._see(seen, now, None)
+            elif not _is_closed(watched, writers, now):
+                self._tracker.postpone(watched, now)
+            else:
+                self._taken[path] = False
+                return Candidate(path, watched.identity, (now - watched.since) * 1000)
         return None
+
+    def forget(self, path: str) -> None:
+        """A file that was taken has left the inbox. It is looked whether another one has its name only
+        where something was seen there meanwhile."""
+        if self._taken.pop(path, True):
+            self._see(look(self._inbox, path), time.monotonic(), None)
 
     def release(self, path: str) -> None:
         """Forget a file that was taken. If one of that name is in the inbox, it is looked at anew."""
-        self._taken.discard(path)
+        self._taken.pop(path, None)
         self._see(look(self._inbox, path), time.monotonic(), None)
 
     def set_aside(self, path: str) -> None:
         """Leave a file that was taken alone until the next rescan."""
-        self._taken.discard(path)
+        self._taken.pop(path, None)
         self._set_aside.add(path)
+
+    def _ask(self, watched: Watched) -> tuple[Seen | Oddity | None, Writers]:
+        """What lies there now, and whether anybody writes it, in one walk."""
+        try:
+            parent, name = split(watched.path)
+            with open_folder(self._inbox, parent) as folder:
+                return look_at(folder, name, watched.path), writers_at(folder, name)
+        except OSError:
+            return None, Writers.UNKNOWN
 
     def _begin_rescan(self, now: float) -> None:
         """Look at everything anew, and see that events are told."""
@@ -177,8 +203,8 @@ class Intake:
         self._note_trouble(why)
         self._is_ours = self._is_cleared = False
         self._tracker = SettleTracker(self._settings.settle_ms / 1000)
-        self._ready.clear()
-        self._ready_paths.clear()
+        self._settled.clear()
+        self._oldest_first.clear()
         self._scan = self._cut = None
         self._beyond, self._turned_away = 0, False
 
@@ -195,7 +221,9 @@ class Intake:
                 count += 1
                 if isinstance(seen, Oddity):
                     self._note_oddity(seen)
-                elif seen.path not in self._taken and seen.path not in self._set_aside:
+                elif seen.path in self._taken:
+                    self._taken[seen.path] = True
+                elif seen.path not in self._set_aside:
                     self._oldest.offer(seen)
         except OSError as error:
             self._note_trouble(f"the inbox {printable(self._inbox)} can't be read: {error.strerror}")
@@ -216,9 +244,9 @@ class Intake:
         self._cut, self._beyond = oldest.cut, oldest.beyond
         if self._cut is not None:
             self._tracker.forget_newer(self._cut)
-            self._ready = [entry for entry in self._ready if entry[0] <= self._cut]
-            heapq.heapify(self._ready)
-            self._ready_paths = {path for _, path, _ in self._ready}
+            self._settled = {p: w for p, w in self._settled.items() if w.identity.age <= self._cut}
+            self._oldest_first = [(w.identity.age, p) for p, w in self._settled.items()]
+            heapq.heapify(self._oldest_first)
         for seen in oldest.files():
             self._see(seen, now, None)
 
@@ -241,8 +269,16 @@ class Intake:
         if isinstance(seen, Oddity):
             self._note_oddity(seen)
             return
-        if seen.path in self._taken or seen.path in self._ready_paths or seen.path in self._set_aside:
+        if seen.path in self._taken:
+            self._taken[seen.path] = True
             return
+        if seen.path in self._set_aside:
+            return
+        if (settled := self._settled.get(seen.path)) is not None:
+            if settled.identity == seen.identity and writing in (None, settled.writing):
+                return
+            del self._settled[seen.path]
+            self._tracker.postpone(settled, now)
         if seen.path not in self._tracker:
             if self._cut is not None and seen.identity.age > self._cut:
                 return  # its turn comes, and a pass finds it then
@@ -251,29 +287,11 @@ class Intake:
                 return
         self._tracker.observe(seen.path, seen.identity, now, writing)
 
-    def _settle(self, watched: Watched, now: float) -> None:
-        seen = look(self._inbox, watched.path)
-        if not isinstance(seen, Seen):
-            self._tracker.forget(watched.path)
-            self._see(seen, now, None)
-        elif seen.identity != watched.identity:
-            self._tracker.observe(watched.path, seen.identity, now)
-        elif not self._is_closed(watched, now):
-            self._tracker.postpone(watched.path, now)
-        else:
-            self._tracker.forget(watched.path)
-            candidate = Candidate(watched.path, watched.identity, (now - watched.since) * 1000)
-            heapq.heappush(self._ready, (watched.identity.age, watched.path, candidate))
-            self._ready_paths.add(watched.path)
 
-    def _is_closed(self, watched: Watched, now: float) -> bool:
-        match writers_of(self._inbox, watched.path):
-            case Writers.NONE:
-                return True
-            case Writers.SOME:
-                return False
-            case Writers.UNKNOWN:
-                return not watched.writing or now - watched.since >= WRITER_LOST_S
+def _is_closed(watched: Watched, writers: Writers, now: float) -> bool:
+    if writers is Writers.UNKNOWN:
+        return not watched.writing or now - watched.since >= WRITER_LOST_S
+    return writers is Writers.NONE
 
 
 def _writing(change: Change) -> bool:

@@ -83,6 +83,9 @@ class Listing:
         self.is_over = True
         return None
 
+    def forget(self, path: str) -> None:
+        """What was given is never given again."""
+
     def release(self, path: str) -> None:
         """What was given is never given again."""
 

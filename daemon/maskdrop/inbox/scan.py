@@ -41,9 +41,21 @@ def look(inbox: Path, path: str) -> Seen | Oddity | None:
     try:
         parent, name = split(path)
         with open_folder(inbox, parent) as folder:
-            return _seen(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
+            return look_at(folder, name, path)
     except OSError:
         return None
+
+
+def look_at(folder: int, name: str, path: str) -> Seen | Oddity | None:
+    """The same of a name in a folder.
+
+    Args:
+        path: the relative path of what has that name.
+
+    Raises:
+        OSError: nothing has it.
+    """
+    return _seen(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
 
 
 Unread = Callable[[str, OSError], None]

@@ -6,6 +6,10 @@ from itertools import islice
 
 from maskdrop.ticket import Identity
 
+LEAST_WAIT_S = 0.1
+"""A file that somebody has open is asked about again after so long at the earliest, however short the settle
+time: to ask all the time would be a busy loop."""
+
 
 @dataclass(frozen=True)
 class Watched:
@@ -28,61 +32,82 @@ class Watched:
 class SettleTracker:
     """Files seen but not yet unchanged for long enough.
 
-    Each change moves a file to the end of the order, so the files are always in the order
+    Each change moves a file to the end of its queue, so the files of a queue are always in the order
     in which they will settle, and asking for the next costs the same with 10 files or 100,000.
     """
 
     def __init__(self, settle_seconds: float) -> None:
-        self._settle_seconds = settle_seconds
-        self._watched: OrderedDict[str, Watched] = OrderedDict()
+        self._watched = _Queue(settle_seconds)
+        self._postponed = _Queue(max(settle_seconds, LEAST_WAIT_S))
 
     def __len__(self) -> int:
-        return len(self._watched)
+        return len(self._watched.files) + len(self._postponed.files)
 
     def __contains__(self, path: str) -> bool:
-        return path in self._watched
+        return self._known(path) is not None
 
     def observe(self, path: str, identity: Identity, now: float, writing: bool | None = None) -> None:
         """Note a file's state; a new state starts the wait anew. ``writing`` None: not known."""
-        known = self._watched.get(path)
+        known = self._known(path)
         if known is not None and known.identity == identity:
             if writing is not None and writing != known.writing:
-                self._watched[path] = replace(known, writing=writing)
+                queue = self._watched if path in self._watched.files else self._postponed
+                if not writing and queue is self._postponed:  # it is closed: no longer than others it waits
+                    del queue.files[path]
+                    queue = self._watched
+                queue.files[path] = replace(known, writing=writing)
             return
         if writing is None:
             writing = known.writing if known is not None else False
-        self._put(Watched(path, identity, now, now, writing))
+        self.forget(path)
+        self._watched.files[path] = Watched(path, identity, now, now, writing)
 
-    def postpone(self, path: str, now: float) -> None:
-        """Wait for the whole settle time again, though nothing changed."""
-        known = self._watched.get(path)
-        if known is not None:
-            self._put(replace(known, quiet_from=now))
+    def postpone(self, watched: Watched, now: float) -> None:
+        """Wait for the whole settle time again, though nothing changed, and for `LEAST_WAIT_S` at least."""
+        self.forget(watched.path)
+        self._postponed.files[watched.path] = replace(watched, quiet_from=now)
 
     def forget(self, path: str) -> None:
-        self._watched.pop(path, None)
+        self._watched.files.pop(path, None)
+        self._postponed.files.pop(path, None)
 
     def forget_newer(self, age: tuple[int, int]) -> None:
         """Forget all files beyond an `Identity.age`."""
-        for path in [path for path, w in self._watched.items() if w.identity.age > age]:
-            del self._watched[path]
+        for files in (self._watched.files, self._postponed.files):
+            for path in [path for path, w in files.items() if w.identity.age > age]:
+                del files[path]
 
     def settled(self, now: float, most: int) -> list[Watched]:
         """Files unchanged for the settle time, so many at most. They stay watched until
         forgotten or postponed."""
+        ready = self._postponed.settled(now, most)
+        return ready + self._watched.settled(now, most - len(ready))
+
+    def next_at(self) -> float | None:
+        """When the next file settles if nothing changes; None where nothing is watched."""
+        times = (queue.next_at() for queue in (self._watched, self._postponed))
+        return min((at for at in times if at is not None), default=None)
+
+    def _known(self, path: str) -> Watched | None:
+        return self._watched.files.get(path) or self._postponed.files.get(path)
+
+
+class _Queue:
+    """Files that all wait for as long, in the order in which their wait began."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.files: OrderedDict[str, Watched] = OrderedDict()
+
+    def settled(self, now: float, most: int) -> list[Watched]:
         ready = []
-        for watched in islice(self._watched.values(), most):
-            if now < watched.quiet_from + self._settle_seconds:
+        for watched in islice(self.files.values(), most):
+            if now < watched.quiet_from + self._seconds:
                 break
             ready.append(watched)
         return ready
 
     def next_at(self) -> float | None:
-        """When the next file settles if nothing changes; None where nothing is watched."""
-        for watched in self._watched.values():
-            return watched.quiet_from + self._settle_seconds
+        for watched in self.files.values():
+            return watched.quiet_from + self._seconds
         return None
-
-    def _put(self, watched: Watched) -> None:
-        self._watched.pop(watched.path, None)
-        self._watched[watched.path] = watched

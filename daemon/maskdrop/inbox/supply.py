@@ -47,8 +47,11 @@ class Supply(Protocol):
     def take(self) -> Candidate | None:
         """The next file, or None. It won't be given again until it is released."""
 
+    def forget(self, path: str) -> None:
+        """A file that was taken has left the folder. Another one of that name may have come."""
+
     def release(self, path: str) -> None:
-        """A file that was taken is done with."""
+        """A file that was taken is done with, and may be there still: it is looked at anew."""
 
     def set_aside(self, path: str) -> None:
         """A file that was taken can't be read for now."""

@@ -4,9 +4,8 @@ import errno
 import fcntl
 import os
 from enum import Enum
-from pathlib import Path
 
-from maskdrop.beneath import open_file, open_folder, split
+from maskdrop.beneath import open_file
 from maskdrop.machine.mounts import leases_are_the_servers
 
 
@@ -18,18 +17,16 @@ class Writers(Enum):
     UNKNOWN = "unknown"
 
 
-def writers_of(inbox: Path, path: str) -> Writers:
-    """Ask for a read lease, which the kernel grants only while nobody has the file open for
-    writing (fcntl(2), F_SETLEASE), and give it back at once.
+def writers_at(folder: int, name: str) -> Writers:
+    """Ask for a read lease, which the kernel grants only while nobody has the file of this name in a folder
+    open for writing (fcntl(2), F_SETLEASE), and give it back at once.
 
     Unknown where the file system has no leases, or only those that its server lends it (NFS, SMB),
     or the file is another user's and the daemon has no CAP_LEASE. The caller must ignore SIGIO:
     whoever opens the file for writing in that instant makes the kernel send one.
     """
     try:
-        parent, name = split(path)
-        with open_folder(inbox, parent) as folder:
-            descriptor = open_file(folder, name)
+        descriptor = open_file(folder, name)
     except OSError:
         return Writers.UNKNOWN
     try:

@@ -128,4 +128,4 @@ class Reports:
             self._journal.saved(flight, report, time.monotonic())
         else:
             self._journal.quarantined(flight, report, time.monotonic())
-        self._intake.release(flight.ticket.path)
+        self._intake.forget(flight.ticket.path)
