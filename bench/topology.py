@@ -5,12 +5,16 @@
 The real daemon on photographs of 64 x 64 with a network that is one convolution of a pixel. However fast a
 device and however many cores, no more pictures a second go through a daemon than one core can do of its
 supervisor's work. Processor time is the kernel's count for each process (proc(5)), from a moment at which all
-workers are ready and warm to the last picture saved. Writes its section in docs/benchmarks.md.
+workers are ready and warm to the last picture saved. Beside it the same supervisor with workers that do
+nothing (passing.py): it is never idle then, as beside quicker devices and more cores. Writes its section in
+docs/benchmarks.md.
 """
 
 import argparse
+import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -30,6 +34,9 @@ BEGIN, END = "<!-- bench/topology.py writes from here -->", "<!-- to here: bench
 SIDE, CLASSES, LARGEST_BATCH = 64, 19, 64
 
 PROCESSES = ("supervisor", *STAGES)
+
+AT_ONCE = (8, 16)
+"""Workers of each of two stages that answer at once."""
 
 Figures = dict[str, float]
 
@@ -85,7 +92,15 @@ def run(folder: Path, weights: Path, workers: int) -> Figures:
     return {"per_second": rate, **{name: spent[name] / len(names) * 1000 for name in PROCESSES}}
 
 
-def text(count: int, repeats: int, found: dict[int, list[Figures]]) -> str:
+def passed_on(workers: int) -> Figures:
+    """Figures of one run of passing.py."""
+    command = [sys.executable, str(Path(__file__).with_name("passing.py")), "--workers", str(workers)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    figures: Figures = json.loads(done.stdout)
+    return figures
+
+
+def text(count: int, repeats: int, found: dict[int, list[Figures]], at_once: dict[int, list[Figures]]) -> str:
     """The section in Markdown."""
     rows = []
     for workers, runs in found.items():
@@ -93,6 +108,10 @@ def text(count: int, repeats: int, found: dict[int, list[Figures]]) -> str:
         most = 1000 / middle["supervisor"]
         times = [f"{middle[name]:.2f}" for name in PROCESSES]
         rows.append([str(workers), f"{middle['per_second']:.0f}", *times, f"{most:.0f}"])
+    quick = []
+    for workers, runs in at_once.items():
+        spent = median(each["per_picture_ms"] for each in runs)
+        quick.append([str(workers), f"{spent:.2f}", f"{1000 / spent:.0f}"])
     head = ["preprocess and save workers, each", "pictures a second", *(f"{name}, ms" for name in PROCESSES)]
     pieces = [
         "## The supervisor's share",
@@ -102,6 +121,9 @@ def text(count: int, repeats: int, found: dict[int, list[Figures]]) -> str:
         "processor time a picture; the last column is what one core can do of the supervisor's. "
         f"Medians of {repeats} turns. {machine()}.",
         report.table([*head, "the supervisor's most, a second"], rows),
+        "The same supervisor where it is never idle: its workers answer at once, so it has several reports "
+        "to take in each time (`bench/passing.py`).",
+        report.table(["workers of each of the two stages", "supervisor, ms", "its most, a second"], quick),
     ]
     return "\n\n".join(pieces) + "\n"
 
@@ -114,6 +136,7 @@ def main() -> None:
     parser.add_argument("--no-write", action="store_true", help="print, and change no file")
     options = parser.parse_args()
     found: dict[int, list[Figures]] = {workers: [] for workers in options.workers}
+    at_once: dict[int, list[Figures]] = {workers: [] for workers in AT_ONCE}
     with tempfile.TemporaryDirectory(prefix="maskdrop-topology-") as name:
         base = Path(name)
         os.environ[SCRATCH] = name
@@ -124,7 +147,9 @@ def main() -> None:
                 runs.append(run(folder, weights, workers))
                 told_now = ", ".join(f"{name} {value:.2f}" for name, value in runs[-1].items())
                 print(f"  {turn + 1}/{options.repeats} {workers}: {told_now}", file=sys.stderr, flush=True)
-    section = text(options.pictures, options.repeats, found)
+            for workers, runs in at_once.items():
+                runs.append(passed_on(workers))
+    section = text(options.pictures, options.repeats, found, at_once)
     report.tell_section(section, BEGIN, END, write=not options.no_write)
 
 
