@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -119,6 +120,35 @@ def test_what_comes_under_the_name_of_a_picture_in_flight_is_given_next(tmp_path
         assert taken() == "a.jpg"
         (tmp_path / "a.jpg").unlink()
         intake.forget("a.jpg")
+    intake.stop()
+    lock.release()
+
+
+def test_what_takes_a_settled_files_place_is_not_opened(tmp_path: Path) -> None:
+    """A pipe, which a lease would have to be asked for by opening it; a file is opened."""
+    lock = InboxLock.take(tmp_path)
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"picture")
+    intake = Intake(tmp_path, WatchSettings(settle_ms=0, rescan_s=86_400), lock, lambda: None)
+    intake.start()
+    intake.advance(time.monotonic())
+    assert intake.backlog == 2
+    (tmp_path / "a.jpg").unlink()
+    os.mkfifo(tmp_path / "a.jpg")
+    opened: list[object] = []
+    listens = threading.Event()
+
+    def hear(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and listens.is_set():
+            opened.append(arguments[0])
+
+    sys.addaudithook(hear)
+    listens.set()
+    candidate = intake.take()
+    listens.clear()
+    names = {name for name in opened if name in ("a.jpg", "b.jpg")}
+    assert (candidate and candidate.path, names) == ("b.jpg", {"b.jpg"})
+    assert intake.take() is None
     intake.stop()
     lock.release()
 

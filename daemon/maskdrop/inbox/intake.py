@@ -164,11 +164,12 @@ class Intake:
         self._set_aside.add(path)
 
     def _ask(self, watched: Watched) -> tuple[Seen | Oddity | None, Writers]:
-        """What lies there now, and whether anybody writes it, in one walk."""
+        """What lies there now, and if it is a file, whether anybody writes it."""
         try:
             parent, name = split(watched.path)
             with open_folder(self._inbox, parent) as folder:
-                return look_at(folder, name, watched.path), writers_at(folder, name)
+                seen = look_at(folder, name, watched.path)
+                return seen, writers_at(folder, name) if isinstance(seen, Seen) else Writers.UNKNOWN
         except OSError:
             return None, Writers.UNKNOWN
 
