@@ -209,6 +209,13 @@ def test_a_stage_that_holds_up_the_others_gets_more_workers(start: Start, rooms:
     assert daemon.stop() == 0
 
 
+few_cores = pytest.mark.skipif(
+    len(os.sched_getaffinity(0)) >= MOST_WAITERS,
+    reason="as many cores as savers on a slow disk",
+)
+
+
+@few_cores
 def test_a_slow_disk_has_more_savers_than_cores_from_the_start(start: Start, rooms: Rooms) -> None:
     slow = environment(rooms.base, milliseconds=100)
     daemon = start(settings=AUTO, env={**EXECUTED, **slow}).wait_ready()
@@ -222,16 +229,21 @@ def test_a_slow_disk_has_more_savers_than_cores_from_the_start(start: Start, roo
     assert daemon.stop() == 0
 
 
+@few_cores
 def test_a_disk_that_becomes_slow_gets_more_savers_than_cores(start: Start, rooms: Rooms) -> None:
-    """As many as a core each were enough when they measured themselves."""
-    environment_of_it = environment(rooms.base, milliseconds=0)
-    daemon = start(settings=AUTO, env={**EXECUTED, **environment_of_it}).wait_ready()
-    assert daemon.health()["plan"]["save"] <= usable_cores()
+    """Fewer were enough when they measured themselves."""
+    ours = environment(rooms.base, milliseconds=0)
+    daemon = start(settings=AUTO, env={**EXECUTED, **ours}).wait_ready()
+    first = daemon.health()["plan"]["save"]
+    if first > 4 * usable_cores():
+        pytest.skip("this machine's own disk is slow now")
     set_sync_time(rooms.base, 200)
-    for index in range(24):
+    count = 24 + 2 * first
+    for index in range(count):
         rooms.drop(f"{index}.jpg", face_bytes(index))
-    daemon.wait_health(lambda health: health["plan"]["save"] > usable_cores(), "more savers than cores")
+    enough = max(first, usable_cores())
+    daemon.wait_health(lambda health: health["plan"]["save"] > enough, "more savers than cores")
     assert "save holds up the others" in daemon.log
     set_sync_time(rooms.base, 0)
-    daemon.wait_count("saved", 24)
+    daemon.wait_count("saved", count)
     assert daemon.stop() == 0

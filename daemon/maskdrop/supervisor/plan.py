@@ -39,9 +39,10 @@ CPU_HELD, GPU_HELD = 2, 3
 """Batches that an inference worker holds: one is computed, one gathered or begun with. On a GPU one is begun
 while another is computed, and when that is done a third has to be there."""
 
-WAITERS, MOST_WAITERS = 8, 32
+WAITERS, MOST_WAITERS = 8, 24
 """Workers of a stage for each core, where they mostly wait for a disk, and so at most: docs/performance.md
-has what they give where a sync takes 20 ms. Each is a process and eight of the supervisor's descriptors."""
+has what they give where a sync takes 20 ms. Of the usual 1,024 descriptors (`ulimit -n`) so many of both
+stages take half, as `maskdrop doctor` counts them."""
 
 WAITING = 0.25
 """A worker that has a core for no more of its time than this waits for a disk, and not for a core: as many
