@@ -21,7 +21,7 @@ from maskdrop.inbox.oldest import Oldest
 from maskdrop.inbox.scan import Oddity, Seen, scan
 from maskdrop.ticket import Identity
 from running import QUICK, Daemon, Rooms
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, wait_for
 
 Start = Callable[..., Daemon]
 
@@ -120,6 +120,35 @@ def test_what_comes_under_the_name_of_a_picture_in_flight_is_given_next(tmp_path
         assert taken() == "a.jpg"
         (tmp_path / "a.jpg").unlink()
         intake.forget("a.jpg")
+    intake.stop()
+    lock.release()
+
+
+def test_a_file_that_is_touched_again_and_again_takes_no_more_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nothing is taken, for want of room on a disk, say."""
+    monkeypatch.setattr(maskdrop.inbox.intake, "MOST_KNOWN", 10)
+    rung, path = threading.Event(), tmp_path / "a.jpg"
+    lock = InboxLock.take(tmp_path)
+    intake = Intake(tmp_path, WatchSettings(settle_ms=0, rescan_s=86_400), lock, rung.set)
+    intake.start()
+
+    def has_settled() -> bool:
+        intake.advance(time.monotonic())
+        return bool(intake._settled)
+
+    for age in range(40):
+        rung.clear()
+        path.write_bytes(bytes(age))
+        os.utime(path, (YEAR_2020_S + age, YEAR_2020_S + age))
+        assert rung.wait(PATIENCE_S)
+        wait_for(has_settled, "a settled file")
+        assert len(intake._oldest_first) <= 2 * 10 + 1
+    candidate = wait_for(lambda: intake.take() if has_settled() else None, "the file")
+    assert candidate is not None
+    assert candidate.identity == Identity.of(path.stat())
+    assert intake.take() is None
     intake.stop()
     lock.release()
 

@@ -97,7 +97,7 @@ class Intake:
         self._scan = None
 
     def advance(self, now: float) -> None:
-        """Take in events, go on with a scan, move settled files to the ready ones."""
+        """Take in events, go on with a scan, let files settle."""
         events, overflowed = self._watch.take()
         for event in events:
             if not event.is_folder:
@@ -118,6 +118,8 @@ class Intake:
             self._tracker.forget(watched.path)
             self._settled[watched.path] = watched
             heapq.heappush(self._oldest_first, (watched.identity.age, watched.path))
+        if len(self._oldest_first) > 2 * MOST_KNOWN + len(self._settled):
+            self._order_settled()
 
     def wait(self, now: float) -> float:
         """Seconds until there is something to advance, if no event comes."""
@@ -246,10 +248,15 @@ class Intake:
         if self._cut is not None:
             self._tracker.forget_newer(self._cut)
             self._settled = {p: w for p, w in self._settled.items() if w.identity.age <= self._cut}
-            self._oldest_first = [(w.identity.age, p) for p, w in self._settled.items()]
-            heapq.heapify(self._oldest_first)
+            self._order_settled()
         for seen in oldest.files():
             self._see(seen, now, None)
+
+    def _order_settled(self) -> None:
+        """Without what was seen anew since it settled: a file that is touched again and again while none is
+        taken would be there many times."""
+        self._oldest_first = [(watched.identity.age, path) for path, watched in self._settled.items()]
+        heapq.heapify(self._oldest_first)
 
     def _note_trouble(self, trouble: str) -> None:
         if trouble != self.trouble:
