@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 PROGRAM = """
-import hashlib, sys
+import hashlib, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
 from queue import SimpleQueue
 from maskdrop.cluster.signals import Signals
 told = SimpleQueue()

@@ -81,11 +81,11 @@ def test_there_are_more_than_one_a_core_only_where_they_mostly_wait(cores: int, 
 
 def test_saving_that_waits_for_a_disk_gets_as_many_workers_as_keep_up() -> None:
     """Two cores that label 60 pictures a second, and five syncs of 20 ms for each picture: 6.24 at once, busy
-    for four fifths of their time. The same time spent computing gets one a core."""
+    for two fifths of their time. The same time spent computing gets one a core."""
     cores, light, network = 2, Cost(1, 1), Cost(15, 29)
     waiting = costs(light, network, Cost(104, 3.3))
     assert rate_of(waiting, cores, inferrers=1) == pytest.approx(60, rel=0.01)
-    assert workers_for(60, waiting[Stage.SAVE], cores) == 8
+    assert workers_for(60, waiting[Stage.SAVE], cores) == 16
     assert workers_for(60, Cost(104, 104), cores) == 2
 
 
