@@ -11,12 +11,10 @@ With --sync-ms each fsync takes so much longer. Prints JSON.
 """
 
 import argparse
-import atexit
 import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +24,7 @@ from typing import Any
 import psutil
 
 import slow_disk
-from measured import PATIENCE_S, SAME_OUTPUTS, SCRATCH, Daemon, running, scratch
+from measured import PATIENCE_S, SAME_OUTPUTS, Daemon, running, scratch
 
 WARM = 8
 POLL_S = 0.2
@@ -160,12 +158,11 @@ def main() -> None:
     parser.add_argument("--default-outputs", action="store_true")
     parser.add_argument("--sync-ms", type=float, metavar="MS")
     options = parser.parse_args()
-    if options.sync_ms is not None:
-        library = Path(tempfile.mkdtemp(dir=os.environ.get(SCRATCH)))
-        atexit.register(shutil.rmtree, library)
-        os.environ.update(slow_disk.environment(library, options.sync_ms))
     changes = dict(change.split("=", 1) for change in options.set)
-    print(json.dumps(run(options.pictures, options.results, changes, options.default_outputs)))
+    with scratch("library") as library:
+        if options.sync_ms is not None:
+            os.environ.update(slow_disk.environment(library, options.sync_ms))
+        print(json.dumps(run(options.pictures, options.results, changes, options.default_outputs)))
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def backlog(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 def disk(base: Path, options: argparse.Namespace) -> dict[str, Any]:
     """By what each sync takes, one time after the other: as many savers as it chooses, and fixed numbers."""
     cores = len(os.sched_getaffinity(0))
-    numbers = sorted({1, cores, 4 * cores, 8 * cores})
+    numbers = sorted({min(256, n) for n in (1, cores, 4 * cores, 8 * cores)})  # no more may be configured
     found: dict[str, dict[str, list[Figures]]] = {}
     folder = pictures.fill(base / "pictures", options.pictures)
     for milliseconds in (0, 2, 5, 20):

@@ -136,9 +136,9 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
     Args:
         devices: with or without repeats: how many workers each has is decided here.
     """
-    wanted, cores = settings.workers, usable_cores()
+    wanted, cores, memory = settings.workers, usable_cores(), usable_bytes()
     on_gpu = devices[0] != "cpu"
-    each, threads, most_threads = inference_for(wanted, on_gpu, cores, usable_bytes())
+    each, threads, most_threads = inference_for(wanted, on_gpu, cores, memory)
     devices = tuple(device for device in dict.fromkeys(devices) for _ in range(each))
     preprocess = 1 if wanted.preprocess == "auto" else wanted.preprocess
     save = 1 if wanted.save == "auto" else wanted.save
@@ -149,7 +149,7 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
     hands = sum(max(2, cores) if n == "auto" else 2 * n for n in (wanted.preprocess, wanted.save))
     slots = held * len(devices) + hands if wanted.slots == "auto" else wanted.slots
     spare = slots - batch * len(devices) - cores
-    waiters = max(cores, min(WAITERS * cores, MOST_WAITERS, usable_bytes() // 4 // WAITER_BYTES, spare))
+    waiters = max(cores, min(WAITERS * cores, MOST_WAITERS, memory // 4 // WAITER_BYTES, spare))
     most_preprocess = waiters if wanted.preprocess == "auto" else preprocess
     most_save = waiters if wanted.save == "auto" else save
     if costs:
