@@ -54,7 +54,7 @@ class Assumed:
         names_a_list: names in the answer to one LIST request.
     """
 
-    engine_ms: float = 1.5
+    engine_ms: float = 3.5
     storage_ms: float = 2.1
     gpu_rates: tuple[float, ...] = (300, 1000, 3000)
     days: float = 1.0
