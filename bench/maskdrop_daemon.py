@@ -1,13 +1,14 @@
 """The real daemon on a folder of pictures, measured by what its log says.
 
     python bench/maskdrop_daemon.py PICTURES RESULTS [--set workers.save=2 …] [--default-outputs]
-        [--sync-ms 20]
+        [--sync-ms 20] [--read-ms 20]
 
 It starts on an empty inbox, saves a few pictures to be warm, and then gets all of them at once by one
 rename. The clock runs from the first picture it takes to the last one that is saved: result synced,
 original archived. Everything is at its default but what --set says, and the outputs: 512 x 512 at
 JPEG quality 75, as the article writes them, or with --default-outputs as the daemon does by default.
-With --sync-ms each fsync takes so much longer. Prints JSON.
+With --sync-ms each fsync, and with --read-ms each read of a picture in the inbox, takes so much longer.
+Prints JSON.
 """
 
 import argparse
@@ -67,13 +68,17 @@ def in_toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def run(pictures: Path, target: Path, changes: dict[str, str], default_outputs: bool) -> dict[str, Any]:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     """Figures of one run; the results go to the target folder."""
-    with scratch("bench") as base:
+    changes = dict(change.split("=", 1) for change in options.set)
+    with scratch("bench") as base, scratch("library") as library:
         (base / "inbox").mkdir()
-        shutil.copytree(pictures, base / "staged" / "batch")
+        if options.sync_ms or options.read_ms:
+            slow = slow_disk.environment(library, options.sync_ms, options.read_ms, base / "inbox")
+            os.environ.update(slow)
+        shutil.copytree(options.pictures, base / "staged" / "batch")
         began = time.monotonic()
-        with running(base, configuration(changes, default_outputs), interval_s=POLL_S) as daemon:
+        with running(base, configuration(changes, options.default_outputs), interval_s=POLL_S) as daemon:
             daemon.wait_saved(0)
             ready = time.monotonic() - began
             names = sorted((base / "staged" / "batch").iterdir())
@@ -81,7 +86,7 @@ def run(pictures: Path, target: Path, changes: dict[str, str], default_outputs: 
             (base / "staged" / "batch").rename(base / "inbox" / "batch")
             samples = wait_and_sample(daemon, WARM + len(names))
         figures = told(saved_lines(base / "log"), samples)
-        shutil.copytree(base / "outbox" / "batch", target, dirs_exist_ok=True)
+        shutil.copytree(base / "outbox" / "batch", options.results, dirs_exist_ok=True)
     return {**figures, "ready_s": ready}
 
 
@@ -156,13 +161,9 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     parser.add_argument("--default-outputs", action="store_true")
-    parser.add_argument("--sync-ms", type=float, metavar="MS")
-    options = parser.parse_args()
-    changes = dict(change.split("=", 1) for change in options.set)
-    with scratch("library") as library:
-        if options.sync_ms is not None:
-            os.environ.update(slow_disk.environment(library, options.sync_ms))
-        print(json.dumps(run(options.pictures, options.results, changes, options.default_outputs)))
+    parser.add_argument("--sync-ms", type=float, default=0.0, metavar="MS")
+    parser.add_argument("--read-ms", type=float, default=0.0, metavar="MS")
+    print(json.dumps(run(parser.parse_args())))
 
 
 if __name__ == "__main__":

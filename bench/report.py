@@ -232,20 +232,29 @@ def _best(runs: dict[str, list[Figures]]) -> tuple[float, str]:
 
 
 def _disks(part: Result) -> str:
-    syncs: dict[str, dict[str, list[Figures]]] = part["syncs"]
-    names = list(next(iter(syncs.values())))
-    rows, chosen = [], []
-    for milliseconds, runs in syncs.items():
-        rates = [f"{middle(runs[name], 'per_second'):.1f}" for name in names]
-        rows.append([f"{milliseconds} ms", *rates])
-        chosen.append(f"{milliseconds} ms {_best(runs)[0]:.2f}")
     order = f"{part['repeats']} turns at each, one time after the other"
-    note = (
+    syncs = (
         "Pictures a second by save workers, and by what a disk takes longer for a sync than this "
         f"machine's (`bench/slow_disk.py`); a picture wants five. {_where(part, order)}"
     )
+    reads = (
+        "The same by preprocess workers, and by what a read from the inbox takes longer; a picture wants "
+        "two. Four times as many pictures: workers measure themselves with a picture that they have in "
+        "memory, so more of these come only while pictures go through."
+    )
+    pieces = [syncs, _slower("a sync takes", part["syncs"]), reads, _slower("a read takes", part["reads"])]
+    return "\n\n".join(pieces)
+
+
+def _slower(what: str, times: dict[str, dict[str, list[Figures]]]) -> str:
+    names = list(next(iter(times.values())))
+    rows, chosen = [], []
+    for milliseconds, runs in times.items():
+        rates = [f"{middle(runs[name], 'per_second'):.1f}" for name in names]
+        rows.append([f"{milliseconds} ms", *rates])
+        chosen.append(f"{milliseconds} ms {_best(runs)[0]:.2f}")
     beside = f"`auto` beside the best fixed choice: {', '.join(chosen)}."
-    return f"{note}\n\n{table(['a sync takes', *names], rows)}\n\n{beside}"
+    return f"{table([what, *names], rows)}\n\n{beside}"
 
 
 def _sizes(part: Result) -> str:

@@ -4,9 +4,10 @@
 
 Parts: throughput (plain loop, the article's pipeline, maskdrop, limits), full-width (the same with a network
 as wide as the public checkpoint's), idle (start, latency, memory, idle share), workers, threads, inferrers,
-batch, size, backlog (how throughput grows), disk (how savers fare with slower ones). Parts that are not run
-keep the figures of the last run. Writes docs/benchmarks.json, docs/images/benchmark.png, and the section
-between the marks in docs/benchmarks.md. A short look: --pictures 40 --repeats 1 --only throughput --no-write.
+batch, size, backlog (how throughput grows), disk (how savers and decoders fare with slower ones). Parts that
+are not run keep the figures of the last run. Writes docs/benchmarks.json, docs/images/benchmark.png, and the
+section between the marks in docs/benchmarks.md. A short look:
+--pictures 40 --repeats 1 --only throughput --no-write.
 """
 
 import argparse
@@ -145,18 +146,27 @@ def backlog(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def disk(base: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """By what each sync takes, one time after the other: as many savers as it chooses, and fixed numbers."""
+    """By what each sync takes, one time after the other: as many savers as it chooses, and fixed numbers. The
+    same of reads and decoders, with more pictures: more of these come only while pictures go through."""
+
+    def by(option: str, times: tuple[int, ...], stage: str, folder: Path) -> dict[str, Any]:
+        found = {}
+        for milliseconds in times:
+            slower = (*contests.MASKDROP.arguments, option, f"{milliseconds}")
+            everyone = [contests.Contestant("auto", slower)]
+            for number in numbers:
+                fixed = (*slower, "--set", f"workers.{stage}={number}")
+                everyone.append(contests.Contestant(f"{number}", fixed))
+            found[str(milliseconds)] = contests.interleaved(
+                everyone, folder, base / "results", options.repeats
+            )
+        return found
+
     cores = len(os.sched_getaffinity(0))
     numbers = sorted({min(256, n) for n in (1, cores, 4 * cores, 8 * cores)})  # no more may be configured
-    found: dict[str, dict[str, list[Figures]]] = {}
-    folder = pictures.fill(base / "pictures", options.pictures)
-    for milliseconds in (0, 2, 5, 20):
-        slower = (*contests.MASKDROP.arguments, "--sync-ms", f"{milliseconds}")
-        everyone = [contests.Contestant("auto", slower)]
-        for number in numbers:
-            everyone.append(contests.Contestant(f"{number}", (*slower, "--set", f"workers.save={number}")))
-        found[str(milliseconds)] = contests.interleaved(everyone, folder, base / "results", options.repeats)
-    return {"syncs": found}
+    few, many = (pictures.fill(base / f"{n}", n * options.pictures) for n in (1, 4))
+    syncs = by("--sync-ms", (0, 2, 5, 20), "save", few)
+    return {"syncs": syncs, "reads": by("--read-ms", (2, 5, 20), "preprocess", many)}
 
 
 PARTS: dict[str, Part] = {

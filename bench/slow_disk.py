@@ -1,10 +1,11 @@
 """A slower disk, for any program started with the environment that `environment` gives.
 
-Each fsync(2) is done as ever, and returns so many milliseconds later: as long as a file says, which may be
-written again while programs run. Linux can slow a whole device down (dm-delay), where it has that module and
-one may use it; this asks for a C compiler alone.
+Each fsync(2), and each read(2) of a file below one folder, is done as ever and returns so many milliseconds
+later: as long as a file says, which may be written again while programs run. Linux can slow a whole device
+down (dm-delay), where it has that module and one may use it; this asks for a C compiler alone.
 """
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -13,25 +14,51 @@ _SOURCE = """
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
+
+static void wait_as_told(int which) {
+    FILE *file = fopen(getenv("MASKDROP_DISK_MS"), "r");
+    double told[2] = {0, 0};
+    if (file) {
+        if (fscanf(file, "%lf %lf", &told[0], &told[1]) != 2) told[which] = 0;
+        fclose(file);
+    }
+    struct timespec left = {told[which] / 1000, (long)(told[which] * 1e6) % 1000000000};
+    while (nanosleep(&left, &left));
+}
 
 int fsync(int descriptor) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fsync"), result = real(descriptor);
-    FILE *file = fopen(getenv("MASKDROP_SYNC_MS"), "r");
-    double milliseconds = 0;
-    if (file) {
-        if (fscanf(file, "%lf", &milliseconds) != 1) milliseconds = 0;
-        fclose(file);
-    }
-    struct timespec left = {milliseconds / 1000, (long)(milliseconds * 1e6) % 1000000000};
-    while (nanosleep(&left, &left));
+    wait_as_told(0);
+    return result;
+}
+
+ssize_t read(int descriptor, void *content, size_t size) {
+    static ssize_t (*real)(int, void *, size_t);
+    if (!real) real = (ssize_t (*)(int, void *, size_t))dlsym(RTLD_NEXT, "read");
+    ssize_t result = real(descriptor, content, size);
+    const char *below = getenv("MASKDROP_SLOW_BELOW");
+    struct stat status;
+    if (result <= 0 || !below || fstat(descriptor, &status) || !S_ISREG(status.st_mode)) return result;
+    char link[40], path[4097] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
+    if (readlink(link, path, sizeof path - 1) > 0 && !strncmp(path, below, strlen(below))) wait_as_told(1);
     return result;
 }
 """
 
 
-def environment(folder: Path, milliseconds: float) -> dict[str, str]:
-    """What to add to a program's environment; the library, and the file with the time, lie in the folder.
+def environment(
+    folder: Path, sync_ms: float = 0, read_ms: float = 0, below: Path | None = None
+) -> dict[str, str]:
+    """What to add to a program's environment; the library, and the file with the times, lie in the folder.
+
+    Args:
+        sync_ms: milliseconds that each fsync takes longer.
+        read_ms: the same of each read of a file below a folder; None: reads are as ever.
 
     Raises:
         CalledProcessError, FileNotFoundError: there is no C compiler that can do it.
@@ -39,13 +66,13 @@ def environment(folder: Path, milliseconds: float) -> dict[str, str]:
     library = folder / "slow_disk.so"
     command = ["cc", "-shared", "-fPIC", "-O2", "-x", "c", "-", "-o", str(library), "-ldl"]
     subprocess.run(command, input=_SOURCE, text=True, check=True)
-    told = folder / "sync-ms"
-    set_sync_time(folder, milliseconds)
-    return {"LD_PRELOAD": str(library), "MASKDROP_SYNC_MS": str(told)}
+    set_times(folder, sync_ms, read_ms)
+    told = {"LD_PRELOAD": str(library), "MASKDROP_DISK_MS": str(folder / "disk-ms")}
+    return told | ({"MASKDROP_SLOW_BELOW": f"{below.resolve()}{os.sep}"} if below else {})
 
 
-def set_sync_time(folder: Path, milliseconds: float) -> None:
-    """From now on each sync takes so much longer."""
-    new = folder / "sync-ms.new"
-    new.write_text(f"{milliseconds}\n", encoding="ascii")
-    new.replace(folder / "sync-ms")
+def set_times(folder: Path, sync_ms: float = 0, read_ms: float = 0) -> None:
+    """From now on each sync, and each read, takes so much longer."""
+    new = folder / "disk-ms.new"
+    new.write_text(f"{sync_ms} {read_ms}\n", encoding="ascii")
+    new.replace(folder / "disk-ms")

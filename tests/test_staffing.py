@@ -18,20 +18,21 @@ from maskdrop.supervisor.plan import (
     BUSY,
     MOST_WAITERS,
     WAITERS,
+    WAITERS_BUSY,
     WAITING,
     plan_for,
     rate_of,
     useful_workers,
     workers_for,
 )
-from maskdrop.supervisor.staffing import share_computing
+from maskdrop.supervisor.staffing import more_workers, share_computing
 from maskdrop.ticket import Cost, Stage
 from running import EXECUTED, QUICK, Daemon, Rooms
 from waiting import wait_for
 
 sys.path.append("bench")
 
-from slow_disk import environment, set_sync_time
+from slow_disk import environment, set_times
 
 Start = Callable[..., Daemon]
 
@@ -94,6 +95,22 @@ def test_a_worker_that_nothing_is_known_of_computes_all_the_time() -> None:
     assert share_computing({}, {7: 100.0}, since=0.25) == 1
     assert share_computing({7: 3.0, 8: 5.0}, {7: 3.1, 8: 5.0}, since=0.25) == pytest.approx(0.2)
     assert share_computing({7: 3.0}, {7: 3.05, 9: 1.0}, since=0.25) == pytest.approx(0.6)
+
+
+@given(st.integers(1, 300), st.floats(0, 1), st.floats(0, 0.8))
+def test_a_full_stage_gets_half_as_many_more_or_what_inference_could_do(
+    count: int, computing: float, inferring: float
+) -> None:
+    """One worker that waits, and inference busy for a fifth: five keep it busy, thirteen at leisure."""
+    more = more_workers(count, computing, inferring)
+    assert more >= max(count + 1, int(1.5 * count))
+    if computing > WAITING:
+        assert more == max(count + 1, int(1.5 * count))
+    elif inferring:
+        assert more * inferring * WAITERS_BUSY >= count * (1 - 1e-9)
+    assert more_workers(1, 0.1, 0.2) == 13
+    assert more_workers(8, 0.1, 0.7) == 29
+    assert more_workers(8, 0.1, 0.0) == 12
 
 
 @given(milliseconds, milliseconds, milliseconds)
@@ -218,13 +235,13 @@ few_cores = pytest.mark.skipif(
 
 @few_cores
 def test_a_slow_disk_has_more_savers_than_cores_from_the_start(start: Start, rooms: Rooms) -> None:
-    slow = environment(rooms.base, milliseconds=100)
+    slow = environment(rooms.base, sync_ms=100)
     daemon = start(settings=AUTO, env={**EXECUTED, **slow}).wait_ready()
     plan = daemon.health()["plan"]
     assert plan["measured_ms"]["save"] > 500  # five syncs
     assert usable_cores() < plan["save"] <= WAITERS * usable_cores()
     assert len(daemon.workers("save")) == plan["save"]
-    set_sync_time(rooms.base, 0)
+    set_times(rooms.base, 0)
     rooms.drop("a.jpg", face_bytes(1))
     daemon.wait_count("saved", 1)
     assert daemon.stop() == 0
@@ -233,18 +250,36 @@ def test_a_slow_disk_has_more_savers_than_cores_from_the_start(start: Start, roo
 @few_cores
 def test_a_disk_that_becomes_slow_gets_more_savers_than_cores(start: Start, rooms: Rooms) -> None:
     """Fewer were enough when they measured themselves."""
-    ours = environment(rooms.base, milliseconds=0)
+    ours = environment(rooms.base)
     daemon = start(settings=AUTO, env={**EXECUTED, **ours}).wait_ready()
     first = daemon.health()["plan"]["save"]
     if first > 4 * usable_cores():
         pytest.skip("this machine's own disk is slow now")
-    set_sync_time(rooms.base, 200)
+    set_times(rooms.base, 200)
     count = 24 + 2 * first
     for index in range(count):
         rooms.drop(f"{index}.jpg", face_bytes(index))
     enough = max(first, usable_cores())
     daemon.wait_health(lambda health: health["plan"]["save"] > enough, "more savers than cores")
     assert "save holds up the others" in daemon.log
-    set_sync_time(rooms.base, 0)
+    set_times(rooms.base, 0)
+    daemon.wait_count("saved", count)
+    assert daemon.stop() == 0
+
+
+@few_cores
+def test_an_inbox_that_is_slow_to_read_gets_more_decoders_than_cores(start: Start, rooms: Rooms) -> None:
+    """They measured themselves with a picture they had, so they come while the daemon works."""
+    slow = environment(rooms.base, read_ms=150, below=rooms.inbox)
+    daemon = start(settings=AUTO, env={**EXECUTED, **slow}).wait_ready()
+    plan = daemon.health()["plan"]
+    assert plan["preprocess"] <= usable_cores()
+    count = 24 + 2 * usable_cores()
+    for index in range(count):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    daemon.wait_health(lambda health: health["plan"]["preprocess"] > usable_cores(), "more decoders")
+    assert "preprocess holds up the others" in daemon.log
+    assert daemon.health()["plan"]["preprocess"] <= WAITERS * usable_cores()
+    set_times(rooms.base)
     daemon.wait_count("saved", count)
     assert daemon.stop() == 0

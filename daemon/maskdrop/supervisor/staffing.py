@@ -2,6 +2,7 @@
 pictures turn out to cost more than the portrait they measured with, or a disk than it did then."""
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from maskdrop.machine.processor_time import processor_seconds
 from maskdrop.supervisor.busy import BusyTime
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.pipeline import Pipeline, Step
-from maskdrop.supervisor.plan import Plan, plan_for, useful_workers
+from maskdrop.supervisor.plan import WAITERS_BUSY, WAITING, Plan, plan_for, useful_workers
 from maskdrop.supervisor.renewal import Renewal
 from maskdrop.ticket import Stage
 
@@ -71,9 +72,8 @@ class Staffing:
         return replace(plan, preprocess=preprocess, save=save, costs=measured.costs)
 
     def _as_needed(self, plan: Plan, now: float, pipeline: Pipeline) -> Plan | None:
-        """A plan with half as many more workers where pictures wait for a full stage, and inference
-        for pictures. Without any that wait, more workers would have nothing to do: one large picture
-        fills a stage too."""
+        """A plan with more workers where pictures wait for a full stage, and inference for pictures.
+        Without any that wait, more workers would have nothing to do: one large picture fills a stage too."""
         if now - self._looked_at < LOOK_S:
             return None
         counts = {Stage.PREPROCESS: plan.preprocess, Stage.SAVE: plan.save, Stage.INFER: len(plan.devices)}
@@ -96,7 +96,7 @@ class Staffing:
             computing = share_computing(before[stage], computed[stage], since)
             useful = min(most[stage], useful_workers(usable_cores(), computing))
             if count < useful:
-                more = min(useful, count + max(1, count // 2))
+                more = min(useful, more_workers(count, computing, shares[Stage.INFER]))
                 logger.info("%s holds up the others: %d workers instead of %d", stage.value, more, count)
                 changes[stage.value] = more
         return replace(plan, **changes) if changes else None  # type: ignore[arg-type]
@@ -115,6 +115,20 @@ class Staffing:
             f"ready: {plan.preprocess} preprocess, {len(plan.devices)} infer ({devices}, {precision}), "
             f"{plan.save} save, {plan.slots} slots",
         )
+
+
+def more_workers(count: int, computing: float, inferring: float) -> int:
+    """How many workers a stage should have that is full: half as many more, or where they mostly wait for a
+    disk, as many as keep inference busy all the time and are busy `WAITERS_BUSY` of theirs.
+
+    Args:
+        computing: share of its time for which one of them has a core, 0 to 1.
+        inferring: share of its time for which an inference worker is busy with what so few give it.
+    """
+    half_more = count + max(1, count // 2)
+    if computing > WAITING or not inferring:
+        return half_more
+    return max(half_more, math.ceil(count / inferring / WAITERS_BUSY))
 
 
 def _computed_by(pids: Iterable[int]) -> Mapping[int, float]:
