@@ -106,11 +106,11 @@ def test_a_full_stage_gets_half_as_many_more_or_what_inference_could_do(
     assert more >= max(count + 1, int(1.5 * count))
     if computing > WAITING:
         assert more == max(count + 1, int(1.5 * count))
-    elif inferring:
-        assert more * inferring * WAITERS_BUSY >= count * (1 - 1e-9)
+    else:
+        assert more * inferring * WAITERS_BUSY >= count * (1 - 1e-9) or more >= MOST_WAITERS
     assert more_workers(1, 0.1, 0.2) == 13
     assert more_workers(8, 0.1, 0.7) == 29
-    assert more_workers(8, 0.1, 0.0) == 12
+    assert more_workers(1, 0.1, 0.0) >= MOST_WAITERS  # none came through at all
 
 
 @given(milliseconds, milliseconds, milliseconds)

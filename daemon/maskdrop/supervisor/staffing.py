@@ -13,7 +13,7 @@ from maskdrop.machine.processor_time import processor_seconds
 from maskdrop.supervisor.busy import BusyTime
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.pipeline import Pipeline, Step
-from maskdrop.supervisor.plan import WAITERS_BUSY, WAITING, Plan, plan_for, useful_workers
+from maskdrop.supervisor.plan import MOST_WAITERS, WAITERS_BUSY, WAITING, Plan, plan_for, useful_workers
 from maskdrop.supervisor.renewal import Renewal
 from maskdrop.ticket import Stage
 
@@ -126,9 +126,10 @@ def more_workers(count: int, computing: float, inferring: float) -> int:
         inferring: share of its time for which an inference worker is busy with what so few give it.
     """
     half_more = count + max(1, count // 2)
-    if computing > WAITING or not inferring:
+    if computing > WAITING:
         return half_more
-    return max(half_more, math.ceil(count / inferring / WAITERS_BUSY))
+    least = 1 / MOST_WAITERS  # nor are there ever more of them
+    return max(half_more, math.ceil(count / max(inferring, least) / WAITERS_BUSY))
 
 
 def _computed_by(pids: Iterable[int]) -> Mapping[int, float]:
