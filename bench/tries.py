@@ -25,6 +25,7 @@ from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.embedded import embedded_weights
 from maskdrop.model.export import export_network
 from maskdrop.model.folded import FoldedBiSeNet
+from maskdrop.model.laid_out import in_format
 from maskdrop.model.load import load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.parser import load_parser
@@ -69,7 +70,7 @@ def rows(title: str, variants: dict[str, Label], faces: Pixels, exact: Pixels, b
 
 
 def plain(network: torch.nn.Module, dtype: torch.dtype, memory_format: torch.memory_format) -> Label:
-    network = network.to(dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
+    network = in_format(network.to(dtype), memory_format)
 
     def label(faces: Pixels) -> Pixels:
         with torch.inference_mode():
@@ -84,7 +85,7 @@ def plain(network: torch.nn.Module, dtype: torch.dtype, memory_format: torch.mem
 def in_single_steps(dtype: torch.dtype) -> Label:
     """maskdrop's network as it is run where convolutions can't take along what follows them."""
     folded = FoldedBiSeNet(bisenet(), IMAGENET_MEAN, IMAGENET_DEVIATION).to(dtype)
-    folded.to(memory_format=LAST)  # type: ignore[call-overload]
+    in_format(folded, LAST)
 
     def label(faces: Pixels) -> Pixels:
         with torch.inference_mode():
@@ -137,7 +138,7 @@ def compiled(faces: Pixels, exact: Pixels, batches: Sequence[int]) -> None:
     ours = load_parser(ModelSettings(precision="bf16"), "cpu").parse
     for batch in batches:
         torch.compiler.reset()
-        network: Any = torch.compile(bisenet().to(torch.bfloat16).to(memory_format=LAST))  # type: ignore
+        network: Any = torch.compile(in_format(bisenet().to(torch.bfloat16), LAST))
         count = max(batch, len(faces))
         many, wanted = (
             np.resize(faces, (count, *faces.shape[1:])),

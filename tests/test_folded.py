@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
 from maskdrop.model.fused import HalvingPool, can_fuse
+from maskdrop.model.laid_out import in_format
 from maskdrop.model.normalise import normalise
 from maskdrop.model.winners import first_of_highest, labels_of
 from waiting import PATIENCE_S
@@ -59,7 +60,7 @@ def test_fused_steps_give_what_the_folded_network_gives(side: int, dtype: torch.
         exact = FoldedBiSeNet(tiny_network(0.25), *IMAGENET)(pixels, torch.channels_last)
         single, fused = (FoldedBiSeNet(tiny_network(0.25), *IMAGENET).to(dtype) for _ in range(2))
         for network in (single, fused):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            in_format(network, torch.channels_last)
         fused.fuse()
         distances = [float((net(pixels, torch.channels_last) - exact).abs().max()) for net in (single, fused)]
     assert distances[1] <= max(1.5 * distances[0], 1e-5 * float(exact.abs().max()))
@@ -76,7 +77,7 @@ def test_weights_are_laid_out_for_however_many_threads_come(threads: tuple[int, 
         torch.set_num_threads(threads[0])
         with torch.inference_mode():
             network = FoldedBiSeNet(tiny_network(0.25), *IMAGENET)
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            in_format(network, torch.channels_last)
             plain = network(pixels, torch.channels_last)
             network.fuse()
             found = [network(pixels, torch.channels_last)]

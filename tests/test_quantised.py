@@ -22,6 +22,7 @@ from maskdrop.model.errors import WeightsError
 from maskdrop.model.folded import FoldedBiSeNet
 from maskdrop.model.fused import HalvingPool
 from maskdrop.model.known import known_picture
+from maskdrop.model.laid_out import in_format
 from maskdrop.model.parser import load_parser
 from maskdrop.model.quantised import QuantisedConv, can_quantise, codes_of
 from maskdrop.model.ranges import ranges_of
@@ -137,7 +138,7 @@ def test_the_network_scores_nearly_as_in_fp32(side: int, dtype: torch.dtype, wid
     )
     with torch.inference_mode():
         network = FoldedBiSeNet(tiny_network(width), *IMAGENET)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        in_format(network, torch.channels_last)
         exact = network(pixels, torch.channels_last)
         told = network(measured, torch.channels_last)
         assert torch.equal(network.quantise(measured, dtype), told)

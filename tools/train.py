@@ -28,6 +28,7 @@ from evaluate import mean_iou_of
 from faces import Face, find_faces
 from loss import class_weights, loss_of, repeat_factors
 from maskdrop.model.bisenet import BiSeNet
+from maskdrop.model.laid_out import in_format
 from maskdrop.model.load import load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.weights import Card, save_weights
@@ -121,7 +122,7 @@ class Trainer:
         self._chances = repeat_factors(self._labels, RARE)
         self._mirrored = mirror_table()
         network = new_network(options).to(self._device).train()
-        self.network: BiSeNet = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = in_format(network, torch.channels_last)
         average_fn = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
         self._average = AveragedModel(self.network, multi_avg_fn=average_fn, use_buffers=True)
         self._optimiser = torch.optim.AdamW(self.network.parameters(), lr=options.rate, weight_decay=0.02)

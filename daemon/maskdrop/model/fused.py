@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maskdrop.model.bisenet import BiSeNet, ConvBNReLU, FeatureFusion
-from maskdrop.model.laid_out import LaidOutWeight
+from maskdrop.model.laid_out import LaidOutWeight, in_format
 from maskdrop.model.torchvision_resnet import BasicBlock
 
 _TOLERANCE = 0.05
@@ -43,7 +43,7 @@ def _tries_well(dtype: torch.dtype) -> bool:
         conv = nn.Conv2d(channels, channels, 3, padding=1, dtype=dtype)
     for numbers in conv.parameters():
         numbers.copy_(torch.linspace(-0.1, 0.1, numbers.numel()).view_as(numbers))
-    conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    in_format(conv, torch.channels_last)
     plain, fused = conv(x), FusedConv(conv)
     expected = (plain, plain.relu(), (plain + shortcut).relu())
     found = (fused(x), FusedConv(conv, relu=True)(x), fused.added_to(shortcut, x))

@@ -1,9 +1,19 @@
-"""A convolution's weights in the order in which oneDNN wants them."""
+"""Weights in the order in which convolutions want them."""
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def in_format(module: _Module, memory_format: torch.memory_format) -> _Module:
+    """The module itself, its weights of four dimensions now in a memory format."""
+    untyped: Any = module  # the types of PyTorch 2.13 don't know of this, those of 2.15 do
+    untyped.to(memory_format=memory_format)
+    return module
 
 
 class LaidOutWeight:

@@ -20,6 +20,7 @@ from maskdrop.model.faults import is_devices_fault
 from maskdrop.model.folded import FoldedBiSeNet, scale_up
 from maskdrop.model.fused import can_fuse
 from maskdrop.model.known import LEAST_AGREEMENT, known_picture
+from maskdrop.model.laid_out import in_format
 from maskdrop.model.lanes import Lanes
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
@@ -76,10 +77,10 @@ class FaceParser:
         if isinstance(loaded.network, BiSeNet):
             folded = FoldedBiSeNet(loaded.network, settings.mean, settings.deviation)
             if precision == "int8":
-                folded.to(memory_format=self._format)  # type: ignore[call-overload]
+                in_format(folded, self._format)
                 self._quantise(folded)
             else:
-                folded.to(self._device, self._dtype).to(memory_format=self._format)  # type: ignore[call-overload]
+                in_format(folded.to(self._device, self._dtype), self._format)
                 if self._on_cpu and settings.channels_last and can_fuse(self._dtype):
                     folded.fuse()
             self._folded = folded
