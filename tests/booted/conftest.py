@@ -1,6 +1,6 @@
 """A machine, booted once for the tests in one process, and the service installed in it."""
 
-import importlib.util
+import importlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -36,7 +36,9 @@ def why_not() -> str | None:
     missing = sorted({package for program, package in PROGRAMS.items() if shutil.which(program) is None})
     if missing:
         return f"booting a machine needs more: apt-get install {' '.join(missing)}"
-    if importlib.util.find_spec("systemd") is None:
+    try:
+        importlib.import_module("systemd.daemon")  # the folder of units is a package "systemd" too
+    except ImportError:
         return "the unit needs systemd-python: apt-get install libsystemd-dev, pip install systemd-python"
     return why_not_isolated()
 
