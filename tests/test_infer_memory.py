@@ -71,7 +71,7 @@ def test_where_memory_ends_an_onnx_network_does_a_batch_in_halves(
     assert written is not None
     path = tmp_path / "foreign.onnx"
     written.save(path)
-    check_halved(run_batch(path, "cpu", mib=400))
+    check_halved(run_batch(path, "cpu", mib=800))
 
 
 def test_where_one_picture_is_too_much_it_is_the_only_one_at_work(tiny_weights: Path) -> None:

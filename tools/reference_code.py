@@ -239,6 +239,7 @@ def signature(function: Any) -> str:
     parameters = [p for p in found.parameters.values() if p.name != "self"]
     text = str(found.replace(parameters=parameters))
     text = re.sub(r"numpy\.ndarray\[[^]]*\], numpy\.dtype\[numpy\.(\w+)\]\]", r"NDArray[\1]", text)
+    text = re.sub(r"NDArray\[numpy\.(\w+)\]", r"NDArray[\1]", text)  # as NumPy 2.5 tells it
     text = (
         text.replace("PIL.Image.Image", "Image")
         .replace("maskdrop.parse.", "")
