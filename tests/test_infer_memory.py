@@ -1,6 +1,7 @@
 """The end of a device's memory: batches are halved, and only a single picture too large ends the worker."""
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,10 +19,12 @@ from maskdrop.model.errors import WeightsError
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.memory import is_want_of_memory
 from maskdrop.model.parser import FaceParser
+from maskdrop.model.program import why_no_programs
 from maskdrop.ticket import Infer, Stage, Started
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 from running import Rooms
+from weights_for_tests import skip_without_programs
 
 COUNT = 24
 
@@ -30,6 +33,8 @@ def run_batch(weights: Path, device: str, mib: int) -> dict[str, Any]:
     script = Path(__file__).parent / "little_memory.py"
     command = [sys.executable, str(script), str(weights), device, str(COUNT), str(mib)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    if done.returncode == -signal.SIGSEGV and why_no_programs() is not None:
+        pytest.skip("this old PyTorch dies where memory ends")
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     return told
@@ -49,6 +54,7 @@ def check_halved(told: dict[str, Any]) -> None:
 @pytest.fixture
 def foreign_weights(tmp_path: Path) -> Path:
     """A network of which maskdrop knows nothing: it gets whole batches on a CPU, too."""
+    skip_without_programs()
     path = tmp_path / "foreign.pt2"
     free = {0: torch.export.Dim("batch", min=1, max=64)}
     network = torch.nn.Conv2d(3, 19, 1).eval()

@@ -30,6 +30,7 @@ from maskdrop.model.program import is_plain_expression
 from public_checkpoint import public_checkpoint
 from running import FULL, Daemon, Rooms, maskdrop
 from torchvision_for_tests import make_importable
+from weights_for_tests import skip_without_programs
 
 Start = Callable[..., Daemon]
 
@@ -61,6 +62,7 @@ class Plain(nn.Module):
 
 def save_program(network: nn.Module, path: Path, side: int = 64, batch: int | None = None) -> Path:
     """Export a network as its owner would, for any batch size or for a fixed one."""
+    skip_without_programs()
     sample = (torch.zeros(batch or 2, 3, side, side),)
     free = {0: torch.export.Dim("batch", min=1, max=64)} if batch is None else None
     program = torch.export.export(network.eval(), sample, dynamic_shapes=(free,))
@@ -190,6 +192,8 @@ def test_a_program_takes_batches_of_any_size(tmp_path: Path, batch: int | None) 
 
 @pytest.mark.parametrize("ending", [".onnx", ".pt2", ".safetensors"])
 def test_what_is_exported_gives_the_same_labels(tmp_path: Path, tiny_weights: Path, ending: str) -> None:
+    if ending != ".safetensors":
+        skip_without_programs()
     if ending == ".onnx":
         pytest.importorskip("onnxruntime", reason="needs maskdrop[onnx]")
         pytest.importorskip("onnxscript", reason="needs maskdrop[onnx]")
@@ -239,6 +243,15 @@ def test_a_program_labels_alike_on_a_gpu(tmp_path: Path) -> None:
 def test_of_several_answers_the_first_is_taken(tmp_path: Path) -> None:
     path = save_program(Plain(answer="several"), tmp_path / "n.pt2")
     load_parser(settings_for(path), "cpu").probe()
+
+
+def test_a_program_of_an_older_pytorch_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "n.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("version", "1.1")
+        archive.writestr("serialized_exported_program.json", "{}")
+    with pytest.raises(WeightsError, match=r"n\.pt2: .*PyTorch.* 2\.8"):
+        load_parser(settings_for(path), "cpu")
 
 
 def test_a_program_for_pictures_of_another_size_is_named(tmp_path: Path) -> None:
@@ -476,6 +489,7 @@ def test_check_of_the_embedded_weights_and_of_random_ones(tiny_weights: Path) ->
 
 
 def test_export_and_install(tmp_path: Path) -> None:
+    skip_without_programs()
     target, state = tmp_path / "face.pt2", tmp_path / "state"
     done = command("export", str(target))
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from maskdrop.model.export import export_network
 from maskdrop.model.load import load_network
 from maskdrop.model.onnx_network import OnnxNetwork, providers_of
 from maskdrop.model.parser import load_parser
+from weights_for_tests import skip_without_programs
 
 SIDE = 64
 
@@ -20,6 +21,7 @@ SIDE = 64
 def exported(tmp_path: Path, tiny_weights: Path) -> Path:
     pytest.importorskip("onnxruntime", reason="needs maskdrop[onnx]")
     pytest.importorskip("onnxscript", reason="needs maskdrop[onnx]")
+    skip_without_programs()
     path = tmp_path / "tiny.onnx"
     export_network(load_network(tiny_weights), SIDE, path)
     return path

@@ -30,7 +30,7 @@ from maskdrop.model.weights import Card, save_weights
 from running import Daemon, Rooms
 from test_model import pictures_of
 from waiting import PATIENCE_S
-from weights_for_tests import EMBEDDED, tiny_network
+from weights_for_tests import EMBEDDED, skip_without_programs, tiny_network
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -221,6 +221,7 @@ def test_damaged_weights_are_told_as_in_other_precisions(tmp_path: Path, number:
 
 
 def test_int8_is_refused_where_it_is_not_computed(tiny_weights: Path, tmp_path: Path) -> None:
+    skip_without_programs()
     program = tmp_path / "network.pt2"
     torch.export.save(torch.export.export(nn.Conv2d(3, 19, 1), (torch.zeros(1, 3, 64, 64),)), program)
     with pytest.raises(WeightsError, match=r"network\.pt2: model\.precision = int8 is for BiSeNet weights"):

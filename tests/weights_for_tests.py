@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from maskdrop.model.bisenet import BiSeNet
+from maskdrop.model.program import why_no_programs
 from maskdrop.model.weights import Card, save_weights
 
 EMBEDDED = Path(__file__).parent.parent / "daemon/maskdrop/weights/faces.safetensors"
@@ -24,3 +26,9 @@ def tiny_network(width: float = 0.125, classes: int = 19) -> BiSeNet:
 
 def write_tiny_weights(path: Path) -> None:
     save_weights(path, tiny_network(), Card(width=0.125, source="random, for tests"))
+
+
+def skip_without_programs() -> None:
+    """Skip a test where PyTorch is too old for torch.export programs; ONNX is written from such ones here."""
+    if (reason := why_no_programs()) is not None:
+        pytest.skip(reason)

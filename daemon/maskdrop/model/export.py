@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from maskdrop.model.errors import WeightsError
+from maskdrop.model.errors import WeightsError, first_line
 from maskdrop.model.load import Form, Loaded
+from maskdrop.model.program import why_no_programs
 from maskdrop.model.weights import save_weights
 
 ENDINGS = (".onnx", ".pt2", ".safetensors")
@@ -19,7 +20,7 @@ def export_network(loaded: Loaded, side: int, target: Path) -> None:
     """Write a network in the form that the target's ending names; any batch size stays possible.
 
     Raises:
-        WeightsError: no such form, a network that is no BiSeNet, or a missing package.
+        WeightsError: no such form, a network that is no BiSeNet, a missing package, or a PyTorch that can't.
     """
     if loaded.form is not Form.BISENET:
         problem = f"is a network from a file of another kind ({loaded.form}), exported already"
@@ -28,6 +29,8 @@ def export_network(loaded: Loaded, side: int, target: Path) -> None:
         case ".onnx":
             _write_onnx(loaded.network, side, target)
         case ".pt2":
+            if (reason := why_no_programs()) is not None:
+                raise WeightsError(f"{target}: {reason}; install it, or choose .safetensors")
             torch.export.save(_exported(loaded.network, side), target)
         case ".safetensors":
             save_weights(target, loaded.network, loaded.card)
@@ -48,13 +51,18 @@ def _write_onnx(network: nn.Module, side: int, target: Path) -> None:
     except ImportError as error:
         problem = "writing ONNX needs onnxscript, which is not installed"
         raise WeightsError(f"{target}: {problem}; pip install 'maskdrop[onnx]'") from error
-    program = torch.onnx.export(
-        _exported(network, side),
-        dynamo=True,
-        input_names=["picture"],
-        output_names=["scores"],
-        external_data=False,
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            _exported(network, side),
+            dynamo=True,
+            input_names=["picture"],
+            output_names=["scores"],
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        why = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        problem = f"PyTorch {torch.__version__} can't write it as ONNX ({why})"
+        raise WeightsError(f"{target}: {problem}; install a newer one") from error
     assert program is not None
     program.save(target)

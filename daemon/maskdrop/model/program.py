@@ -17,12 +17,19 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from maskdrop.model.errors import WeightsError, first_line
 from maskdrop.model.faults import is_devices_fault
 from maskdrop.model.shape import InputShape
 
 _REMEDY = "export it again with torch.export.save"
+
+_OLDEST = "2.8"
+"""PyTorch's version that first wrote archives in this form."""
+
+_OLDER_MODEL = "serialized_exported_program.json"
+"""The network in an archive that an older one wrote."""
 
 _ALLOWED_FILES = re.compile(
     r"[^/]+/(models/model\.json|archive_format|archive_version|version|byteorder|\.data/\w+"
@@ -43,12 +50,16 @@ _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod, ast.Div)
 
 
 def is_program(content: bytes) -> bool:
-    """Whether a file is an archive of ``torch.export.save``."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return any(name.endswith(("/" + _MODEL, "/archive_format")) for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
+    """Whether a file is an archive of ``torch.export.save``, also of one too old to be read."""
+    names = _names_in(content)
+    return _OLDER_MODEL in names or any(name.endswith(("/" + _MODEL, "/archive_format")) for name in names)
+
+
+def why_no_programs() -> str | None:
+    """Why this PyTorch neither reads nor writes them; None where it does."""
+    if TorchVersion(torch.__version__) >= _OLDEST:
+        return None
+    return f"torch.export programs need PyTorch {_OLDEST} or newer, and this is {torch.__version__}"
 
 
 def load_program(content: bytes, path: Path, device: str = "cpu") -> tuple[nn.Module, InputShape]:
@@ -59,9 +70,15 @@ def load_program(content: bytes, path: Path, device: str = "cpu") -> tuple[nn.Mo
         path: its name, for messages.
 
     Raises:
-        WeightsError: it isn't whole, holds something that could run code, or is another torch's.
+        WeightsError: it isn't whole, holds something that could run code, or is another torch's; or this
+            one is too old for programs.
         RuntimeError: a device of its own fails, or has no memory left.
     """
+    if (reason := why_no_programs()) is not None:
+        raise WeightsError(f"{path}: {reason}; install it, or give weights or ONNX")
+    if _OLDER_MODEL in _names_in(content):
+        problem = f"a PyTorch older than {_OLDEST} wrote this program"
+        raise WeightsError(f"{path}: {problem}; export it again with a newer one")
     try:
         checked = checked_program(content)
     except _Unsafe as error:
@@ -79,6 +96,14 @@ def load_program(content: bytes, path: Path, device: str = "cpu") -> tuple[nn.Mo
             raise
         problem = f"no program that torch {torch.__version__} can load ({first_line(error)})"
         raise WeightsError(f"{path}: {problem}; {_REMEDY}") from error
+
+
+def _names_in(content: bytes) -> list[str]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return archive.namelist()
+    except zipfile.BadZipFile:
+        return []
 
 
 class _Unsafe(Exception):
