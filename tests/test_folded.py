@@ -111,9 +111,21 @@ print([name for name in sys.modules if name.startswith(("torch._inductor", "symp
     assert told.stdout == "[]\n", told.stderr
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("height", "width"), [(2, 2), (16, 10), (7, 8), (9, 9)])
-def test_the_pool_is_pytorchs(height: int, width: int) -> None:
-    x = torch.randn(2, 8, height, width).relu().contiguous(memory_format=torch.channels_last)
+def test_the_pool_is_pytorchs(height: int, width: int, dtype: torch.dtype) -> None:
+    wide = torch.randn(2, 8, height, width) * torch.logspace(-38, 38, 8).view(1, 8, 1, 1)
+    x = wide.to(dtype).relu().contiguous(memory_format=torch.channels_last)
+    x[0, 0, 0, 0], x[1, 7, 1, 1] = torch.inf, torch.nan
+    x[0, 1] = -0.0
+    expected = functional.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+    torch.testing.assert_close(HalvingPool()(x), expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_pool_of_every_bfloat16_that_a_relu_leaves() -> None:
+    every = torch.arange(1, 0x7F81, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)  # to infinity
+    shuffled = every[torch.randperm(len(every), generator=torch.Generator().manual_seed(1))]
+    x = shuffled.view(1, 1, 96, 340).contiguous(memory_format=torch.channels_last)
     assert torch.equal(HalvingPool()(x), functional.max_pool2d(x, kernel_size=3, stride=2, padding=1))
 
 

@@ -122,9 +122,16 @@ class _FusedBlock(nn.Module):
 
 
 class HalvingPool(nn.Module):
-    """ResNet's maximum of 3 x 3 in steps of 2: by rows, then by columns, in operations on whole arrays."""
+    """ResNet's maximum of 3 x 3 in steps of 2: by rows, then by columns, in operations on whole arrays.
+
+    Of what a ReLU leaves, no negative numbers: bfloat16 of one sign have the order of their bits (IEEE 754,
+    of which it is the upper half), and whole numbers are compared without being widened. A NaN with its sign
+    set, as processors make it, is then less than all others.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.bfloat16 and not (x.shape[2] % 2 or x.shape[3] % 2):
+            return self(x.view(torch.int16)).view(torch.bfloat16)  # type: ignore[no-any-return]
         if x.shape[2] % 2 or x.shape[3] % 2:  # where input_size doesn't divide by 4
             plain = x if x.is_floating_point() else x.float()  # PyTorch's takes only few whole numbers
             return functional.max_pool2d(plain, kernel_size=3, stride=2, padding=1).to(x.dtype)
