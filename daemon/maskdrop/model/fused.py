@@ -130,14 +130,13 @@ class HalvingPool(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.dtype == torch.bfloat16 and not (x.shape[2] % 2 or x.shape[3] % 2):
-            return self(x.view(torch.int16)).view(torch.bfloat16)  # type: ignore[no-any-return]
         if x.shape[2] % 2 or x.shape[3] % 2:  # where input_size doesn't divide by 4
             plain = x if x.is_floating_point() else x.float()  # PyTorch's takes only few whole numbers
             return functional.max_pool2d(plain, kernel_size=3, stride=2, padding=1).to(x.dtype)
-        by_pixel = x.permute(0, 2, 3, 1)
+        ordered = x.view(torch.int16) if x.dtype == torch.bfloat16 else x
+        by_pixel = ordered.permute(0, 2, 3, 1)
         rows = _halved(by_pixel[:, 0::2], by_pixel[:, 1::2], dim=1)
-        return _halved(rows[:, :, 0::2], rows[:, :, 1::2], dim=2).permute(0, 3, 1, 2)
+        return _halved(rows[:, :, 0::2], rows[:, :, 1::2], dim=2).permute(0, 3, 1, 2).view(x.dtype)
 
 
 def _halved(even: Tensor, odd: Tensor, dim: int) -> Tensor:
