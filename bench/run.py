@@ -148,25 +148,22 @@ def backlog(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 def disk(base: Path, options: argparse.Namespace) -> dict[str, Any]:
     """By what each sync takes, one time after the other: as many savers as it chooses, and fixed numbers. The
     same of reads and decoders, with more pictures: more of these come only while pictures go through."""
+    few, many = (pictures.fill(base / f"{n}", n * options.pictures) for n in (1, 4))
+    syncs = {str(ms): slower("save", "--sync-ms", ms, few, options.repeats) for ms in (0, 2, 5, 20)}
+    reads = {str(ms): slower("preprocess", "--read-ms", ms, many, options.repeats) for ms in (2, 5, 20)}
+    return {"syncs": syncs, "reads": reads}
 
-    def by(option: str, times: tuple[int, ...], stage: str, folder: Path) -> dict[str, Any]:
-        found = {}
-        for milliseconds in times:
-            slower = (*contests.MASKDROP.arguments, option, f"{milliseconds}")
-            everyone = [contests.Contestant("auto", slower)]
-            for number in numbers:
-                fixed = (*slower, "--set", f"workers.{stage}={number}")
-                everyone.append(contests.Contestant(f"{number}", fixed))
-            found[str(milliseconds)] = contests.interleaved(
-                everyone, folder, base / "results", options.repeats
-            )
-        return found
 
+def slower(stage: str, option: str, ms: int, folder: Path, repeats: int) -> dict[str, list[Figures]]:
+    """With one option's milliseconds: as many workers of a stage as it chooses, and fixed numbers."""
     cores = len(os.sched_getaffinity(0))
     numbers = sorted({min(256, n) for n in (1, cores, 4 * cores, 8 * cores)})  # no more may be configured
-    few, many = (pictures.fill(base / f"{n}", n * options.pictures) for n in (1, 4))
-    syncs = by("--sync-ms", (0, 2, 5, 20), "save", few)
-    return {"syncs": syncs, "reads": by("--read-ms", (2, 5, 20), "preprocess", many)}
+    arguments = (*contests.MASKDROP.arguments, option, f"{ms}")
+    everyone = [contests.Contestant("auto", arguments)]
+    for number in numbers:
+        fixed = (*arguments, "--set", f"workers.{stage}={number}")
+        everyone.append(contests.Contestant(f"{number}", fixed))
+    return contests.interleaved(everyone, folder, folder.parent / "results", repeats)
 
 
 PARTS: dict[str, Part] = {

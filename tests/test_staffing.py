@@ -101,13 +101,16 @@ def test_a_worker_that_nothing_is_known_of_computes_all_the_time() -> None:
 def test_a_full_stage_gets_half_as_many_more_or_what_inference_could_do(
     count: int, computing: float, inferring: float
 ) -> None:
-    """One worker that waits, and inference busy for a fifth: five keep it busy, thirteen at leisure."""
     more = more_workers(count, computing, inferring)
     assert more >= max(count + 1, int(1.5 * count))
     if computing > WAITING:
         assert more == max(count + 1, int(1.5 * count))
     else:
         assert more * inferring * WAITERS_BUSY >= count * (1 - 1e-9) or more >= MOST_WAITERS
+
+
+def test_how_many_more_workers_wait_for_a_disk() -> None:
+    """With one and inference busy for a fifth, five keep it busy, thirteen at leisure."""
     assert more_workers(1, 0.1, 0.2) == 13
     assert more_workers(8, 0.1, 0.7) == 29
     assert more_workers(1, 0.1, 0.0) >= MOST_WAITERS  # none came through at all
