@@ -2,14 +2,14 @@
 
     python bench/limits.py PICTURES [--workers 0] [--precision auto]
 
-Decoding: as many preprocess workers as cores. Forward: the network with the best of several
-batches, measured once more. Saving: as many save workers as cores, with pixels and labels there
-already, results encoded, synced and renamed, originals archived. Every stage runs the daemon's own
-code. Prints JSON.
+Decoding: as many preprocess workers as cores. Forward: the network in as many inference processes as
+the daemon has, on every device, with the best of several batches, measured once more. Saving: as many
+save workers as cores, with pixels and labels there already, results encoded, synced and renamed,
+originals archived. Every stage runs the daemon's own code. Prints JSON.
 
 "together" is what all three give where they share the cores, as on a CPU they do:
-1 / (1 / decode + 1 / forward + 1 / save). Where the network has a device of its own, the slowest
-stage is the limit.
+1 / (1 / decode + 1 / forward + 1 / save). Where the network has devices of its own, only decoding and
+saving share the cores, and it is that or the forward, whichever is less.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import os
 import shutil
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the daemon starts its work
 import numpy as np
 import torch
 import torch.multiprocessing
+from numpy.typing import NDArray
 from PIL import Image
 
 from maskdrop.config import Settings
@@ -36,7 +38,7 @@ from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.model.under_way import UnderWay
 from maskdrop.preprocess import prepare
 from maskdrop.save import Saver
-from maskdrop.supervisor.plan import find_devices
+from maskdrop.supervisor.plan import make_plan
 from maskdrop.ticket import Facts, Identity, Prepare, Save, Saved, Stage, Ticket
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Workplace
@@ -46,6 +48,11 @@ SAMPLES = 8
 """Different pictures that are labelled and saved."""
 
 CPU_BATCHES, GPU_BATCHES = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32, 64)
+
+GPU_PICTURES = 10_000
+"""Labelled in batches of each size on GPUs: some seconds."""
+
+Pixels = NDArray[np.uint8]
 
 
 def settings_in(base: Path, precision: str = "auto") -> Settings:
@@ -101,31 +108,96 @@ def rate_of(share: Any, settings: Settings, slots: Slots, workers: int) -> float
     return count / seconds
 
 
-def forward_rate(network: FaceParser, samples: np.ndarray, size: int, count: int) -> float:
-    """Pictures a second in batches of a size; once before, so that none is warmer than others.
+@dataclass(frozen=True)
+class Team:
+    """Inference processes as the daemon would have them: each has a device, or a share of the cores.
+
+    Attributes:
+        devices: of each process.
+        threads: of each process.
+        sizes: of batches that are tried.
+        count: pictures that are labelled in batches of each size, at least.
+    """
+
+    devices: tuple[str, ...]
+    threads: int
+    sizes: tuple[int, ...]
+    count: int
+
+    def turns(self, size: int) -> int:
+        """Batches of a size for each process."""
+        return max(2, round(self.count / size / len(self.devices)))
+
+
+def team_for(settings: Settings, count: int) -> Team:
+    plan = make_plan(settings)
+    if plan.devices[0] == "cpu":
+        return Team(plan.devices, plan.threads, CPU_BATCHES, count)
+    return Team(plan.devices, plan.threads, GPU_BATCHES, max(count, GPU_PICTURES))
+
+
+def forward_share(settings: Settings, team: Team, index: int, samples: Pixels, size: Any, gate: Any) -> None:
+    """Label batches of the size that is asked for, as often as one is; 0 is the end. Before the gate opens
+    for the second time it is warm.
 
     Beside the CPU as the daemon has them labelled: from pinned memory, and one batch begun ahead.
     """
-    ahead = 0 if network.info.device == "cpu" else 1
-    pictures = network.room(ahead + 1, size, *samples.shape[1:])
-    labels = network.room(ahead + 1, size, *samples.shape[1:3])
-    pictures[:] = np.resize(samples, pictures.shape[1:])
+    device = team.devices[index]
+    torch.set_num_threads(team.threads)
+    network = load_parser(settings.model, device, team.threads)
+    ahead = 0 if device == "cpu" else 1
+    while True:
+        gate.wait()
+        if not (wanted := size.value):
+            return
+        pictures = network.room(ahead + 1, wanted, *samples.shape[1:])
+        labels = network.room(ahead + 1, wanted, *samples.shape[1:3])
+        pictures[:] = np.resize(samples, pictures.shape[1:])
+        label(network, pictures, labels, ahead + 1)
+        gate.wait()
+        label(network, pictures, labels, team.turns(wanted))
+        gate.wait()
 
-    def label(turns: int) -> None:
-        under_way: deque[UnderWay[None]] = deque()
-        for turn in range(turns):
-            at = turn % (ahead + 1)
-            under_way.append(network.begin(list(pictures[at]), list(labels[at]), lambda *_: None))
-            if len(under_way) > ahead:
-                under_way.popleft().results()
-        while under_way:
+
+def label(network: FaceParser, pictures: Pixels, labels: Pixels, turns: int) -> None:
+    under_way: deque[UnderWay[None]] = deque()
+    for turn in range(turns):
+        at = turn % len(pictures)
+        under_way.append(network.begin(list(pictures[at]), list(labels[at]), lambda *_: None))
+        if len(under_way) >= len(pictures):
             under_way.popleft().results()
+    while under_way:
+        under_way.popleft().results()
 
-    label(ahead + 1)
-    turns = max(2, round(count / size))
-    began = time.monotonic()
-    label(turns)
-    return turns * size / (time.monotonic() - began)
+
+def forward_rates(settings: Settings, team: Team, samples: Pixels) -> tuple[dict[int, float], int, float]:
+    """Pictures a second of a team for each size of batch, the best size, and what that gives once more: the
+    largest figure was also the luckiest."""
+    context = torch.multiprocessing.get_context("spawn")
+    gate, size = context.Barrier(len(team.devices) + 1), context.Value("i", 0)
+    processes = [
+        context.Process(target=forward_share, args=(settings, team, index, samples, size, gate), daemon=True)
+        for index in range(len(team.devices))
+    ]
+    for process in processes:
+        process.start()
+
+    def rate(wanted: int) -> float:
+        size.value = wanted
+        for _ in range(2):
+            gate.wait()
+        began = time.monotonic()
+        gate.wait()
+        return team.turns(wanted) * wanted * len(team.devices) / (time.monotonic() - began)
+
+    by_batch = {wanted: rate(wanted) for wanted in team.sizes}
+    best = max(by_batch, key=lambda wanted: by_batch[wanted])
+    once_more = rate(best)
+    size.value = 0
+    gate.wait()
+    for process in processes:
+        process.join()
+    return by_batch, best, once_more
 
 
 def main() -> None:
@@ -150,23 +222,26 @@ def measure(base: Path, pictures: Path, workers: int, precision: str) -> dict[st
     for ticket in tickets(settings)[:SAMPLES]:
         prepare(Prepare(ticket, ticket.number), settings, slots)
     samples = slots.pictures[: min(SAMPLES, len(tickets(settings)))].copy()
-    (device, *_), threads, count = find_devices(settings.model.device), usable_cores(), len(tickets(settings))
-    torch.set_num_threads(threads)
-    network = load_parser(settings.model, device, threads)
-    sizes = CPU_BATCHES if device == "cpu" else GPU_BATCHES
-    by_batch = {size: forward_rate(network, samples, size, count) for size in sizes}
-    best = max(by_batch, key=lambda size: by_batch[size])
-    forward = forward_rate(network, samples, best, count)  # once more: the largest was also the luckiest
-    slots.labels[: len(samples)] = network.parse(samples)
+    team = team_for(settings, len(tickets(settings)))
+    by_batch, best, forward = forward_rates(settings, team, samples)
+    slots.labels[: len(samples)] = load_parser(settings.model, team.devices[0]).parse(samples)
     save = rate_of(save_share, settings, slots, workers)
-    rates = {"decode": decode, "forward": forward, "save": save}
+    rates, on_cpu = {"decode": decode, "forward": forward, "save": save}, team.devices[0] == "cpu"
     return {
         **rates,
         "forward_by_batch": by_batch,
         "best_batch": best,
         "slowest": min(rates.values()),
-        "together": 1 / sum(1 / rate for rate in rates.values()),
+        "on_gpu": not on_cpu,
+        "together": together(rates, on_cpu),
     }
+
+
+def together(rates: dict[str, float], on_cpu: bool) -> float:
+    """What all stages give at the same time; a device of its own takes nothing from the others."""
+    cores = [rate for name, rate in rates.items() if on_cpu or name != "forward"]
+    shared = 1 / sum(1 / rate for rate in cores)
+    return shared if on_cpu else min(shared, rates["forward"])
 
 
 if __name__ == "__main__":

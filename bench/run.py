@@ -1,6 +1,6 @@
 """`make bench`: everybody on the same pictures and cores, in turn; medians and ratios.
 
-    python bench/run.py [--pictures 200] [--repeats 5] [--only throughput idle …] [--cores 0,1]
+    python bench/run.py [--pictures N] [--repeats 5] [--only throughput idle …] [--cores 0,1]
 
 Parts: throughput (plain loop, the article's pipeline, maskdrop, limits), full-width (the same with a network
 as wide as the public checkpoint's), idle (start, latency, memory, idle share), workers, threads, inferrers,
@@ -23,10 +23,21 @@ import full_width
 import pictures
 import report
 from contests import Figures, configured
+from maskdrop.devices import find_devices
 from maskdrop.model.quantised import can_quantise
 from measured import SCRATCH, WEIGHTS, machine
 
+CPU_PICTURES, GPU_PICTURES = 200, 4_000
+"""In each run, unless told otherwise: some seconds of maskdrop's work."""
+
+MOST_ON_GPU = 4
+"""Inference workers of a GPU that are tried at most."""
+
 Part = Callable[[Path, argparse.Namespace], dict[str, Any]]
+
+
+def on_gpu() -> bool:
+    return find_devices("auto")[0] != "cpu"
 
 
 def throughput(base: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -88,12 +99,14 @@ def threads(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def inferrers(base: Path, options: argparse.Namespace) -> dict[str, Any]:
-    most = min(64, len(os.sched_getaffinity(0)))  # no more may be configured
+    cores = len(os.sched_getaffinity(0))
+    most = MOST_ON_GPU if on_gpu() else min(64, cores)  # no more may be configured
     return grown(base, options, {f"{n}": configured(workers__infer=n) for n in contests.doublings(most)})
 
 
 def batch(base: Path, options: argparse.Namespace) -> dict[str, Any]:
-    return grown(base, options, {f"{n}": configured(workers__max_batch=n) for n in (1, 2, 4, 8, 16)})
+    sizes = (1, 8, 16, 32, 64, 128) if on_gpu() else (1, 2, 4, 8, 16)
+    return grown(base, options, {f"{n}": configured(workers__max_batch=n) for n in sizes})
 
 
 def grown(
@@ -182,7 +195,12 @@ PARTS: dict[str, Part] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=200, help="512 x 512 pictures in each run")
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=GPU_PICTURES if on_gpu() else CPU_PICTURES,
+        help="512 x 512 pictures in each run",
+    )
     parser.add_argument("--repeats", type=int, default=5, help="turns; medians are of them")
     parser.add_argument("--backlog", type=int, default=10_000, help="largest backlog")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))

@@ -23,13 +23,13 @@ from PIL import Image
 
 from limits import tickets
 from maskdrop.config import Settings
+from maskdrop.devices import find_devices
 from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.machine.heap import keep_memory
 from maskdrop.model.parser import load_parser
 from maskdrop.preprocess import prepare
 from maskdrop.save import Saver
-from maskdrop.supervisor.plan import find_devices
 from maskdrop.ticket import Prepare, Prepared, Save, Saved, Stage
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Workplace

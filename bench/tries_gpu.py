@@ -3,12 +3,14 @@
     python bench/tries_gpu.py [--device cuda:0] [--batches 1 8 32 64] [--turns 5] [--precision auto]
 
 Ways of labelling take turns; each turn is some batches that follow each other without a pause. Pictures a
-second are of the quickest turn. Then JPEGs are decoded by the device (nvJPEG) and by one core. Prints
+second are of the quickest turn. ONNX Runtime and TensorRT compute the network too, where they are
+installed. Then JPEGs are decoded by the device (nvJPEG) and by one core. Prints
 Markdown tables. With --device cpu the same code runs where there is no GPU, but the figures say nothing.
 """
 
 import argparse
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,9 +25,14 @@ from numpy.typing import NDArray
 import pictures
 from maskdrop.config import DecodeSettings, ModelSettings, Settings
 from maskdrop.decoding import at_model_size, decode
+from maskdrop.devices import find_devices
 from maskdrop.infer import FirstLook
+from maskdrop.model.embedded import embedded_weights
+from maskdrop.model.errors import WeightsError
+from maskdrop.model.export import export_network
+from maskdrop.model.load import load_network
 from maskdrop.model.parser import FaceParser, load_parser
-from maskdrop.supervisor.plan import find_devices
+from maskdrop.model.pinned import pin
 from maskdrop.topology.slots import Slots
 from measured import PATIENCE_S, machine
 from tries_beside import load_torchvision
@@ -64,7 +71,7 @@ class Labelling:
             lambda count: self.in_turns(self.pinned, count, ahead=1, judge=True),
         )
         yield "the network alone, all there", self.network_alone
-        if self.parser.info.device != "cpu":
+        if self.parser.info.device != "cpu" and not self.parser.info.weights.endswith(".onnx"):
             yield "the same as a CUDA graph", self.as_graph()
 
     def in_turns(self, slots: Slots, count: int, ahead: int, looks: bool = True, judge: bool = False) -> None:
@@ -93,7 +100,7 @@ class Labelling:
         pixels = self.parser._on_device(list(self.pinned.pictures[: self.size]))
         self.parser._label(pixels)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.device(self.parser.info.device), torch.cuda.graph(graph):
             labels, _ = self.parser._label(pixels)
 
         def replay(count: int) -> None:
@@ -111,10 +118,10 @@ def rate_of(way: Way, size: int, count: int) -> float:
 
 
 def one_of_two(
-    device: str, precision: Any, faces: Pixels, sizes: list[int], turns: int, barrier: Any, told: Any
+    device: str, wanted: ModelSettings, faces: Pixels, sizes: list[int], turns: int, barrier: Any, told: Any
 ) -> None:
     """A worker beside another one: tells size, turn and pictures a second of each turn."""
-    parser, slots = load_parser(ModelSettings(precision=precision), device), filled(faces, sizes)
+    parser, slots = load_parser(wanted, device), filled(faces, sizes)
     parser.pin(slots.memory)
     for size in sizes:
         labelling = Labelling(parser, slots, slots, size)
@@ -130,11 +137,13 @@ def one_of_two(
             told.put((size, turn, rate_of(way, size, count)))
 
 
-def two_workers(device: str, precision: str, faces: Pixels, sizes: list[int], turns: int) -> list[float]:
+def two_workers(
+    device: str, wanted: ModelSettings, faces: Pixels, sizes: list[int], turns: int
+) -> list[float]:
     """Pictures a second of two processes together, for each size of batch."""
     context = get_context("spawn")
     barrier, told = context.Barrier(2), context.Queue()
-    arguments = (device, precision, faces, sizes, turns, barrier, told)
+    arguments = (device, wanted, faces, sizes, turns, barrier, told)
     workers = [context.Process(target=one_of_two, args=arguments, daemon=True) for _ in range(2)]
     for worker in workers:
         worker.start()
@@ -207,12 +216,31 @@ def decoding(device: str, paths: list[Path], turns: int) -> None:
         print(f"| {name} | {rate:,.0f} |", flush=True)
 
 
+def networks(options: argparse.Namespace, base: Path) -> Iterator[tuple[str, ModelSettings]]:
+    """Who computes the embedded network: PyTorch, and ONNX Runtime and TensorRT where they are installed."""
+    for precision in options.precision:
+        yield "PyTorch", ModelSettings(precision=precision)
+    runtimes = [name for name in ("ONNX Runtime", "TensorRT") if name in options.beside]
+    exported = base / "embedded.onnx"
+    for name in runtimes:
+        wanted = ModelSettings(weights=exported, tensorrt=name == "TensorRT")
+        try:
+            if not exported.exists():
+                export_network(load_network(embedded_weights()), pictures.NATIVE, exported)
+            load_parser(wanted, options.device)
+        except WeightsError as error:
+            print(f"\nwithout {name}: {error}")
+        else:
+            yield name, wanted
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", default=find_devices("auto")[0])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--precision", nargs="+", default=["auto", "fp32"])
+    parser.add_argument("--beside", nargs="*", default=["ONNX Runtime", "TensorRT"])
     parser.add_argument("--jpegs", type=int, default=256, help="decoded at once; 0: none")
     options = parser.parse_args()
     if options.device == "cpu" and "--device" not in sys.argv:
@@ -226,12 +254,13 @@ def main() -> None:
     )
     print(machine())
     unpinned, pinned = (filled(faces, options.batches) for _ in range(2))
-    networks = [load_parser(ModelSettings(precision=one), options.device) for one in options.precision]
-    networks[0].pin(pinned.memory)  # for the process: it stays so
-    for network, precision in zip(networks, options.precision, strict=True):
-        print(f"\n{network.info.precision}:")
-        together = two_workers(options.device, precision, faces, options.batches, options.turns)
-        labelling(network, unpinned, pinned, options.batches, options.turns, together)
+    pin(pinned.memory, torch.device(options.device))
+    with tempfile.TemporaryDirectory() as base:
+        for name, wanted in networks(options, Path(base)):
+            network = load_parser(wanted, options.device)
+            print(f"\n{name}, {network.info.precision}:")
+            together = two_workers(options.device, wanted, faces, options.batches, options.turns)
+            labelling(network, unpinned, pinned, options.batches, options.turns, together)
     if options.jpegs:
         decoding(options.device, (paths * options.jpegs)[: options.jpegs], options.turns)
 

@@ -24,7 +24,7 @@ LESS = {
     "bench/stage_costs.py": "--sides 512 --turns 1 --count 4",
     "bench/tries.py": "decode",
     "bench/tries_beside.py": "messages",
-    "bench/tries_gpu.py": "--device cpu --batches 1 2 --turns 1 --precision fp32 --jpegs 0",
+    "bench/tries_gpu.py": "--device cpu --batches 1 2 --turns 1 --precision fp32 --beside --jpegs 0",
     "tools/train.py": "--stages 64x1 --batch 4 --measure-every 1",
 }
 """What is said to each besides; of an option that comes twice, the last counts."""

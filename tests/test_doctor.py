@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -84,6 +85,26 @@ def test_a_wrong_configuration_fails_with_its_remedy(rooms: Rooms) -> None:
     finding = examine("--config", str(config), *at(rooms), code=1)["configuration"]
     assert "watch.settle_sm = 5: unknown key" in finding["told"]
     assert finding["remedy"] == "did you mean settle_ms?"
+
+
+def test_what_a_configuration_names_is_looked_at(rooms: Rooms) -> None:
+    config, weights = rooms.base / "c.toml", rooms.base / "w.safetensors"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config.write_text(f"[model]\nweights = '{weights}'\n[metrics]\nport = {port}\n")
+        findings = examine("--config", str(config), *at(rooms), code=1)
+    assert f"model.weights = {weights}: can't be read (No such file" in findings["weights"]["told"]
+    assert findings["weights"]["remedy"] == "name a weights file, or leave it out"
+    assert findings["metrics port"]["status"] == "warning"
+    assert "(Address already in use)" in findings["metrics port"]["told"]
+    weights.touch()
+    findings = examine("--config", str(config), *at(rooms), code=0)
+    assert (findings["weights"]["status"], findings["metrics port"]["status"]) == ("ok", "ok")
+    config.write_text(f"[metrics]\nfile = '{rooms.inbox / 'm.prom'}'\n")
+    findings = examine("--config", str(config), *at(rooms), code=1)
+    assert findings["weights"]["told"] == "the embedded ones"
+    assert "metrics.file" in findings["folders"]["told"]
+    assert "lies inside the inbox" in findings["folders"]["told"]
 
 
 def test_folders_that_may_not_be_used_fail(rooms: Rooms) -> None:

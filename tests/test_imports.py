@@ -171,7 +171,7 @@ def test_only_the_spawn_context_is_used() -> None:
 def test_cuda_is_touched_in_the_model_alone() -> None:
     users = {name for name, path in MODULES.items() if "torch.cuda" in path.read_text()}
     model = {f"maskdrop.model.{name}" for name in ("memory", "pinned", "precision", "streams")}
-    assert users <= model | {"maskdrop.supervisor.plan"}
-    # The supervisor's own mention is a program text for another process.
+    assert users <= model | {"maskdrop.devices"}
+    # That mention is a program text for another process.
     program = "import torch; torch.cuda.init(); print(torch._C._cuda_getDeviceCount())"
-    assert program in MODULES["maskdrop.supervisor.plan"].read_text()
+    assert program in MODULES["maskdrop.devices"].read_text()

@@ -29,12 +29,13 @@ def exported(tmp_path: Path, tiny_weights: Path) -> Path:
 
 def test_each_gpu_has_its_own_provider() -> None:
     assert providers_of("cpu") == [("CPUExecutionProvider", {})]
-    assert providers_of("cuda") == [("CUDAExecutionProvider", {"device_id": 0})]
-    assert providers_of("cuda:3") == [("CUDAExecutionProvider", {"device_id": 3})]
-    for precision, halves in (("fp16", True), ("fp32", False)):
-        first, second = providers_of("cuda:3", precision)
-        assert first == ("TensorrtExecutionProvider", {"device_id": 3, "trt_fp16_enable": halves})
-        assert second == ("CUDAExecutionProvider", {"device_id": 3})
+    ways = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": 1}
+    assert providers_of("cuda") == [("CUDAExecutionProvider", {"device_id": 0, **ways})]
+    assert providers_of("cuda:3") == [("CUDAExecutionProvider", {"device_id": 3, **ways})]
+    for exact in (False, True):
+        first, second = providers_of("cuda:3", tensorrt=True, exact=exact)
+        assert first == ("TensorrtExecutionProvider", {"device_id": 3, "trt_fp16_enable": not exact})
+        assert second == ("CUDAExecutionProvider", {"device_id": 3, **ways, "use_tf32": 0 if exact else 1})
 
 
 def test_a_runtime_that_would_compute_on_a_cpu_instead_is_refused(

@@ -25,7 +25,7 @@ from maskdrop.supervisor.plan import (
     useful_workers,
     workers_for,
 )
-from maskdrop.supervisor.staffing import more_workers, share_computing
+from maskdrop.supervisor.staffing import more_workers, share_computing, workers_in_full
 from maskdrop.ticket import Cost, Stage
 from running import EXECUTED, QUICK, Daemon, Rooms
 from waiting import wait_for
@@ -88,6 +88,16 @@ def test_saving_that_waits_for_a_disk_gets_as_many_workers_as_keep_up() -> None:
     assert rate_of(waiting, cores, inferrers=1) == pytest.approx(60, rel=0.01)
     assert workers_for(60, waiting[Stage.SAVE], cores) == 16
     assert workers_for(60, Cost(104, 104), cores) == 2
+
+
+def test_a_device_that_is_at_a_few_pictures_could_be_at_more() -> None:
+    on_gpu = plan_for(settings({}), ("cuda:0",))
+    assert on_gpu.places == on_gpu.max_batch == 32
+    assert workers_in_full([2], on_gpu.places) == 1 / 16
+    assert workers_in_full([64, 8, 0], on_gpu.places) == 1.25
+    on_cpu = plan_for(settings({"inference_threads": 2}), ("cpu",))
+    assert on_cpu.places == 2
+    assert workers_in_full([16, 1], on_cpu.places) == 1.5
 
 
 def test_a_worker_that_nothing_is_known_of_computes_all_the_time() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from drawing import face_bytes
-from running import Daemon, Rooms
+from maskdrop import __version__
+from running import Daemon, Rooms, maskdrop
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
@@ -65,13 +66,20 @@ def test_every_override(start: Start, rooms: Rooms) -> None:
     assert not rooms.health.exists()
 
 
+def test_the_version_is_told_by_an_option_and_by_a_command() -> None:
+    for words in (["--version"], ["version"]):
+        told = maskdrop(words)
+        assert (told.stdout, told.returncode) == (f"maskdrop {__version__}\n", 0)
+
+
 def test_weights_of_another_network_end_the_daemon_with_one_clear_line(start: Start, rooms: Rooms) -> None:
     other = rooms.base / "other.pth"
     torch.save({"fc.weight": torch.ones(10, 512)}, other)
     rooms.drop("a.jpg", face_bytes(1))
-    daemon = start("--weights", str(other))
+    daemon = start("--weights", str(other), "--log-level", "error")
     assert daemon.wait_end() == 78
-    (line,) = [line for line in daemon.log.splitlines() if " ERROR " in line]
+    (line,) = daemon.log.splitlines()
+    assert " ERROR " in line
     assert str(other) in line
     assert "not BiSeNet face-parsing weights" in line
     assert "; give a face-parsing BiSeNet" in line

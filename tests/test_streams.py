@@ -19,8 +19,10 @@ from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.infer import FirstLook, compute, label_all, serve
 from maskdrop.model.certainty import summed, summed_later
+from maskdrop.model.folded import most_scaled_up
 from maskdrop.model.load import load_network
 from maskdrop.model.parser import FaceParser, load_parser
+from maskdrop.model.shape import InputShape
 from maskdrop.model.streams import Streams, TakeIn
 from maskdrop.ticket import Infer, Inferred, Ready, Report, Stage, Started, Stop
 from maskdrop.topology.slots import OwnPlaces, Slots
@@ -249,6 +251,7 @@ def test_every_worker_of_such_a_device_is_warm_before_it_is_ready(
         return label(pixels)
 
     parser._label = noting  # type: ignore[method-assign]
+    parser._shape = InputShape(most=3)
     parser.may_begin.set()
     monkeypatch.setattr("maskdrop.infer.load_parser", lambda *_, **__: parser)
     place = workplace(tmp_path, Slots(1, SIDE), "cuda:0", max_batch=3)
@@ -259,8 +262,41 @@ def test_every_worker_of_such_a_device_is_warm_before_it_is_ready(
     (ready,) = [reports.recv() for _ in range(2) if reports.poll(0)]
     assert isinstance(ready, Ready)
     assert ready.cost is None
-    assert len(sizes) >= 2
-    assert set(sizes) == {3}
+    assert Counter(sizes) == {1: 2, 2: 2, 3: 2}  # each size that it may be given, in both streams
+
+
+@pytest.mark.parametrize(
+    ("most", "count", "given"), [(None, 5, 8), (6, 5, 6), (6, 1, 1), (1, 1, 1), (4, 4, 4)]
+)
+def test_a_device_that_plans_for_each_size_is_given_few_sizes(
+    tiny_weights: Path, most: int | None, count: int, given: int
+) -> None:
+    parser, slots, sizes = Later(tiny_weights), Slots(count, SIDE), list[int]()
+    parser._shape = InputShape(most=most)
+    parser.may_begin.set()
+    parser._folded.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))  # type: ignore[union-attr]
+    slots.pictures[:] = np.random.default_rng(2).integers(0, 256, slots.pictures.shape, np.uint8)
+    parser.begin(list(slots.pictures), list(slots.labels), lambda *_: None).results()
+    assert sizes == [given]
+    settings = ModelSettings(weights=tiny_weights, input_size=SIDE, precision="fp32")
+    wanted = load_parser(settings, "cpu").parse(slots.pictures)
+    assert float(np.mean(wanted == slots.labels)) > 0.999  # batches round otherwise than one picture
+
+
+def test_sizes_that_may_come_are_known(tiny_weights: Path) -> None:
+    parser = Later(tiny_weights)
+    assert parser.sizes_up_to(32) == [1, 2, 4, 8, 16, 32]
+    parser._shape = InputShape(most=12)
+    assert parser.sizes_up_to(32) == [1, 2, 4, 8, 12]
+    parser._shape = InputShape(4, 4)
+    assert parser.sizes_up_to(32) == [4]
+
+
+def test_scores_that_a_gpu_scales_up_at_once_are_no_more_than_it_can_count() -> None:
+    """19 classes at 512 x 512, and at the largest size that may be set."""
+    assert most_scaled_up(19, 512) == 431
+    assert most_scaled_up(19, 4096) == 6
+    assert most_scaled_up(2**12, 2**12) == 1
 
 
 @pytest.mark.parametrize("batches", [1, 2, 5])

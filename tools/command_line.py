@@ -120,7 +120,9 @@ def _is_flag(parameter: Any) -> bool:
 
 
 def _placeholder(parameter: Any) -> str:
-    """What stands for a value: an argument's name, or an option's longest."""
+    """What stands for a value: what it says itself, or an argument's name, or an option's longest."""
+    if parameter.metavar:
+        return str(parameter.metavar)
     names = [parameter.name] if parameter.param_type_name == "argument" else parameter.opts
     return str(max(names, key=len)).lstrip("-").upper().replace("_", "-")
 

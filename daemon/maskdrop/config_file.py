@@ -17,7 +17,19 @@ MOST_SHOWN = 500
 
 
 class ConfigurationError(Exception):
-    """The daemon can't run like this. The message names key, value and remedy, on one line."""
+    """The daemon can't run like this. The message, on one line, is problem and remedy.
+
+    Attributes:
+        problem: names key and value.
+        remedy: empty where the problem says all.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem, self.remedy = problem, remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.remedy}" if self.remedy else self.problem
 
 
 def fault(key: str, value: object, problem: str, remedy: str) -> ConfigurationError:
@@ -25,7 +37,7 @@ def fault(key: str, value: object, problem: str, remedy: str) -> ConfigurationEr
     shown = printable(str(value)) if isinstance(value, Path) else one_line(repr(value))
     if len(shown) > MOST_SHOWN and not isinstance(value, Path):
         shown = shown[:MOST_SHOWN] + "…"
-    return ConfigurationError(f"{key} = {shown}: {one_line(problem)}; {one_line(remedy)}")
+    return ConfigurationError(f"{key} = {shown}: {one_line(problem)}", one_line(remedy))
 
 
 def load_settings(file: Path | None, overrides: Mapping[str, Mapping[str, Any]]) -> Settings:

@@ -33,6 +33,19 @@ class Folders:
         return self.outbox if self.keeps else self.inbox
 
 
+def named_folders(settings: Settings) -> dict[str, Path]:
+    """The daemon's folders that are used, by their keys, as configured."""
+    wanted = settings.folders
+    named = {"inbox": wanted.inbox, "outbox": wanted.outbox, "quarantine": wanted.quarantine_folder}
+    return named if wanted.archive_folder is None else {**named, "archive": wanted.archive_folder}
+
+
+def own_files(settings: Settings) -> dict[str, Path]:
+    """Files that the daemon replaces again and again, by their keys."""
+    files = {"health.file": settings.health_file}
+    return files if settings.metrics.file is None else {**files, "metrics.file": settings.metrics.file}
+
+
 def prepare_folders(settings: Settings) -> Folders:
     """Make the folders that are missing and check that the daemon can work with them.
 
@@ -40,17 +53,15 @@ def prepare_folders(settings: Settings) -> Folders:
         ConfigurationError: a folder can't be made or written, lies inside another one, or
             can't take a file from the inbox by an atomic rename.
     """
-    wanted = settings.folders
-    named = {"inbox": wanted.inbox, "outbox": wanted.outbox, "quarantine": wanted.quarantine_folder}
-    if wanted.archive_folder is not None:
-        named["archive"] = wanted.archive_folder
+    named = named_folders(settings)
     resolved = {key: folder.resolve() for key, folder in named.items()}
     check_nesting(resolved)
     for key, folder in named.items():
         _make(f"folders.{key}", folder)
-    _check_own_file("health.file", settings.health_file, resolved)
-    if settings.metrics.file is not None:
-        _check_metrics_file(settings.metrics.file, settings.health_file, resolved)
+    check_own_files(settings, resolved)
+    for key, file in own_files(settings).items():
+        _make(key, file.parent)
+        check_writable(key, file.parent)
     for key, folder in resolved.items():
         check_writable(f"folders.{key}", folder)
     for key in ("quarantine", "archive"):
@@ -118,21 +129,25 @@ def check_nesting(folders: dict[str, Path]) -> None:
             )
 
 
-def _check_metrics_file(file: Path, health_file: Path, folders: dict[str, Path]) -> None:
-    if file == health_file:
-        raise fault("metrics.file", file, "is the health file too", "give each a name of its own")
-    _check_own_file("metrics.file", file, folders)
+def check_own_files(settings: Settings, folders: dict[str, Path]) -> None:
+    """What the daemon writes again and again must not lie where pictures come from.
 
+    Args:
+        folders: by their keys, resolved.
 
-def _check_own_file(key: str, file: Path, folders: dict[str, Path]) -> None:
-    """A file that the daemon replaces again and again must not lie where pictures come from."""
-    parent = file.parent.resolve()
-    if parent.is_relative_to(folders["inbox"]):
-        raise fault(key, file, "lies inside the inbox", "choose a place outside the inbox")
-    if file.is_dir():
-        raise fault(key, file, "is a folder", "name a file")
-    _make(key, parent)
-    check_writable(key, parent)
+    Raises:
+        ConfigurationError: one does, or is a folder, or both are the same.
+    """
+    others = {} if settings.log.file is None else {"log.file": settings.log.file}
+    for key, file in {**own_files(settings), **others}.items():
+        if file.parent.resolve().is_relative_to(folders["inbox"]):
+            raise fault(key, file, "lies inside the inbox", "choose a place outside the inbox")
+        if file.is_dir():
+            raise fault(key, file, "is a folder", "name a file")
+    if settings.metrics.file == settings.health_file:
+        raise fault(
+            "metrics.file", settings.metrics.file, "is the health file too", "give each a name of its own"
+        )
 
 
 def check_writable(key: str, folder: Path) -> None:

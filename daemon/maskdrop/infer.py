@@ -9,22 +9,18 @@ import numpy as np
 import torch
 
 from maskdrop.config import Settings
-from maskdrop.cost import cost_of
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.locate import deserves_second_look, find_faces
 from maskdrop.model.errors import WeightsError
-from maskdrop.model.known import known_picture
 from maskdrop.model.memory import free_memory, is_want_of_memory
 from maskdrop.model.parser import Certainty, FaceParser, Pixels, load_parser
+from maskdrop.rehearsal import Rehearsal
 from maskdrop.results.sidecar import judged
-from maskdrop.ticket import MESSAGE_LIMIT, Cost, Infer, Inferred, Judged, Ready, Report, Started, Stop, Unfit
+from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Judged, Ready, Report, Started, Stop, Unfit
 from maskdrop.topology.slots import Places
 from maskdrop.topology.worker import Link, Workplace
 
 logger = logging.getLogger("maskdrop")
-
-MEASURED_BATCHES = 2
-"""Batches of which the faster one tells what a picture costs: the start waits for them."""
 
 
 class Listener(Protocol):
@@ -59,9 +55,11 @@ def serve(workplace: Workplace, link: Link) -> None:
     look = FirstLook(settings)
     look.finds_small(workplace.slots.labels[0])  # so that no picture waits for its imports
     info = parser.info
-    cost = measure(parser, workplace) if workplace.measures or workplace.device != "cpu" else None
-    told = cost if workplace.measures else None
-    link.report(Ready(info.device, f"{info.weights} sha256:{info.sha256[:12]}", info.precision, told))
+    rehearsal = Rehearsal(parser, settings, look.finds_small, _judges(settings))
+    if workplace.device != "cpu":
+        rehearsal.warm_up(max_batch)
+    cost = rehearsal.measure(workplace.threads, max_batch) if workplace.measures else None
+    link.report(Ready(info.device, f"{info.weights} sha256:{info.sha256[:12]}", info.precision, cost))
     label_all(workplace, link, parser, look)
 
 
@@ -91,31 +89,6 @@ def label_all(workplace: Workplace, link: Link, parser: FaceParser, look: "First
 def _judges(settings: Settings) -> bool:
     """Whether somebody wants to know how sure the network is."""
     return "json" in settings.save.outputs
-
-
-def measure(parser: FaceParser, workplace: Workplace) -> Cost | None:
-    """What a known portrait costs this stage when all of the device is at work; None: there is too
-    little memory to find out. A device of its own is warm then: what it plans and loads for batches of the
-    largest size is there, in both streams."""
-    side, on_cpu = workplace.settings.model.input_size, workplace.device == "cpu"
-    judge = _judges(workplace.settings)
-    count = workplace.threads if on_cpu else int(workplace.settings.workers.max_batch)
-    batches = 1 if on_cpu else 2  # one is copied while the other one is computed
-
-    def label() -> None:
-        for under_way in [parser.begin(*places, lambda *_: None, judge=judge) for _ in range(batches)]:
-            under_way.results()
-
-    try:
-        pictures, labels = parser.room(count, side, side, 3), parser.room(count, side, side)
-        pictures[:] = known_picture(side)
-        places = list(pictures), list(labels)
-        return cost_of(label, pictures=batches * count, turns=MEASURED_BATCHES)
-    except (RuntimeError, MemoryError) as error:
-        if not is_want_of_memory(error):
-            raise
-    free_memory()
-    return None
 
 
 def gather(link: Link, max_batch: int, max_wait: float) -> list[Infer]:

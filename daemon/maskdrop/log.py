@@ -148,6 +148,7 @@ def set_up(settings: LogSettings) -> None:
 
 
 def one_line(text: str) -> str:
+    """The same with line ends written out."""
     return text.replace("\n", "\\n").replace("\r", "\\r")
 
 

@@ -17,6 +17,7 @@ from maskdrop.colours import to_rgb, upright
 from maskdrop.config import ImageOutput, Settings
 from maskdrop.config_file import load_settings
 from maskdrop.decoding import BrokenPicture, decode
+from maskdrop.devices import find_devices
 from maskdrop.infer import Batch, FirstLook
 from maskdrop.locate import find_faces
 from maskdrop.machine.cores import usable_cores
@@ -24,7 +25,6 @@ from maskdrop.model.parser import ModelInfo, load_parser
 from maskdrop.preprocess import put_views, put_whole
 from maskdrop.results.mask import kept
 from maskdrop.results.render import compose, labels_at
-from maskdrop.supervisor.plan import find_devices
 from maskdrop.ticket import Infer, Region
 from maskdrop.topology.slots import OwnPlaces
 

@@ -49,6 +49,7 @@ class ServiceManager:
             self._notify = notify
 
     def ready(self, status: str) -> None:
+        """All workers can be given pictures, for the first time or with a new configuration."""
         self._tell("READY=1", f"STATUS={status}")
 
     def status(self, status: str) -> None:
@@ -56,9 +57,11 @@ class ServiceManager:
         self._tell(f"STATUS={status}")
 
     def reloading(self) -> None:
+        """A new configuration is being taken up; `ready` ends that (sd_notify(3))."""
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
+        """The end has begun."""
         self._tell("STOPPING=1")
 
     def feed_watchdog(self) -> None:

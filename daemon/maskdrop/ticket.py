@@ -205,6 +205,8 @@ class Unfit:
 
 @dataclass(frozen=True)
 class Prepared:
+    """The picture is in its slot, at the network's size."""
+
     number: int
     facts: Facts
     milliseconds: float
@@ -281,6 +283,12 @@ class Saved:
 
 @dataclass(frozen=True)
 class Quarantined:
+    """It is in quarantine, or only told of where there is none.
+
+    Attributes:
+        name: what it has there, relative to the folder; empty where it isn't there.
+    """
+
     number: int
     name: str
 

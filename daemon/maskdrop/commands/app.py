@@ -29,6 +29,22 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"maskdrop {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and end."),
+    ] = False,
+) -> None:
+    """What stands before any command."""
+
+
 app.add_typer(model_app, name="model")
 app.add_typer(service_app, name="service")
 
@@ -45,6 +61,7 @@ def run(
     health: Annotated[Path | None, typer.Option(help="Health file.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights in place of the embedded ones.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, text or json.")] = None,
     log_file: Annotated[Path | None, typer.Option(help="Log to this file too; it may be rotated.")] = None,
 ) -> None:
@@ -62,7 +79,7 @@ def run(
         "folders": folders,
         "health": {"file": health},
         "model": {"weights": weights, "device": device},
-        "log": {"format": log_format, "file": log_file},
+        "log": {"level": log_level, "format": log_format, "file": log_file},
     }
     try:
         read = partial(load_settings, config, overrides)
@@ -146,7 +163,7 @@ def top(
 @app.command()
 def version() -> None:
     """Print the version."""
-    sys.stdout.write(f"maskdrop {__version__}\n")
+    _print_version(wanted=True)
 
 
 app.command()(batch)

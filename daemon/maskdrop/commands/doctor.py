@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maskdrop.commands.exits import EX_FAILED, EX_OK
 from maskdrop.config_file import ConfigurationError, load_settings
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def doctor(
 
     Run it as the daemon's user. Exits 1 if anything fails that keeps the daemon from working.
     """
+    from maskdrop.doctor.finding import Status
+
     findings = _examine(config, inbox, outbox, torch)
     if as_json:
         entries = [
@@ -37,13 +40,14 @@ def doctor(
         sys.stdout.write(json.dumps(entries, indent=2) + "\n")
     else:
         _show(findings)
-    raise typer.Exit(1 if any(finding.status.value == "fail" for finding in findings) else 0)
+    raise typer.Exit(EX_FAILED if any(finding.status is Status.FAIL for finding in findings) else EX_OK)
 
 
 def _examine(config: Path | None, inbox: Path | None, outbox: Path | None, torch: bool) -> "list[Finding]":
     from maskdrop.doctor.finding import fail, ok, warning
     from maskdrop.doctor.machine import check_gpu, check_inotify, check_open_files, check_systemd
     from maskdrop.doctor.memory import check_memory
+    from maskdrop.doctor.named import check_metrics_port, check_weights_file
     from maskdrop.doctor.places import check_places
     from maskdrop.supervisor.plan import plan_for
 
@@ -57,8 +61,7 @@ def _examine(config: Path | None, inbox: Path | None, outbox: Path | None, torch
             settings = load_settings(config, {"folders": given})
             findings = [ok("configuration", f"{config} can be used" if config else "as given")]
         except ConfigurationError as error:
-            problem, _, remedy = str(error).partition("; ")
-            findings = [fail("configuration", problem, remedy)]
+            findings = [fail("configuration", error.problem, error.remedy)]
     assumed = settings or load_settings(
         None, {"folders": {"inbox": Path("/inbox"), "outbox": Path("/outbox")}}
     )
@@ -66,7 +69,9 @@ def _examine(config: Path | None, inbox: Path | None, outbox: Path | None, torch
     plan = plan_for(assumed, ("cpu",) if device in ("auto", "cpu", "cuda") else (device,))
     findings += check_memory(assumed, plan)
     findings += [check_inotify(settings), check_open_files(plan), *check_gpu(device, torch), check_systemd()]
-    return findings + (check_places(settings) if settings is not None else [])
+    if settings is not None:
+        findings += [check_weights_file(settings), *check_metrics_port(settings), *check_places(settings)]
+    return findings
 
 
 def _plain(text: str) -> str:

@@ -6,9 +6,9 @@ from typing import NoReturn
 
 import typer
 
-from maskdrop.exit_codes import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT
+from maskdrop.exit_codes import EX_CONFIG, EX_FAILED, EX_OK, EX_TEMPFAIL, SIGNAL_EXIT
 
-__all__ = ["EX_CONFIG", "EX_FAILED", "EX_TEMPFAIL", "SIGNAL_EXIT", "end_with", "say"]
+__all__ = ["EX_CONFIG", "EX_FAILED", "EX_OK", "EX_TEMPFAIL", "SIGNAL_EXIT", "end_with", "say"]
 
 
 def end_with(message: str, code: int) -> NoReturn:

@@ -123,10 +123,11 @@ def _settings(file: Path | None, config: Path | None) -> ModelSettings:
 
 
 def _facts(loaded: "Loaded", settings: ModelSettings) -> dict[str, str]:
+    from maskdrop.model.load import Form
     from maskdrop.model.precision import choose_precision
 
     count = sum(tensor.numel() for tensor in loaded.network.parameters())
-    width = f", width {loaded.card.width:g}" if loaded.form == "BiSeNet weights" else ""
+    width = f", width {loaded.card.width:g}" if loaded.form is Form.BISENET else ""
     side = loaded.shape.side or settings.input_size
     return {
         "file": str(loaded.path),

@@ -39,7 +39,7 @@ def install(
     ] = None,
     instance: Annotated[
         list[str] | None,
-        typer.Option(help="Also /etc/maskdrop/NAME.toml and folders for maskdrop@NAME; may be repeated."),
+        typer.Option(help="Also /etc/maskdrop/NAME.toml and folders for maskdrop@NAME."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that somebody edited.")] = False,
     now: Annotated[

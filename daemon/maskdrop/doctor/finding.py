@@ -23,14 +23,17 @@ class Finding:
 
 
 def ok(name: str, told: str) -> Finding:
+    """Nothing is to mend."""
     return Finding(name, Status.OK, told)
 
 
 def warning(name: str, told: str, remedy: str) -> Finding:
+    """Something may come to be in the way."""
     return Finding(name, Status.WARNING, told, remedy)
 
 
 def fail(name: str, told: str, remedy: str) -> Finding:
+    """The daemon can't work like this."""
     return Finding(name, Status.FAIL, told, remedy)
 
 

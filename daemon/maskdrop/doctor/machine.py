@@ -1,6 +1,5 @@
 """The machine: file events, open files, GPU, systemd."""
 
-import ctypes
 import errno
 import os
 import resource
@@ -11,10 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from maskdrop.config import Settings
+from maskdrop.devices import GPU_NODES, count_gpus
 from maskdrop.doctor.finding import Finding, fail, ok, warning
-from maskdrop.supervisor.plan import GPU_NODES, Plan, count_gpus
+from maskdrop.machine.inotify import refusal_to_watch
+from maskdrop.supervisor.plan import Plan
 
-_IN_CREATE = 0x100  # inotify(7)
 _FEW_WATCHES = 8_192
 """Watches that are enough for most inboxes; Linux's default before 5.11."""
 
@@ -27,8 +27,6 @@ _TORCH = "import torch; print(torch.__version__, torch.version.cuda)"
 _PATIENCE_S = 60
 _HEADERS = ("/usr/include/systemd/sd-daemon.h", "/usr/local/include/systemd/sd-daemon.h")
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 def check_inotify(settings: Settings | None) -> Finding:
     """Really watch a folder, and compare the limits with the inbox's sub-folders."""
@@ -36,7 +34,7 @@ def check_inotify(settings: Settings | None) -> Finding:
     if settings is not None and settings.watch.polling:
         return ok(name, "not needed: watch.polling = true")
     inbox = settings.folders.inbox if settings is not None else None
-    refused = _try_to_watch(inbox if inbox is not None and inbox.is_dir() else Path("/"))
+    refused = refusal_to_watch(inbox if inbox is not None and inbox.is_dir() else Path("/"))
     more = "or set watch.polling = true"
     if refused == errno.EMFILE:
         told = "no inotify instance is to be had (fs.inotify.max_user_instances, or the limit of open files)"
@@ -138,18 +136,6 @@ def check_systemd() -> Finding:
     packages = "" if has_headers else "apt-get install gcc libsystemd-dev pkg-config python3-dev; "
     told = f"no systemd-python, {headers}: no readiness, watchdog and journal fields"
     return warning(name, told, f"{packages}pip install 'maskdrop[systemd]'")
-
-
-def _try_to_watch(folder: Path) -> int:
-    """0, or the error number that the kernel answers with."""
-    descriptor = _libc.inotify_init1(os.O_CLOEXEC)
-    if descriptor < 0:
-        return ctypes.get_errno()
-    try:
-        watch = _libc.inotify_add_watch(descriptor, os.fsencode(folder), _IN_CREATE)
-        return 0 if watch >= 0 else ctypes.get_errno()
-    finally:
-        os.close(descriptor)
 
 
 def _limit(name: str) -> int:

@@ -5,10 +5,11 @@ import resource
 from pathlib import Path
 
 from maskdrop.config import Settings
+from maskdrop.devices import GPU_NODES
 from maskdrop.doctor.finding import Finding, fail, ok, size, warning
 from maskdrop.machine.control_groups import own_groups
 from maskdrop.machine.cores import usable_cores
-from maskdrop.supervisor.plan import GPU_NODES, INFERENCE_BYTES, Plan
+from maskdrop.supervisor.plan import INFERENCE_BYTES, Plan
 
 WORKER_BYTES = 60 * 2**20
 """Resident memory of a decoding or saving process without a picture, as measured."""

@@ -10,7 +10,14 @@ from maskdrop.config_file import ConfigurationError
 from maskdrop.doctor.finding import Finding, fail, ok, size, warning
 from maskdrop.doctor.network import check_network
 from maskdrop.durable import has_rename_new
-from maskdrop.folders import check_nesting, check_rename, check_writable
+from maskdrop.folders import (
+    check_nesting,
+    check_own_files,
+    check_rename,
+    check_writable,
+    named_folders,
+    own_files,
+)
 
 LITTLE_BYTES, FEW_BYTES = 64 * 2**20, 2**30
 """Free space below which the daemon will soon stand still, and below which somebody should know."""
@@ -21,9 +28,10 @@ LITTLE_INODES, FEW_INODES = 1_000, 20_000
 
 def check_places(settings: Settings) -> list[Finding]:
     """Everything about the folders of a configuration."""
-    folders = _named(settings)
-    findings = [_nesting(folders), *(_folder(name, path) for name, path in folders.items())]
-    findings.append(_folder("health file", settings.health_file.parent))
+    folders = named_folders(settings)
+    findings = [_nesting(settings), *(_folder(name, path) for name, path in folders.items())]
+    for key, file in own_files(settings).items():
+        findings.append(_folder(key.replace(".", " "), file.parent))
     if settings.log.file is not None:
         findings.append(_folder("log file", settings.log.file.parent))
     inbox = folders["inbox"]
@@ -35,20 +43,13 @@ def check_places(settings: Settings) -> list[Finding]:
     return findings + [_space(name, path) for name, path in folders.items()]
 
 
-def _named(settings: Settings) -> dict[str, Path]:
-    wanted = settings.folders
-    named = {"inbox": wanted.inbox, "outbox": wanted.outbox, "quarantine": wanted.quarantine_folder}
-    if wanted.archive_folder is not None:
-        named["archive"] = wanted.archive_folder
-    return named
-
-
-def _nesting(folders: dict[str, Path]) -> Finding:
+def _nesting(settings: Settings) -> Finding:
+    resolved = {name: path.resolve() for name, path in named_folders(settings).items()}
     try:
-        check_nesting({name: path.resolve() for name, path in folders.items()})
+        check_nesting(resolved)
+        check_own_files(settings, resolved)
     except ConfigurationError as error:
-        problem, _, remedy = str(error).partition("; ")
-        return fail("folders", problem, remedy)
+        return fail("folders", error.problem, error.remedy)
     return ok("folders", "none lies in the way of another")
 
 
@@ -63,7 +64,7 @@ def _folder(name: str, folder: Path) -> Finding:
     try:
         check_writable(name, folder)
     except ConfigurationError as error:
-        return fail(name, f"{str(error).partition('; ')[0]}, by {user}", remedy)
+        return fail(name, f"{error.problem}, by {user}", remedy)
     return ok(name, f"{folder} can be read and written by {user}")
 
 
@@ -81,8 +82,7 @@ def _rename(name: str, inbox: Path, folder: Path) -> Finding:
     try:
         check_rename(f"folders.{name}", inbox, folder)
     except ConfigurationError as error:
-        problem, _, remedy = str(error).partition("; ")
-        return fail(f"rename to {name}", problem, remedy)
+        return fail(f"rename to {name}", error.problem, error.remedy)
     return ok(f"rename to {name}", "atomic: one file system")
 
 

@@ -1,6 +1,5 @@
 """File events from watchdog. No other module knows it."""
 
-import ctypes
 import errno
 import logging
 import os
@@ -27,6 +26,7 @@ from watchdog.observers.inotify_c import InotifyConstants, InotifyFD, Mask, Watc
 from watchdog.observers.polling import PollingObserver
 
 from maskdrop.inbox.scan import is_candidate
+from maskdrop.machine.inotify import refusal_to_watch
 
 # watchdog calls its own end an error, at every stop.
 logging.getLogger("watchdog.observers.inotify").addFilter(
@@ -43,8 +43,6 @@ _OVERFLOW = "queue overflow"
 MOST_EVENTS = 20_000
 """Events kept until they are read; beyond that a rescan finds what they would have told."""
 
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 _WANTED: list[type[FileSystemEvent]] = [
     FileCreatedEvent,
@@ -124,18 +122,11 @@ class Watch(FileSystemEventHandler):
     @property
     def at_limit(self) -> bool:
         """Whether the system gives this user no more inotify watches: sub-folders may be unwatched,
-        and watchdog doesn't tell. Asked of the kernel by trying (inotify_add_watch(2), ENOSPC).
+        and watchdog doesn't tell.
         """
         if self._polling or not self._recursive:
             return False
-        descriptor = _libc.inotify_init1(os.O_CLOEXEC)
-        if descriptor < 0:
-            return ctypes.get_errno() == errno.EMFILE
-        try:
-            watch = _libc.inotify_add_watch(descriptor, os.fsencode(self._inbox), InotifyConstants.IN_CREATE)
-            return watch < 0 and ctypes.get_errno() == errno.ENOSPC
-        finally:
-            os.close(descriptor)
+        return refusal_to_watch(self._inbox) in (errno.EMFILE, errno.ENOSPC)
 
     def take(self) -> tuple[list[Event], bool]:
         """The events since the last call, and whether any were dropped for want of room."""

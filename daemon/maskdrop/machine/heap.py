@@ -5,7 +5,7 @@ import ctypes
 KEPT_BYTES = 2**30
 """Freed memory that a process keeps at most while pictures come: what saving one of some 100 million pixels
 takes. Fetching it from the kernel anew, page by page, takes longer than decoding a picture of 512 x 512, and
-a fifth of the time of one of 6,000 x 6,000."""
+a quarter of the time of one of 6,000 x 6,000."""
 
 REST_S = 10.0
 """Seconds without a picture after which all of it is given back."""

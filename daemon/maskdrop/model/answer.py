@@ -1,9 +1,16 @@
-"""Finding the scores in what a network answers."""
+"""What a network answers: finding the scores in it, and seeing that they are some."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from maskdrop.config import ModelSettings
+from maskdrop.model.errors import WeightsError
+
+DAMAGED = "answers NaN or infinity; its weights are damaged: get it anew"
 
 
 def first_tensor(answer: Any) -> Tensor:
@@ -21,3 +28,24 @@ def first_tensor(answer: Any) -> Tensor:
     if not isinstance(answer, Tensor):
         raise TypeError(f"it answers with {type(answer).__name__}, not with a tensor")
     return answer
+
+
+def check_scores(scores: Tensor, path: Path, settings: ModelSettings) -> None:
+    """See that what a network answers to one picture is one finite score for each class and pixel.
+
+    Args:
+        path: the network's file, for messages.
+
+    Raises:
+        WeightsError: it isn't; the message says what it is, and the remedy.
+    """
+    side, classes = settings.input_size, settings.classes
+    shape = tuple(scores.shape)
+    if len(shape) == 4 and shape[1] != len(classes) and shape[2:] == (side, side):
+        problem = f"answers {shape[1]} classes, but model.classes names {len(classes)}"
+        raise WeightsError(f"{path}: {problem}; name each of its classes there")
+    if shape != (1, len(classes), side, side):
+        problem = f"answers {shape}, not (1, {len(classes)}, {side}, {side})"
+        raise WeightsError(f"{path}: {problem}; give a network that scores each class and pixel")
+    if not bool(torch.isfinite(scores).all()):
+        raise WeightsError(f"{path}: {DAMAGED}")

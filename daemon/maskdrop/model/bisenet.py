@@ -31,6 +31,7 @@ class ConvBNReLU(nn.Module):
         self.bn = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, inputs, height, width) to (batch, outputs, height, width), none below 0."""
         return functional.relu(self.bn(self.conv(x)), inplace=True)
 
 
@@ -76,6 +77,7 @@ class AttentionRefinement(nn.Module):
         self.bn_atten = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, inputs, height, width) to (batch, outputs, height, width)."""
         feature: Tensor = self.conv(x)
         attention = functional.adaptive_avg_pool2d(feature, 1)
         attention = torch.sigmoid(self.bn_atten(self.conv_atten(attention)))
@@ -96,6 +98,8 @@ class ContextPath(nn.Module):
         self.conv_avg = ConvBNReLU(scaled(512, width), middle, kernel=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From a normalised picture, float (batch, 3, height, width): the ResNet's features at 1/8, and what
+        it knows of the surroundings at 1/8 and at 1/16 of the scale."""
         eighth, sixteenth, thirtysecond = self.resnet.features(x)
         whole = self.conv_avg(functional.adaptive_avg_pool2d(thirtysecond, 1))
         up32 = self.arm32(thirtysecond) + whole
@@ -115,6 +119,7 @@ class FeatureFusion(nn.Module):
         self.conv2 = nn.Conv2d(outputs // 4, outputs, 1, bias=False)
 
     def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
+        """Both (batch, …, height / 8, width / 8), to as many channels as the module has."""
         feature: Tensor = self.convblk(torch.cat([spatial, context], dim=1))
         return feature * self.attention(feature) + feature
 
@@ -133,6 +138,7 @@ class Head(nn.Module):
         self.conv_out = nn.Conv2d(middle, classes, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(batch, inputs, height, width) to (batch, classes, height, width)."""
         scores: Tensor = self.conv_out(self.conv(x))
         return scores
 
@@ -172,7 +178,8 @@ class BiSeNet(nn.Module):
         return functional.interpolate(scores, x.shape[2:], mode="bilinear", align_corners=True)
 
     def raw_scores(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores to train on: main head (1/8), auxiliary heads (1/8 and 1/16 of the input)."""
+        """Scores to train on, each (batch, classes, …): of the main head at 1/8 of the input's scale, of the
+        auxiliary ones at 1/8 and 1/16."""
         eighth, context, deep = self.cp(x)
         main = self.conv_out(self.ffm(eighth, context))
         return main, self.conv_out16(context), self.conv_out32(deep)

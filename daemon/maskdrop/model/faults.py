@@ -5,10 +5,12 @@ import re
 from maskdrop.model.memory import is_want_of_memory
 
 _TOLD = re.compile(
-    r"\b(CUDA|HIP|cuDNN|MIOpen)( driver)? (error|failure)|(CUDNN|CUBLAS|HIPBLAS)_STATUS_", re.IGNORECASE
+    r"\b(CUDA|HIP|cuDNN|MIOpen)( driver| unknown)? (error|failure)|\bno (CUDA|HIP) GPUs are available"
+    r"|(CUDNN|CUBLAS|HIPBLAS)_STATUS_",
+    re.IGNORECASE,
 )
-"""How PyTorch (``c10/cuda/CUDAException.cpp``, ``ATen/cuda/Exceptions.h``) and ONNX Runtime
-(``core/providers/cuda/cuda_call.cc``) tell them."""
+"""How PyTorch (``CUDAException.cpp`` and ``CUDAFunctions.cpp`` in ``c10/cuda``, ``ATen/cuda/Exceptions.h``)
+and ONNX Runtime (``core/providers/cuda/cuda_call.cc``) tell them."""
 
 
 def is_devices_fault(error: Exception) -> bool:

@@ -20,6 +20,10 @@ from maskdrop.model.ranges import ranges_of
 _MIDDLE = 128
 """Taken off every pixel, so that numbers are small on both sides of 0; bf16 holds -128..127 exactly."""
 
+_MOST_NUMBERS = 2**31 - 1
+"""What CUDA's kernel that scales up channels-last tensors writes at most, and refuses to exceed
+(``ATen/native/cuda/UpSampleBilinear2d.cu``)."""
+
 
 class FoldedBiSeNet(nn.Module):
     """The same function as a BiSeNet behind the normalisation, but for rounding.
@@ -94,8 +98,13 @@ class FoldedBiSeNet(nn.Module):
         return scores
 
 
+def most_scaled_up(classes: int, side: int) -> int:
+    """Pictures whose scores a GPU scales up at once at most."""
+    return max(1, _MOST_NUMBERS // (classes * side * side))
+
+
 def scale_up(scores: Tensor, side: int) -> Tensor:
-    """Scores at full scale, as `BiSeNet.forward` answers them."""
+    """Scores at full scale, (batch, classes, side, side), as `BiSeNet.forward` answers them."""
     return functional.interpolate(scores, (side, side), mode="bilinear", align_corners=True)
 
 

@@ -4,7 +4,6 @@ import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
 
 from torch import nn
 
@@ -42,7 +41,7 @@ class Loaded:
 
 
 def load_network(
-    path: Path, device: str = "cpu", threads: int = 1, tensorrt: Literal["fp16", "fp32"] | None = None
+    path: Path, device: str = "cpu", threads: int = 1, tensorrt: bool = False, exact: bool = False
 ) -> Loaded:
     """Read a network: safetensors, a PyTorch checkpoint, a torch.export program, or ONNX.
 
@@ -50,7 +49,7 @@ def load_network(
     and in fp32; a program or an ONNX network is on the device.
 
     Args:
-        tensorrt: what TensorRT computes an ONNX network in; None: something else runs it.
+        tensorrt, exact: of an ONNX network; see `maskdrop.model.onnx_network.load_onnx`.
 
     Raises:
         WeightsError: no such file, not a network, or one that can't be run here.
@@ -67,7 +66,7 @@ def load_network(
         from maskdrop.model.onnx_network import load_onnx
 
         form = Form.ONNX
-        network, shape = load_onnx(content, path, device, threads, tensorrt)
+        network, shape = load_onnx(content, path, device, threads, tensorrt, exact)
     elif is_program(content):
         form = Form.PROGRAM
         network, shape = load_program(content, path, device)

@@ -11,9 +11,16 @@ raise where a CPU's memory ends."""
 _TOLD_BY_ONNX_RUNTIME = ("Failed to allocate memory for requested buffer", "failure 2: out of memory")
 """What stands in ONNX Runtime's (``core/framework/bfc_arena.cc``, ``core/providers/cuda/cuda_call.cc``)."""
 
-_TOLD_OF_GPUS = ("error: out of memory", "_STATUS_ALLOC_FAILED", "_ALLOCATION_FAILED")
+_TOLD_OF_GPUS = (
+    "error: out of memory",
+    "_STATUS_ALLOC_FAILED",
+    "_ALLOCATION_FAILED",
+    "was unable to find an engine to execute this computation",
+)
 """What stands in those where a GPU's ends. Only PyTorch's own memory raises ``torch.OutOfMemoryError``;
-kernels that are loaded when first wanted, cuBLAS and cuDNN (``cudnnStatus_t``) take theirs beside it."""
+kernels that are loaded when first wanted, cuBLAS and cuDNN (``cudnnStatus_t``) take theirs beside it. The
+last is a convolution's (``ATen/native/cudnn/Conv_v8.cpp``) for which each of cuDNN's ways to compute it has
+failed, be it for want of workspace."""
 
 
 def is_want_of_memory(error: Exception) -> bool:

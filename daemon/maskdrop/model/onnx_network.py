@@ -7,7 +7,7 @@ any file of the machine, is not read. ONNX holds operators and numbers, no code.
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,14 +69,15 @@ class OnnxNetwork(nn.Module):
 
 
 def load_onnx(
-    content: bytes, path: Path, device: str, threads: int, tensorrt: Literal["fp16", "fp32"] | None = None
+    content: bytes, path: Path, device: str, threads: int, tensorrt: bool = False, exact: bool = False
 ) -> tuple[nn.Module, InputShape]:
     """The network in an ONNX file, on a device, and the input it takes.
 
     Args:
         content: the whole file.
         path: its name, for messages.
-        tensorrt: what TensorRT computes it in; None: it is done without. No GPU was at hand to try that.
+        tensorrt: whether TensorRT computes it. No GPU was at hand to try that.
+        exact: whether a GPU computes in fp32, and not in types that are quicker (TF32, TensorRT's fp16).
 
     Raises:
         WeightsError: ONNX Runtime is not installed, can't read the file, or not on this device.
@@ -91,7 +92,7 @@ def load_onnx(
     if tensorrt and device == "cpu":
         problem = "model.tensorrt = true is for a GPU, and the device is cpu"
         raise WeightsError(f"{path}: {problem}; set it to false")
-    providers = providers_of(device, tensorrt)
+    providers = providers_of(device, tensorrt, exact)
     provider, _ = providers[0]
     extra, less = ("tensorrt", "model.tensorrt = false") if tensorrt else ("onnx-gpu", "model.device = cpu")
     remedy = f"pip install 'maskdrop[{extra}]' without onnxruntime beside it, or set {less}"
@@ -115,21 +116,25 @@ def load_onnx(
     return network, shape
 
 
-def providers_of(device: str, tensorrt: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+def providers_of(
+    device: str, tensorrt: bool = False, exact: bool = False
+) -> list[tuple[str, dict[str, Any]]]:
     """What of ONNX Runtime computes on a device, and its options; what comes first takes what it can.
 
-    TensorRT builds an engine for the sizes of batch that it has seen (ONNX Runtime's documentation, "TensorRT
-    Execution Provider"): a worker shows it the smallest and the largest before it is ready.
+    Its CUDA would try every way to compute a convolution, anew for each size of batch ("CUDA Execution
+    Provider"): here it asks cuDNN for the likeliest. TensorRT builds an engine for the sizes of batch that it
+    has seen ("TensorRT Execution Provider"): a worker shows it all of them before it is ready.
     """
     if device == "cpu":
         return [("CPUExecutionProvider", {})]
     place = {"device_id": torch.device(device).index or 0}
-    cuda: tuple[str, dict[str, Any]] = ("CUDAExecutionProvider", place)
-    if tensorrt is None:
+    ways = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": 0 if exact else 1}
+    cuda: tuple[str, dict[str, Any]] = ("CUDAExecutionProvider", {**place, **ways})
+    if not tensorrt:
         return [cuda]
     with suppress(ImportError):
         import tensorrt_libs  # noqa: F401  # loads the libraries that pip puts where no loader looks
-    return [("TensorrtExecutionProvider", {**place, "trt_fp16_enable": tensorrt == "fp16"}), cuda]
+    return [("TensorrtExecutionProvider", {**place, "trt_fp16_enable": not exact}), cuda]
 
 
 def _shape_of(session: Any) -> InputShape:

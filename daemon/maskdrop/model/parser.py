@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from maskdrop.config import ModelSettings
-from maskdrop.model.answer import first_tensor
+from maskdrop.model.answer import DAMAGED, check_scores, first_tensor
 from maskdrop.model.bisenet import BiSeNet
 from maskdrop.model.certainty import certainty_of
 from maskdrop.model.embedded import embedded_weights
-from maskdrop.model.errors import WeightsError
+from maskdrop.model.errors import WeightsError, first_line
 from maskdrop.model.faults import is_devices_fault
-from maskdrop.model.folded import FoldedBiSeNet, scale_up
+from maskdrop.model.folded import FoldedBiSeNet, most_scaled_up, scale_up
 from maskdrop.model.fused import can_fuse
 from maskdrop.model.known import LEAST_AGREEMENT, known_picture
 from maskdrop.model.laid_out import in_format
@@ -25,8 +25,7 @@ from maskdrop.model.lanes import Lanes
 from maskdrop.model.load import Form, Loaded, load_network
 from maskdrop.model.normalise import normalise
 from maskdrop.model.pinned import pin, pinned
-from maskdrop.model.precision import choose_precision, keep_to_fp32
-from maskdrop.model.quantised import can_quantise
+from maskdrop.model.precision import choose_precision, keep_to_fp32, precision_for
 from maskdrop.model.streams import Streams, TakeIn
 from maskdrop.model.under_way import UnderWay
 from maskdrop.model.winners import labels_of
@@ -34,8 +33,6 @@ from maskdrop.model.winners import labels_of
 Pixels = NDArray[np.uint8]
 Certainty = NDArray[np.float64]
 Finished = TypeVar("Finished")
-
-_DAMAGED = "answers NaN or infinity; its weights are damaged: get it anew"
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -51,7 +48,17 @@ class ModelInfo:
 
 
 class FaceParser:
-    """A network on a device, ready to label pictures."""
+    """A network on a device, ready to label pictures.
+
+    Args:
+        loaded: of which a BiSeNet is in fp32 and on the CPU, and left as it is; others are on the device.
+        precision: as `maskdrop.model.precision.precision_for` gives it.
+        threads: of a CPU that compute at the same time.
+        most_threads: see `Lanes`.
+
+    Raises:
+        WeightsError: in int8 the network answers something else than without.
+    """
 
     def __init__(
         self,
@@ -100,7 +107,7 @@ class FaceParser:
         picture = torch.from_numpy(known_picture(side)[np.newaxis])
         scores = network.quantise(picture, wide)
         if not bool(torch.isfinite(scores).all()):  # which codes can't show
-            raise WeightsError(f"{self._path}: {_DAMAGED}")
+            raise WeightsError(f"{self._path}: {DAMAGED}")
         labels = labels_of(network(picture, self._format), side)
         agreement = float((labels == labels_of(scores, side)).float().mean())
         if agreement < LEAST_AGREEMENT:
@@ -165,6 +172,11 @@ class FaceParser:
             return self._lanes.begin(in_lane, range(len(pictures)), company)
         return self._streams.begin(ask, self._shape.parts_of(len(pictures)))
 
+    def sizes_up_to(self, most: int) -> list[int]:
+        """The sizes of batch that the network is given where up to so many pictures come together."""
+        parts = [part for count in range(1, most + 1) for part in self._shape.parts_of(count)]
+        return sorted({self._shape.filled_up(part.stop - part.start) for part in parts})
+
     def room(self, *shape: int) -> Pixels:
         """Memory that the device reads and writes by itself; see `maskdrop.model.pinned.pinned`."""
         return pinned(shape, self._device)
@@ -190,7 +202,7 @@ class FaceParser:
                 class and pixel; the message says what, and the remedy.
             RuntimeError: a device of its own fails, or has no memory left.
         """
-        side, classes = self._settings.input_size, self._settings.classes
+        side = self._settings.input_size
         wanted = self._shape.side
         if wanted is not None and wanted != side:
             problem = f"takes pictures of {wanted} x {wanted}, not {side} x {side}"
@@ -201,20 +213,12 @@ class FaceParser:
         except Exception as error:  # a foreign network fails in any way
             if not self._on_cpu and is_devices_fault(error):
                 raise
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            problem = f"fails on a picture of {side} x {side} ({type(error).__name__}: {reason})"
+            told = f"{type(error).__name__}: {first_line(error)}"
+            problem = f"fails on a picture of {side} x {side} ({told})"
             raise WeightsError(
                 f"{self._path}: {problem}; see model.input_size and model.precision"
             ) from error
-        shape = tuple(scores.shape)
-        if len(shape) == 4 and shape[1] != len(classes) and shape[2:] == (side, side):
-            problem = f"answers {shape[1]} classes, but model.classes names {len(classes)}"
-            raise WeightsError(f"{self._path}: {problem}; name each of its classes there")
-        if shape != (1, len(classes), side, side):
-            problem = f"answers {shape}, not (1, {len(classes)}, {side}, {side})"
-            raise WeightsError(f"{self._path}: {problem}; give a network that scores each class and pixel")
-        if not bool(torch.isfinite(scores).all()):
-            raise WeightsError(f"{self._path}: {_DAMAGED}")
+        check_scores(scores, self._path, self._settings)
 
     def _on_device(self, pictures: Sequence[Pixels]) -> Tensor:
         """Pictures as one batch there: uint8 (batch, side, side, 3)."""
@@ -225,13 +229,15 @@ class FaceParser:
 
     @torch.inference_mode()
     def _scores(self, pixels: Tensor) -> Tensor:
+        count = len(pixels)
+        wanted = max(count, self._shape.fewest) if self._on_cpu else self._shape.filled_up(count)
+        if wanted > count:
+            pixels = functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, wanted - count))
         if self._folded is not None:
-            return scale_up(self._folded(pixels, self._format), self._settings.input_size)
+            return scale_up(self._folded(pixels, self._format)[:count], self._settings.input_size)
         batch = normalise(pixels.permute(0, 3, 1, 2), self._settings.mean, self._settings.deviation)
         batch = batch.to(self._dtype).contiguous(memory_format=self._format)
-        if (missing := self._shape.fewest - len(batch)) > 0:
-            batch = functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, missing))
-        return first_tensor(self._network(batch))[: len(pixels)]
+        return first_tensor(self._network(batch))[:count]
 
     @torch.inference_mode()
     def _label(self, pixels: Tensor) -> tuple[Tensor, None]:
@@ -274,10 +280,9 @@ def load_parser(
         WeightsError: the file can't be used, or not with these settings.
         Exception: a device of its own fails, or has no memory left.
     """
-    exact = settings.precision == "fp32"
-    tensorrt: Literal["fp16", "fp32"] | None = ("fp32" if exact else "fp16") if settings.tensorrt else None
-    loaded = load_network(settings.weights or embedded_weights(), device, threads, tensorrt)
-    if tensorrt and loaded.form is not Form.ONNX:
+    file, exact = settings.weights or embedded_weights(), settings.precision == "fp32"
+    loaded = load_network(file, device, threads, settings.tensorrt, exact)
+    if settings.tensorrt and loaded.form is not Form.ONNX:
         problem = f"model.tensorrt = true is for ONNX networks, which this is not ({loaded.form})"
         raise WeightsError(f"{loaded.path}: {problem}; set it to false, or see maskdrop model export")
     named = tuple(loaded.card.classes)
@@ -286,30 +291,8 @@ def load_parser(
         raise WeightsError(f"{loaded.path}: {problem}; set model.classes to them, or leave it out for faces")
     if max_batch is not None:
         loaded = replace(loaded, shape=loaded.shape.limited(max_batch))
-    precision = _precision_for(loaded, settings, device)
+    if device != "cpu" and loaded.form is Form.BISENET:
+        most = most_scaled_up(len(settings.classes), settings.input_size)
+        loaded = replace(loaded, shape=loaded.shape.limited(most))
+    precision = precision_for(loaded, settings, device)
     return FaceParser(loaded, settings, device, precision, threads, most_threads)
-
-
-def _precision_for(loaded: Loaded, settings: ModelSettings, device: str) -> str:
-    """What ``auto`` means: exported networks may have their types written into them."""
-    if loaded.form is Form.ONNX and settings.precision == "bf16":
-        problem = "an ONNX network computes as it was exported, not in model.precision = bf16"
-        raise WeightsError(f"{loaded.path}: {problem}; set auto or fp32")
-    if settings.precision == "int8" and (problem := _int8_obstacle(loaded, device)):
-        raise WeightsError(f"{loaded.path}: model.precision = int8 {problem}; set auto")
-    if settings.precision != "auto":
-        return settings.precision
-    if settings.tensorrt:
-        return "fp16"
-    return choose_precision(device) if loaded.form is Form.BISENET else "fp32"
-
-
-def _int8_obstacle(loaded: Loaded, device: str) -> str:
-    """Why a network can't be run in whole numbers of 8 bits here, or nothing."""
-    if loaded.form is not Form.BISENET:
-        return f"is for BiSeNet weights, which this is not ({loaded.form})"
-    if device != "cpu":
-        return f"is computed on a CPU, and the device is {device}"
-    if not can_quantise():
-        return "needs a processor with VNNI or AMX, and a PyTorch that has operators for it"
-    return ""

@@ -4,6 +4,11 @@ from pathlib import Path
 
 import torch
 
+from maskdrop.config import ModelSettings
+from maskdrop.model.errors import WeightsError
+from maskdrop.model.load import Form, Loaded
+from maskdrop.model.quantised import can_quantise
+
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """/proc/cpuinfo flags of processors with bf16 arithmetic: x86's AVX-512 and AMX, Arm's."""
 
@@ -37,3 +42,33 @@ def _processor_flags() -> set[str]:
 def is_usable(device: str) -> bool:
     """Whether PyTorch can compute on such a device in this process."""
     return device == "cpu" or torch.cuda.is_available()
+
+
+def precision_for(loaded: Loaded, settings: ModelSettings, device: str) -> str:
+    """What a network is computed in: ``fp32``, ``bf16``, ``int8``, or ``fp16`` by TensorRT. What ``auto``
+    means differs, for exported networks may have their types written into them.
+
+    Raises:
+        WeightsError: it can't be computed in what is set.
+    """
+    if loaded.form is Form.ONNX and settings.precision == "bf16":
+        problem = "an ONNX network computes as it was exported, not in model.precision = bf16"
+        raise WeightsError(f"{loaded.path}: {problem}; set auto or fp32")
+    if settings.precision == "int8" and (problem := _int8_obstacle(loaded, device)):
+        raise WeightsError(f"{loaded.path}: model.precision = int8 {problem}; set auto")
+    if settings.precision != "auto":
+        return settings.precision
+    if settings.tensorrt:
+        return "fp16"
+    return choose_precision(device) if loaded.form is Form.BISENET else "fp32"
+
+
+def _int8_obstacle(loaded: Loaded, device: str) -> str:
+    """Why a network can't be run in whole numbers of 8 bits here, or nothing."""
+    if loaded.form is not Form.BISENET:
+        return f"is for BiSeNet weights, which this is not ({loaded.form})"
+    if device != "cpu":
+        return f"is computed on a CPU, and the device is {device}"
+    if not can_quantise():
+        return "needs a processor with VNNI or AMX, and a PyTorch that has operators for it"
+    return ""

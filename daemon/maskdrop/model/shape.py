@@ -22,6 +22,12 @@ class InputShape:
         """The same with a largest batch of so many, or fewer where the network takes no more."""
         return replace(self, most=most if self.most is None else min(most, self.most))
 
+    def filled_up(self, count: int) -> int:
+        """How many pictures a batch of so many is filled up to, where a device plans for each size that
+        comes: a power of two, unless that is too many."""
+        wanted = max(self.fewest, 1 << (count - 1).bit_length())
+        return wanted if self.most is None else max(count, min(wanted, self.most))
+
     def parts_of(self, count: int) -> Iterator[slice]:
         """A batch of so many pictures, cut into parts that are small enough."""
         step = self.most or count

@@ -20,7 +20,8 @@ Labelled = TypeVar("Labelled")
 TakeIn = Callable[[], list[Labelled]]
 """Gives what there is to tell of each of some pictures, when the device has done what it was asked for."""
 
-_STREAMS = 2
+STREAMS = 2
+"""How many take turns: while one computes, the other one copies."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Streams:
     def __init__(self, device: torch.device, module: Any, at_once: bool = False) -> None:
         self._device, self._module, self._at_once = device, module, at_once
         self.wait_for_rest()
-        self._streams = cycle([self._module.Stream(device) for _ in range(_STREAMS)])
+        self._streams = cycle([self._module.Stream(device) for _ in range(STREAMS)])
 
     def begin(self, ask: Callable[[slice], TakeIn[Labelled]], parts: Iterable[slice]) -> Queued[Labelled]:
         """Ask the device for some pictures, part by part, each in the stream whose turn it is, up to the

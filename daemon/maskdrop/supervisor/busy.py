@@ -21,12 +21,13 @@ class BusyTime:
 
     def __init__(self) -> None:
         self.seconds: dict[Stage, float] = dict.fromkeys(Stage, 0.0)
-        self._at_work: Mapping[Stage, int] = {}
+        self._at_work: Mapping[Stage, float] = {}
         self._noted_at = 0.0
         self._samples: deque[tuple[float, Mapping[Stage, float]]] = deque(maxlen=_MOST_SAMPLES)
 
-    def note(self, now: float, at_work: Mapping[Stage, int]) -> None:
-        """From now on so many workers of each stage are at a picture."""
+    def note(self, now: float, at_work: Mapping[Stage, float]) -> None:
+        """From now on so many workers of each stage are at a picture; one that could be at more of them at
+        the same time may count as a part."""
         for stage, workers in self._at_work.items():
             self.seconds[stage] += workers * (now - self._noted_at)
         self._at_work, self._noted_at = at_work, now

@@ -117,6 +117,7 @@ class Crew:
 
     @property
     def all_ready(self) -> bool:
+        """Whether every place has a worker that can be given tickets."""
         return all(p.child is not None and p.child.state is ChildState.READY for p in self.places)
 
     @property
@@ -142,7 +143,9 @@ class Crew:
                 except OSError as error:  # a limit of processes, descriptors or memory
                     self._note_failure(place, error, now)
                     continue
-                self.restarts[place.workplace.stage] += place.last_death is not None
+                if place.last_death is not None:
+                    place.restarts += 1
+                    self.restarts[place.workplace.stage] += 1
                 place.last_pid = place.child.pid
                 started.append(place.child)
         return started
@@ -191,12 +194,12 @@ class Crew:
         proven = child.has_proven_itself(now)
         place.last_death = child.bury()
         place.child = None
-        place.restarts += 1
         place.failures = 0 if proven else place.failures + 1
         place.start_at = now + wait_before_start(place.failures)
         return place.last_death
 
     def kill_all(self) -> None:
+        """Have none go on, whatever it is at; the deaths are still to be dealt with."""
         for child in self.children:
             child.kill()
 
@@ -207,6 +210,7 @@ class Crew:
             child.bury()
 
     def health(self) -> list[WorkerHealth]:
+        """Each place as the health file has it."""
         return [
             WorkerHealth(p.workplace.stage.value, p.last_pid, p.child is not None, p.is_ready, p.restarts)
             for p in self.places

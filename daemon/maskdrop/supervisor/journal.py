@@ -25,9 +25,11 @@ class Journal:
         self.record = Record()
 
     def accepted(self) -> None:
+        """A picture has got a slot."""
         self.record.accepted += 1
 
     def saved(self, flight: Flight, report: Saved, now: float) -> None:
+        """Its results are in the outbox, and its original is put away."""
         total = (now - flight.accepted_at) * 1000
         times = {**flight.milliseconds, "save": report.milliseconds, "total": total}
         name, rounded = printable(flight.ticket.path), _rounded(times)
@@ -47,6 +49,7 @@ class Journal:
         )
 
     def quarantined(self, flight: Flight, report: Quarantined, now: float) -> None:
+        """It is at fault."""
         name, fault = printable(flight.ticket.path), flight.fault
         assert fault is not None
         spent = {**flight.milliseconds, "total": (now - flight.accepted_at) * 1000}
@@ -68,6 +71,7 @@ class Journal:
         )
 
     def left(self, flight: Flight, report: Left) -> None:
+        """It stays in the inbox, or is gone from it."""
         self.record.left_as[report.absence] += 1
         name = printable(flight.ticket.path)
         level = logging.WARNING if report.absence is Absence.UNREADABLE else logging.INFO
@@ -76,9 +80,11 @@ class Journal:
         tell(level, Event.LEFT, message, picture=name, result="left", absence=report.absence.value)
 
     def done_before(self, flight: Flight, report: DoneBefore) -> None:
+        """A batch has its results already."""
         logger.info("done before %s", printable(flight.ticket.path))
 
     def died(self, stage: Stage, worker: str, pid: int, death: Death, held: list[Flight]) -> None:
+        """A worker did; these go round again."""
         self.record.retried += len(held)
         self.record.deaths[stage, death.ending] += 1
         pictures = ", ".join(printable(flight.ticket.path) for flight in held) or "nothing"

@@ -116,6 +116,7 @@ class Pipeline:
         return len(self._free)
 
     def waiting(self, step: Step) -> int:
+        """Pictures in a step's queue."""
         return len(self._waiting[step])
 
     def accept(self, candidate: Candidate, now: float) -> Flight:
@@ -150,6 +151,7 @@ class Pipeline:
                 self._change(number, working=number in numbers)
 
     def prepared(self, number: int, facts: Facts, milliseconds: float) -> None:
+        """The picture is in its slot; the network is next."""
         self._queue(number, Step.INFER, {"preprocess": milliseconds}, facts=facts)
 
     def inferred(
@@ -188,11 +190,12 @@ class Pipeline:
         return not self._held[worker]
 
     def held_by(self, worker: str) -> list[Flight]:
+        """Flights that the worker is at or has queued, the oldest first."""
         return [self._flights[number] for number in sorted(self._held[worker])]
 
-    def is_at_work(self, worker: str) -> bool:
-        """Whether the worker is at a picture, and not just has some queued."""
-        return any(self._flights[number].working for number in self._held[worker])
+    def at_work(self, worker: str) -> int:
+        """Pictures that the worker is at, and not just has queued."""
+        return sum(self._flights[number].working for number in self._held[worker])
 
     def lost(self, worker: str, error: str, cause: str, max_attempts: int) -> list[Flight]:
         """A worker died: what it held goes round again, at the step it was in.

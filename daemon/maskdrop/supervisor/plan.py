@@ -1,14 +1,12 @@
 """How many workers, slots and threads: what is set to ``auto`` follows the machine."""
 
 import math
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 from maskdrop.config import Settings, WorkerSettings
-from maskdrop.config_file import fault
+from maskdrop.devices import PROBE_S, find_devices
 from maskdrop.health.file import PlanHealth
 from maskdrop.machine.cores import usable_cores
 from maskdrop.machine.memory_limit import usable_bytes
@@ -31,9 +29,6 @@ more. Threads wait for each other at the end of a batch: the longer it is, the l
 
 GPU_BATCH = 32
 """Pictures a batch on a GPU: about where throughput stops growing."""
-
-GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""Devices of which one is there wherever a driver is loaded: NVIDIA's, AMD's, Windows' for WSL."""
 
 CPU_HELD, GPU_HELD = 2, 3
 """Batches that an inference worker holds: one is computed, one gathered or begun with. On a GPU one is begun
@@ -59,17 +54,6 @@ grows without end (waiting for one server is its load / (1 - load) services long
 WAITERS_BUSY = 0.4
 """The same of one that mostly waits for a disk, and so takes little from others: pictures come to it a batch
 at a time. docs/performance.md tells what that gives."""
-
-_PROBE = "import torch; torch.cuda.init(); print(torch._C._cuda_getDeviceCount())"
-"""``torch.cuda.device_count`` may ask the driver's management library, NVML, which also counts cards that
-CUDA can't use, and whole ones where they are divided (MIG)."""
-
-PROBE_S = 120.0
-"""Seconds after which a driver is hung that should have told how many GPUs there are."""
-
-RELOAD_PROBE_S = 20.0
-"""The same at a reload: the supervisor stands still meanwhile, which it may for half of WatchdogSec, a minute
-(systemd/maskdrop.service)."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +81,11 @@ class Plan:
     most_preprocess: int
     most_save: int
     costs: Mapping[Stage, Cost]
+
+    @property
+    def places(self) -> int:
+        """Pictures at the same time that keep all of an inference worker at work."""
+        return self.threads if self.devices[0] == "cpu" else self.max_batch
 
     @property
     def most_workers(self) -> int:
@@ -138,20 +127,14 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
     """
     wanted, cores, memory = settings.workers, usable_cores(), usable_bytes()
     on_gpu = devices[0] != "cpu"
-    each, threads, most_threads = inference_for(wanted, on_gpu, cores, memory)
-    devices = tuple(device for device in dict.fromkeys(devices) for _ in range(each))
-    preprocess = 1 if wanted.preprocess == "auto" else wanted.preprocess
-    save = 1 if wanted.save == "auto" else wanted.save
-    batch = batch_for(wanted, on_gpu, threads)
+    inference = inference_for(wanted, on_gpu, cores, memory)
+    devices = tuple(device for device in dict.fromkeys(devices) for _ in range(inference.workers))
+    batch = batch_for(wanted, on_gpu, inference.threads)
     held = batch * (GPU_HELD if on_gpu else CPU_HELD)
-    # For each other worker its own slot and the next one; for each that may come to be, its own. What was
-    # measured has no say: other slots would take other workers.
-    hands = sum(max(2, cores) if n == "auto" else 2 * n for n in (wanted.preprocess, wanted.save))
-    slots = held * len(devices) + hands if wanted.slots == "auto" else wanted.slots
-    spare = slots - batch * len(devices) - cores
-    waiters = max(cores, min(WAITERS * cores, MOST_WAITERS, memory // 4 // WAITER_BYTES, spare))
-    most_preprocess = waiters if wanted.preprocess == "auto" else preprocess
-    most_save = waiters if wanted.save == "auto" else save
+    slots = _slots_for(wanted, held * len(devices), cores)
+    waiters = _most_waiters(cores, memory, slots - batch * len(devices) - cores)
+    preprocess, most_preprocess = (1, waiters) if wanted.preprocess == "auto" else (wanted.preprocess,) * 2
+    save, most_save = (1, waiters) if wanted.save == "auto" else (wanted.save,) * 2
     if costs:
         rate = rate_of(costs, cores, len(devices))
         preprocess = min(most_preprocess, max(preprocess, workers_for(rate, costs[Stage.PREPROCESS], cores)))
@@ -160,8 +143,8 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
         preprocess=preprocess,
         save=save,
         devices=devices,
-        threads=threads,
-        most_threads=most_threads,
+        threads=inference.threads,
+        most_threads=inference.most_threads,
         max_batch=batch,
         held=held,
         slots=slots,
@@ -171,20 +154,47 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
     )
 
 
-def inference_for(wanted: WorkerSettings, on_gpu: bool, cores: int, memory: int) -> tuple[int, int, int]:
-    """Inference workers for each device, threads of each, and those that a single picture may have.
+def _slots_for(wanted: WorkerSettings, inferring: int, cores: int) -> int:
+    """What inference workers hold, and for each other worker its own slot and the next one; for each that may
+    come to be, its own. What was measured has no say: other slots would take other workers."""
+    if wanted.slots != "auto":
+        return wanted.slots
+    others = (wanted.preprocess, wanted.save)
+    return inferring + sum(max(2, cores) if number == "auto" else 2 * number for number in others)
+
+
+def _most_waiters(cores: int, memory: int, spare: int) -> int:
+    """Workers of a stage that mostly wait for a disk, at most; never fewer than cores.
+
+    Args:
+        memory: bytes that may be used at most.
+        spare: slots beyond those of a batch for each inference worker and of one worker a core.
+    """
+    return max(cores, min(WAITERS * cores, MOST_WAITERS, memory // 4 // WAITER_BYTES, spare))
+
+
+class Inference(NamedTuple):
+    """Inference workers for each device, threads of each, and those that a single picture may have."""
+
+    workers: int
+    threads: int
+    most_threads: int
+
+
+def inference_for(wanted: WorkerSettings, on_gpu: bool, cores: int, memory: int) -> Inference:
+    """How a device's inference is shared out.
 
     Args:
         memory: bytes that may be used at most.
     """
     each = 1 if wanted.infer == "auto" else wanted.infer
     if wanted.inference_threads != "auto":
-        return each, wanted.inference_threads, wanted.inference_threads
+        return Inference(each, wanted.inference_threads, wanted.inference_threads)
     if on_gpu:
-        return each, 1, 1
+        return Inference(each, 1, 1)
     if wanted.infer == "auto":
         each = max(1, min(cores // LANES, memory // 2 // INFERENCE_BYTES))
-    return each, max(1, cores // each), cores
+    return Inference(each, max(1, cores // each), cores)
 
 
 def batch_for(wanted: WorkerSettings, on_gpu: bool, threads: int) -> int:
@@ -220,52 +230,3 @@ def useful_workers(cores: int, computing: float) -> int:
         computing: share of its time for which a worker has a core, 0 to 1.
     """
     return max(cores, int(cores / max(computing, cores / MOST_WAITERS))) if computing <= WAITING else cores
-
-
-def find_devices(wanted: str, patience_s: float = PROBE_S) -> tuple[str, ...]:
-    """The devices to work on: ``auto`` is every GPU, or the CPU where there is none.
-
-    Args:
-        patience_s: seconds after which a driver is hung.
-
-    Raises:
-        ConfigurationError: a GPU is asked for that is not there, or the driver is hung.
-    """
-    if wanted == "cpu":
-        return ("cpu",)
-    try:
-        count = count_gpus(patience_s)
-    except TimeoutError as error:
-        raise fault("model.device", wanted, str(error), "mend it (reboot), or set it to cpu") from error
-    if wanted == "auto":
-        return tuple(f"cuda:{index}" for index in range(count)) or ("cpu",)
-    if count == 0:
-        raise fault(
-            "model.device", wanted, "no GPU is usable here", "set it to auto or cpu, or mend the driver"
-        )
-    if wanted == "cuda":
-        return tuple(f"cuda:{index}" for index in range(count))
-    if int(wanted.partition(":")[2]) >= count:
-        raise fault("model.device", wanted, f"there are {count} GPUs, counted from 0", "name one of them")
-    return (wanted,)
-
-
-def count_gpus(patience_s: float = PROBE_S) -> int:
-    """Usable GPUs. Asked of a process of its own: only inference workers touch CUDA.
-
-    Args:
-        patience_s: seconds after which a driver is hung.
-
-    Raises:
-        TimeoutError: the driver doesn't answer.
-    """
-    if not any(Path(node).exists() for node in GPU_NODES):
-        return 0
-    command, nowhere = [sys.executable, "-c", _PROBE], subprocess.DEVNULL
-    probe = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=nowhere, text=True)
-    try:
-        told, _ = probe.communicate(timeout=patience_s)
-    except subprocess.TimeoutExpired as error:
-        probe.kill()  # and not waited for: what is stuck in a driver may not even die
-        raise TimeoutError(f"the GPU driver has not answered for {patience_s:g} s") from error
-    return int(told) if probe.returncode == 0 else 0

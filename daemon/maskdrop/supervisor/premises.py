@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from maskdrop import log as daemon_log
 from maskdrop.config import Settings
 from maskdrop.config_file import check_weights, fault
+from maskdrop.devices import PROBE_S, RELOAD_PROBE_S
 from maskdrop.folders import Folders, prepare_folders
 from maskdrop.inbox.lock import InboxLock
-from maskdrop.supervisor.plan import PROBE_S, RELOAD_PROBE_S, Plan, make_plan, plan_for
+from maskdrop.supervisor.plan import Plan, make_plan, plan_for
 from maskdrop.topology.slots import Slots
 
 

@@ -92,7 +92,7 @@ class Pulse:
 
     def note_work(self, now: float, pipeline: Pipeline, crew: Crew) -> None:
         """Called after each round of the supervisor's loop; see `BusyTime`."""
-        self.busy.note(now, Counter(c.stage for c in crew.children if pipeline.is_at_work(c.name)))
+        self.busy.note(now, Counter(c.stage for c in crew.children if pipeline.at_work(c.name)))
 
     def take_turn(self, now: float, state: State, reason: str) -> bool:
         """Whether they must be written now; if so, the next time is one interval on."""

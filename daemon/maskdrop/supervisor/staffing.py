@@ -26,7 +26,7 @@ FULL = 0.95
 """A stage whose workers are busy for this share of the time can take no more."""
 
 HUNGRY = 0.8
-"""Inference workers that are busy for less of the time than this wait for others."""
+"""Inference workers that have less than this of the pictures that they could be at wait for others."""
 
 STAFFED = (Stage.PREPROCESS, Stage.SAVE)
 """Stages whose workers may become more."""
@@ -43,6 +43,7 @@ class Staffing:
 
     def __init__(self, crew: Crew, renewal: Renewal, busy: BusyTime) -> None:
         self._crew, self._renewal, self._busy = crew, renewal, busy
+        self._filled = BusyTime()
         self._was_told = False
         self._look(0.0, self._processor_seconds())
 
@@ -57,6 +58,12 @@ class Staffing:
         if not self._was_told and self._crew.is_complete:  # and not before those that were added are
             self._was_told = True
             self._tell(self._renewal.premises.plan)
+
+    def note_work(self, now: float, pipeline: Pipeline) -> None:
+        """Called after each round of the supervisor's loop; see `BusyTime`."""
+        at_work = [pipeline.at_work(worker.name) for worker in self._crew.ready(Stage.INFER)]
+        full = workers_in_full(at_work, self._renewal.premises.plan.places)
+        self._filled.note(now, {Stage.INFER: full})
 
     def _as_measured(self, plan: Plan) -> Plan | None:
         """The plan that follows from what workers measured, if that is news."""
@@ -79,10 +86,8 @@ class Staffing:
         counts = {Stage.PREPROCESS: plan.preprocess, Stage.SAVE: plan.save, Stage.INFER: len(plan.devices)}
         most = {Stage.PREPROCESS: plan.most_preprocess, Stage.SAVE: plan.most_save}
         since = now - self._looked_at
-        shares = {
-            stage: (self._busy.seconds[stage] - self._seconds[stage]) / since / counts[stage]
-            for stage in Stage
-        }
+        spent = self._spent()
+        shares = {stage: (spent[stage] - self._seconds[stage]) / since / counts[stage] for stage in Stage}
         before, computed = self._computed, self._processor_seconds()
         self._look(now, computed)
         if shares[Stage.INFER] >= HUNGRY:
@@ -102,7 +107,11 @@ class Staffing:
         return replace(plan, **changes) if changes else None  # type: ignore[arg-type]
 
     def _look(self, now: float, computed: Computed) -> None:
-        self._looked_at, self._seconds, self._computed = now, dict(self._busy.seconds), computed
+        self._looked_at, self._seconds, self._computed = now, self._spent(), computed
+
+    def _spent(self) -> dict[Stage, float]:
+        """Worker-seconds that each stage was busy, and inference in full, until now."""
+        return {**self._busy.seconds, Stage.INFER: self._filled.seconds[Stage.INFER]}
 
     def _processor_seconds(self) -> Computed:
         return {stage: _computed_by(child.pid for child in self._crew.ready(stage)) for stage in STAFFED}
@@ -117,13 +126,24 @@ class Staffing:
         )
 
 
+def workers_in_full(at_work: Iterable[int], places: int) -> float:
+    """How many inference workers are at work, one that could be at more pictures in as much time counting as
+    a part: a GPU that is given one after the other is never idle either.
+
+    Args:
+        at_work: pictures that each of them is at.
+        places: see `Plan.places`.
+    """
+    return sum(min(1.0, pictures / places) for pictures in at_work)
+
+
 def more_workers(count: int, computing: float, inferring: float) -> int:
     """How many workers a stage should have that is full: half as many more, or where they mostly wait for a
     disk, as many as keep inference busy all the time and are busy `WAITERS_BUSY` of theirs.
 
     Args:
         computing: share of its time for which one of them has a core, 0 to 1.
-        inferring: share of its time for which an inference worker is busy with what so few give it.
+        inferring: share of what an inference worker could be at that so few give it.
     """
     half_more = count + max(1, count // 2)
     if computing > WAITING:

@@ -157,6 +157,7 @@ class Supervisor:
         """Write the health file if it is due or the state changed; tell the service manager."""
         state, reason = self._state()
         self._pulse.note_work(now, self._pipeline, self._crew)
+        self._staffing.note_work(now, self._pipeline)
         if self._pulse.take_turn(now, state, reason):
             self._write_health(state, reason)
         if self._course.drain_deadline is not None:

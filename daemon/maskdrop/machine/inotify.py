@@ -1,0 +1,23 @@
+"""Whether the kernel gives this process a watch."""
+
+import ctypes
+import os
+from pathlib import Path
+
+_IN_CREATE = 0x100  # inotify(7)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def refusal_to_watch(folder: Path | str) -> int:
+    """The error number with which it refuses to watch a folder, found by trying; 0: it doesn't.
+
+    EMFILE is want of instances (inotify_init1(2)), ENOSPC of watches (inotify_add_watch(2)).
+    """
+    descriptor = _libc.inotify_init1(os.O_CLOEXEC)
+    if descriptor < 0:
+        return ctypes.get_errno()
+    try:
+        watch = _libc.inotify_add_watch(descriptor, os.fsencode(folder), _IN_CREATE)
+        return 0 if watch >= 0 else ctypes.get_errno()
+    finally:
+        os.close(descriptor)
