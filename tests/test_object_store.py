@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import logging
 import pickle
 import signal
 import socket
@@ -35,8 +36,10 @@ from maskdrop.cluster.finishing import BESIDE, finish_block
 from maskdrop.cluster.handover import handed_over
 from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.job import Job
-from maskdrop.cluster.manifest import Manifest
+from maskdrop.cluster.manifest import FOLDER, Manifest
+from maskdrop.cluster.order import Words, order_of
 from maskdrop.cluster.read_ahead import AHEAD, reading_ahead
+from maskdrop.cluster.record import Record
 from maskdrop.cluster.stores import FolderStore, PlaceTrouble
 from maskdrop.config import FolderSettings, Settings
 from maskdrop.config_file import ConfigurationError
@@ -80,10 +83,12 @@ def refusing(
     what: str | None,
     together: Barrier | None = None,
     listing: Callable[[], int] = lambda: HTTPStatus.OK,
+    method: str = "PUT",
 ) -> Iterator[str]:
     """The same server by another address, at which PUTs with this in their path are refused; None: none are.
 
     Args:
+        method: what is refused instead of PUTs.
         together: where PUTs wait for each other.
         listing: gives the status of the answer to who asks what is there, and not only for one.
     """
@@ -96,7 +101,7 @@ def refusing(
             body = b"".join(self.pieces())
             if self.command == "PUT" and together is not None:
                 together.wait(PATIENCE_S)
-            if self.command == "PUT" and what is not None and what in self.path:
+            if self.command == method and what is not None and what in self.path:
                 self.answer(403, b"", {})
                 return
             asked = parse_qs(urlsplit(self.path).query)
@@ -184,6 +189,34 @@ def test_no_row_is_lost_where_a_part_of_the_manifest_cannot_be_written_anew(buck
         Manifest(objects(endpoint)).read()
     rows = Manifest(objects(bucket.endpoint)).read()
     assert {path: row.sha256 for path, row in rows.items()} == {"a.jpg": "2", "b.jpg": "1"}
+
+
+def test_replaced_rows_stay_and_do_not_count_where_nothing_may_be_removed(
+    bucket: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Keys may be without that permission; neither do parts become more with each look at them."""
+    place = objects(bucket.endpoint, "kept")
+    for names, sha256 in (("ab", "1"), ("c", "2"), ("ac", "3")):
+        manifest = Manifest(place)
+        for name in names:
+            manifest.add(ended(f"{name}.jpg", sha256))
+        manifest.write()
+    caplog.set_level(logging.WARNING)
+    with refusing(bucket.endpoint, FOLDER, method="DELETE") as endpoint:
+        Manifest(objects(endpoint, "kept")).read()
+        parts = place.names(FOLDER)
+        record = Record(Manifest(objects(endpoint, "kept")), Breaker({}))
+        record.read()
+        assert place.names(FOLDER) == parts
+        record.note(ended("b.jpg", "4"))
+        record.close(tidies=True)
+        assert len(place.names(FOLDER)) == len(parts) + 1
+    told = [entry.getMessage() for entry in caplog.records]
+    assert len(told) == len(["the first run", "the second"])
+    assert all("stay in the manifest, and don't count: s3://pictures/kept/" in line for line in told)
+    rows = Manifest(place).read()
+    assert {path: row.sha256 for path, row in rows.items()} == {"a.jpg": "3", "b.jpg": "4", "c.jpg": "3"}
+    assert len(place.names(FOLDER)) == 2
 
 
 def ended(path: str, sha256: str) -> Work:

@@ -1,6 +1,7 @@
 """The manifest: a row for each picture, in Parquet files that are written whole and read as one."""
 
 import io
+import logging
 import math
 import os
 import re
@@ -18,7 +19,10 @@ from maskdrop.cluster.attempts import WORKER_DIED
 from maskdrop.cluster.cargo import Work, found_unread
 from maskdrop.cluster.stores import Store
 from maskdrop.config_file import fault
+from maskdrop.durable import FolderTrouble
 from maskdrop.names import printable
+
+logger = logging.getLogger("maskdrop")
 
 FOLDER = "manifest.parquet"
 """The folder of the manifest's parts, in OUT: what reads Parquet takes it for one file."""
@@ -120,6 +124,7 @@ class Manifest:
         self._tried_at, self._failed = time.monotonic(), False
         self._number = 0
         self._renamed: dict[str, str] = {}
+        self._removes = True
         self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{os.urandom(4).hex()}"
 
     def read(self) -> dict[str, Row]:
@@ -127,8 +132,8 @@ class Manifest:
 
         Raises:
             ConfigurationError: a part is of another place's inputs, or no part of a manifest.
-            FolderTrouble: replaced rows can't be removed.
-            OSError: a part can't be read or removed.
+            FolderTrouble: a part that has replaced rows can't be written anew.
+            OSError: a part can't be read.
         """
         rows: dict[str, Row] = {}
         old: dict[str, set[str]] = {}
@@ -176,20 +181,29 @@ class Manifest:
     def drop(self, replaced: Mapping[str, Iterable[str]]) -> None:
         """Remove the rows of these inputs from these parts; newer parts have others of them.
 
-        A part is written anew under another name before it is removed: no row is ever in none.
+        A part is written anew under another name before it is removed: no row is ever in none. The first one
+        that can't be removed stays, as do all after it: the newest row of an input counts.
 
         Raises:
             FolderTrouble: a part can't be written; it is as it was.
-            OSError: a part can't be read or removed.
+            OSError: a part can't be read.
         """
         for first, paths in replaced.items():
-            gone, part = set(paths), self._renamed.get(first, first)
-            table = self._table(part, None)
-            keep = [path not in gone for path, _ in _rows(part, table)]
-            if any(keep):
-                self._renamed[first] = renewed = _renewed(part)
-                self._put(renewed, table.filter(pa.array(keep)))
+            if self._removes:
+                self._drop_from(first, set(paths))
+
+    def _drop_from(self, first: str, gone: set[str]) -> None:
+        part = self._renamed.get(first, first)
+        table = self._table(part, None)
+        keep = [path not in gone for path, _ in _rows(part, table)]
+        if any(keep):
+            self._renamed[first] = renewed = _renewed(part)
+            self._put(renewed, table.filter(pa.array(keep)))
+        try:
             self._store.remove(f"{self._folder}/{part}")
+        except FolderTrouble as error:  # keys may be without that permission
+            self._removes = False
+            logger.warning("replaced rows stay in the manifest, and don't count: %s", error)
 
     def _put(self, part: str, table: pa.Table) -> None:
         """Write a part. It is the only one that is being written, and what a killed batch left of its own

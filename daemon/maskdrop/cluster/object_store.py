@@ -145,7 +145,12 @@ class ObjectStore:
                 yield from ((f"{name}/{path}", size) for path, size in below if size is not None)
 
     def remove(self, path: str) -> None:
-        self._files(path).delete_file(self._key(path))
+        try:
+            self._files(path).delete_file(self._key(path))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise self._trouble(path, error) from error
 
     def check(self, writes: bool) -> Unfit | None:
         bucket = self.base.partition("/")[0]
@@ -165,7 +170,7 @@ class ObjectStore:
             return _unfit(error.error, "give keys that may write there (AWS_ACCESS_KEY_ID, …)")
         except OSError as error:
             return _unfit(error, "give keys that may (AWS_ACCESS_KEY_ID, …), or mend the endpoint")
-        with contextlib.suppress(OSError):  # who may not remove may still write
+        with contextlib.suppress(FolderTrouble):  # who may not remove may still write
             if writes:
                 self.remove(PROBE)
         return None

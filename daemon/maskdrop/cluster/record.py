@@ -80,7 +80,7 @@ class Record:
             tidies: whether those that they replace are removed; else the next run does so.
 
         Raises:
-            FolderTrouble, OSError: that can't be done.
+            FolderTrouble, OSError: a part can't be written or read.
         """
         self._manifest.write()
         if tidies:

@@ -118,7 +118,11 @@ class Store(Protocol):
         """
 
     def remove(self, path: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it is there.
+
+        Raises:
+            FolderTrouble: it can't be removed now.
+        """
 
 
 @dataclass(frozen=True)
@@ -221,10 +225,13 @@ class FolderStore:
             return []
 
     def remove(self, path: str) -> None:
-        parent, name = split(path)
-        with open_folder(self.base, parent) as folder:
-            remove(folder, name)
-            sync_folder(folder)
+        try:
+            parent, name = split(path)
+            with open_folder(self.base, parent) as folder:
+                remove(folder, name)
+                sync_folder(folder)
+        except OSError as error:
+            raise FolderTrouble(f"{self.base / path}", error) from error
 
 
 def require(store: Store, writes: bool, name: str, named: str) -> None:
