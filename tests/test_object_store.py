@@ -32,6 +32,7 @@ from maskdrop.cluster.attempts import Register
 from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place
 from maskdrop.cluster.broken import put_broken
 from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
+from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.finishing import BESIDE, finish_block
 from maskdrop.cluster.handover import handed_over
 from maskdrop.cluster.inputs import find_inputs
@@ -520,6 +521,16 @@ def test_a_name_that_begins_with_a_slash_is_not_another_one(bucket: Any) -> None
     assert sorted(one.path for one in inputs) == ["/b.jpg", "a.jpg", "b.jpg"]
     with pytest.raises(LeaveAlone, match="with // in it"):
         inputs.store.read("/b.jpg", 100)
+    settings = Settings.model_validate(
+        {"folders": {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}}
+    )
+    job = Job(settings, inputs.store, inputs.store, None, Register())
+    end = unpacked(decode_block(packed([Piece(Work("/b.jpg", 12))]), job))[0].work.end
+    assert end is not None
+    assert (end.outcome, end.error) == (Outcome.LEFT, "UnfitName")
+    breaker = Breaker({"IN": Place(inputs.store, writes=False)})
+    for _ in range(MOST_LEFT):  # however many there are, no place is at fault
+        breaker.note(end, "/b.jpg")
 
 
 def put_aside(source: Any, target: Any, path: str, content: bytes) -> str:
@@ -572,7 +583,7 @@ def test_a_broken_picture_that_changed_is_left(bucket: Any, aside: Any) -> None:
     assert aside.names("") == []
 
 
-def test_names_that_object_storage_does_not_take_are_told(bucket: Any) -> None:
+def test_names_that_object_storage_does_not_take_are_told(bucket: Any, tmp_path: Path) -> None:
     place = objects(bucket.endpoint)
     for name in (LATIN, "a//b.jpg"):
         with pytest.raises(LeaveAlone, match="takes no name that is not UTF-8, or with // in it; rename it"):
@@ -581,5 +592,7 @@ def test_names_that_object_storage_does_not_take_are_told(bucket: Any) -> None:
             place.put(name, b"content")
     with pytest.raises(LeaveAlone, match="takes no name"):
         place.publish(LATIN, "0" * 64, [Result(".jpg", b"content")], False)
+    with pytest.raises(LeaveAlone, match="takes no name"):
+        put_aside(FolderStore(tmp_path, FOLDERS), place, LATIN, b"content")
     place.put("café\u2028.jpg", b"content")
     assert bucket.get("out/café\u2028.jpg") == b"content"

@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from maskdrop.batch.ledger import Outcome
-from maskdrop.ticket import Facts, Fault, Judged, Region
+from maskdrop.original import LeaveAlone
+from maskdrop.ticket import MESSAGE_LIMIT, Facts, Fault, Judged, Region
 
 Pixels = NDArray[np.uint8]
 
@@ -33,6 +34,12 @@ class End:
     quarantine: str = ""
     error: str = ""
     message: str = ""
+
+
+def left_for(error: Exception) -> End:
+    """The end of a picture that is left because of this."""
+    name = error.absence.value if type(error) is LeaveAlone else type(error).__name__
+    return End(Outcome.LEFT, error=name, message=str(error)[:MESSAGE_LIMIT])
 
 
 @dataclass(frozen=True)

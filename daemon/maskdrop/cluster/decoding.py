@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import attempted, ended_after
-from maskdrop.cluster.cargo import End, Piece, Work, found_unread, packed, unpacked
+from maskdrop.cluster.cargo import End, Piece, Work, found_unread, left_for, packed, unpacked
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.read_ahead import ReadAhead, reading_ahead
 from maskdrop.decoding import BrokenPicture, set_up_decoding
@@ -61,10 +61,8 @@ class _Decoder:
             if sha256 == work.known:
                 return Piece(replace(work, end=End(Outcome.DONE_BEFORE)))
             facts = prepare_content(content, sha256, settings.decode, self._places, self._decoded)
-        except LeaveAlone as error:
-            return Piece(replace(work, end=_left(error.absence.value, str(error))))
-        except MemoryError as error:
-            return Piece(replace(work, end=_left("MemoryError", str(error))))
+        except (LeaveAlone, MemoryError) as error:
+            return Piece(replace(work, end=left_for(error)))
         except BrokenPicture as error:
             if not work.sha256 and error.error == "EmptyFile":
                 work = replace(work, size=0)
@@ -85,10 +83,6 @@ class _Decoder:
             return None
         self._room -= len(content)
         return content
-
-
-def _left(error: str, message: str) -> End:
-    return End(Outcome.LEFT, error=error, message=message[:MESSAGE_LIMIT])
 
 
 def _since(began: float) -> dict[str, float]:

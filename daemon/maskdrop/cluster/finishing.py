@@ -18,7 +18,7 @@ from PIL import Image
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import attempted, ended_after
 from maskdrop.cluster.broken import put_broken
-from maskdrop.cluster.cargo import End, Piece, Pixels, Work, packed, unpacked
+from maskdrop.cluster.cargo import End, Piece, Pixels, Work, left_for, packed, unpacked
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.stores import NOWHERE
 from maskdrop.crash_points import CrashPoint, crash_point
@@ -216,8 +216,7 @@ def _ended(work: Work, write: Callable[[], Work]) -> Piece:
 
 
 def _left(work: Work, error: Exception) -> Piece:
-    name = error.absence.value if isinstance(error, LeaveAlone) else type(error).__name__
-    return Piece(replace(work, end=End(Outcome.LEFT, error=name, message=str(error)[:MESSAGE_LIMIT])))
+    return Piece(replace(work, end=left_for(error)))
 
 
 def _given(labels: Pixels | None) -> Pixels:

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from pyarrow import fs
 
 from maskdrop.cluster.access import Access, file_system
-from maskdrop.cluster.stores import PROBE, Unfit
+from maskdrop.cluster.stores import PROBE, Unfit, UnfitName
 from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
 from maskdrop.names import fit
@@ -209,12 +209,12 @@ class ObjectStore:
         """Bucket and key.
 
         Raises:
-            LeaveAlone: there can be no such key, or Arrow takes none with nothing between two slashes.
+            UnfitName: there can be no such key, or Arrow takes none with nothing between two slashes.
         """
         key = "/".join(part for part in (self.base, path) if part)
         if "//" in key or key.encode("utf-8", "replace").decode() != key:
             problem = "object storage takes no name that is not UTF-8, or with // in it"
-            raise LeaveAlone(Absence.UNREADABLE, f"{problem}; rename it")
+            raise UnfitName(f"{problem}; rename it")
         return key
 
     def _files(self, path: str) -> fs.S3FileSystem:

@@ -1,5 +1,6 @@
 """Where pictures come from and results go to: a folder here, or one of the same in object_store.py."""
 
+import errno
 import hashlib
 import os
 from dataclasses import dataclass
@@ -22,6 +23,16 @@ PROBE = ".maskdrop-probe"
 
 NOWHERE = Identity(0, 0, 0, 0)
 """Of a ticket whose file is not looked at, or lies in no folder."""
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""What says that there is no such file, or a link on its way; any other error, that nobody can tell."""
+
+
+class UnfitName(LeaveAlone):
+    """There can be nothing of this name in such a place, so the place is not at fault."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Absence.GONE, message)
 
 
 class PlaceTrouble(Exception):
