@@ -348,8 +348,8 @@ def test_originals_are_fetched_while_others_are_under_way() -> None:
     contents = {f"{number}.jpg": bytes([number]) * 100 for number in range(AHEAD)}
     with answering_together(contents, AHEAD) as endpoint:
         place = objects(endpoint, longest=PATIENT)
-        with reading_ahead(place, [Work(name, 100) for name in contents]) as ahead:
-            assert [ahead.read(name, 1000) for name in contents] == list(contents.values())
+        with reading_ahead(place, [Work(name, 100) for name in contents], 1000) as ahead:
+            assert [ahead.read(name) for name in contents] == list(contents.values())
 
 
 def test_what_is_large_or_odd_is_read_in_its_turn(bucket: Any) -> None:
@@ -360,12 +360,23 @@ def test_what_is_large_or_odd_is_read_in_its_turn(bucket: Any) -> None:
     bucket.put("out/empty.jpg", b"")
     place = objects(bucket.endpoint)
     sizes = {**dict.fromkeys(contents, -1), "21.jpg": 5 * 2**20, "gone.jpg": 10, "empty.jpg": 0}
-    with reading_ahead(place, [Work(name, size) for name, size in sizes.items()]) as ahead:
-        assert {name: ahead.read(name, 2**30) for name in contents} == contents
+    with reading_ahead(place, [Work(name, size) for name, size in sizes.items()], 2**30) as ahead:
+        assert {name: ahead.read(name) for name in contents} == contents
         with pytest.raises(LeaveAlone, match="no such object any more"):
-            ahead.read("gone.jpg", 2**30)
+            ahead.read("gone.jpg")
         with pytest.raises(BrokenPicture, match="empty"):
-            ahead.read("empty.jpg", 2**30)
+            ahead.read("empty.jpg")
+
+
+def test_what_has_too_many_bytes_is_refused_whether_it_is_read_ahead_or_not(bucket: Any) -> None:
+    for name in ("small.jpg", "listed.jpg", "unlisted.jpg"):
+        bucket.put(f"limit/{name}", bytes(9 if name == "small.jpg" else 10))
+    works = [Work("small.jpg", 9), Work("listed.jpg", 10), Work("unlisted.jpg", -1)]
+    with reading_ahead(objects(bucket.endpoint, "limit"), works, 9) as ahead:
+        assert ahead.read("small.jpg") == bytes(9)
+        for name in ("listed.jpg", "unlisted.jpg"):
+            with pytest.raises(BrokenPicture, match=r"^10 bytes are more than decode\.max_bytes = 9$"):
+                ahead.read(name)
 
 
 def test_a_glob_lists_what_it_may_mean_and_one_without_a_match_is_told(bucket: Any) -> None:

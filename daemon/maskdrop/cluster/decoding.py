@@ -45,7 +45,8 @@ class _Decoder:
 
     def decode_all(self, pieces: list[Piece]) -> list[Piece]:
         done, works = [], [piece.work for piece in pieces]
-        with reading_ahead(self._job.source, works) as ahead:
+        most = self._job.settings.decode.max_bytes
+        with reading_ahead(self._job.source, works, most) as ahead:
             for work in works:
                 with ended_after(self._job.longest):
                     done.append(self._decode(work, ahead))
@@ -55,7 +56,7 @@ class _Decoder:
         began = time.monotonic()
         settings = self._job.settings
         try:
-            content = ahead.read(work.path, settings.decode.max_bytes)
+            content = ahead.read(work.path)
             sha256 = hashlib.sha256(content).hexdigest()
             work = replace(work, size=len(content), sha256=sha256)
             if sha256 == work.known:

@@ -18,14 +18,17 @@ _LARGEST = 4 * 2**20
 class ReadAhead:
     """Reads a block's originals in their order, the next ones meanwhile."""
 
-    def __init__(self, store: Store, works: Sequence[Work], pool: ThreadPoolExecutor | None) -> None:
-        self._store, self._pool = store, pool
+    def __init__(
+        self, store: Store, works: Sequence[Work], most: int, pool: ThreadPoolExecutor | None
+    ) -> None:
+        self._store, self._most, self._pool = store, most, pool
+        self._early = min(_LARGEST, most)
         self._next = iter(works)
         self._under_way: dict[str, Future[bytes]] = {}
         for _ in range(AHEAD):
             self._fetch_next()
 
-    def read(self, path: str, most: int) -> bytes:
+    def read(self, path: str) -> bytes:
         """As `Store.read`; large ones are read now."""
         early = self._under_way.pop(path, None)
         self._fetch_next()
@@ -35,22 +38,23 @@ class ReadAhead:
             except BrokenPicture as error:
                 if error.error != "TooManyBytes":
                     raise
-        return self._store.read(path, most)
+        return self._store.read(path, self._most)
 
     def _fetch_next(self) -> None:
         work = next(self._next, None)
-        if work is not None and self._pool is not None and work.size <= _LARGEST:
-            self._under_way[work.path] = self._pool.submit(self._store.read, work.path, _LARGEST)
+        if work is not None and self._pool is not None and work.size <= self._early:
+            self._under_way[work.path] = self._pool.submit(self._store.read, work.path, self._early)
 
 
 @contextmanager
-def reading_ahead(store: Store, works: Sequence[Work]) -> Iterator[ReadAhead]:
-    """What reads these originals. One by itself, and those of a folder, are read when their turn comes."""
+def reading_ahead(store: Store, works: Sequence[Work], most: int) -> Iterator[ReadAhead]:
+    """What reads these originals of up to so many bytes. One by itself, and those of a folder, are read when
+    their turn comes."""
     if not store.is_remote or len(works) < 2:
-        yield ReadAhead(store, works, None)
+        yield ReadAhead(store, works, most, None)
         return
     pool = ThreadPoolExecutor(AHEAD, "ahead")
     try:
-        yield ReadAhead(store, works, pool)
+        yield ReadAhead(store, works, most, pool)
     finally:
         pool.shutdown(cancel_futures=True)
