@@ -34,7 +34,7 @@ from maskdrop.config_file import ConfigurationError
 from maskdrop.durable import FolderTrouble
 from maskdrop.model.parser import load_parser
 from maskdrop.original import LeaveAlone
-from maskdrop.ticket import Fault, Stage
+from maskdrop.ticket import Absence, Fault, Stage
 
 ANYWHERE = {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}
 FOLDERS = FolderSettings.model_validate(ANYWHERE)
@@ -123,6 +123,24 @@ def test_a_line_that_leads_through_a_link_is_left_and_told_why(tmp_path: Path) -
     (one,) = inputs
     with pytest.raises(LeaveAlone, match="links on its way are not followed"):
         inputs.store.read(one.path, 100)
+
+
+def test_a_file_is_gone_only_where_its_folder_says_so(tmp_path: Path) -> None:
+    """What a folder that vanished can't tell is its own trouble, and ends the batch."""
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for base, path, wanted in (
+        (tmp_path, "a.jpg", Absence.GONE),
+        (tmp_path, "none/a.jpg", Absence.GONE),
+        (tmp_path, "file/a.jpg", Absence.GONE),
+        (tmp_path, "link/file", Absence.GONE),
+        (tmp_path, "n" * 300, Absence.UNREADABLE),
+        (tmp_path / "vanished", "a.jpg", Absence.UNREADABLE),
+    ):
+        with pytest.raises(LeaveAlone) as told:
+            FolderStore(base, FOLDERS).read(path, 100)
+        assert told.value.absence is wanted, path
+    assert str(told.value) == f"{tmp_path}/vanished: No such file or directory"
 
 
 def test_the_shape_follows_the_cluster() -> None:

@@ -166,12 +166,25 @@ class FolderStore:
     def read(self, path: str, most: int) -> bytes:
         identity = identity_below(self.base, path)
         if identity is None:
-            raise LeaveAlone(
-                Absence.GONE,
-                "no such file, or it can't be reached: links on its way are not followed; "
-                "mend its name or permissions",
-            )
+            raise self._unreached(path)
         return read_original(self.base, Ticket(0, path, identity), most)
+
+    def _unreached(self, path: str) -> LeaveAlone:
+        """Why a file can't be reached: it is gone only where this folder is there and says so."""
+        try:
+            with open_folder(self.base):
+                pass
+        except OSError as error:
+            return LeaveAlone(Absence.UNREADABLE, f"{printable(self.base)}: {error.strerror}")
+        try:
+            parent, name = split(path)
+            with open_folder(self.base, parent) as folder:
+                identity_at(folder, name)
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                return LeaveAlone(Absence.UNREADABLE, f"{error.strerror}; mend its name or permissions")
+        problem = "no such file, or it can't be reached: links on its way are not followed"
+        return LeaveAlone(Absence.GONE, f"{problem}; mend its name or permissions")
 
     def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
         folders = Folders(self.base, self.base, None, None, keeps=True)
