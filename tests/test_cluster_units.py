@@ -1,5 +1,6 @@
 """The parts of a batch on a cluster that need no cluster: inputs, shape, manifest, attempts, cargo."""
 
+import codecs
 import os
 import signal
 import subprocess
@@ -64,6 +65,8 @@ def test_a_glob_and_a_list_mean_what_they_say(tmp_path: Path) -> None:
     assert listed(str(names)) == ["a.jpg", os.fsdecode(b"not-there-\xff.jpg"), "x/a1.jpg"]
     inputs = find_inputs(str(names), Access(), FOLDERS)
     assert inputs.store.read("x/a1.jpg", 100) == b"x"
+    names.write_bytes(codecs.BOM_UTF8 + b"a.jpg\n")
+    assert listed(str(names)) == ["a.jpg"]
     names.write_text(f"{tmp_path}/a.jpg\n")
     assert listed(str(names)) == [f"{tmp_path}/a.jpg".lstrip("/")]
     assert find_inputs(str(names), Access(), FOLDERS).store.read(listed(str(names))[0], 100) == b"x"
@@ -74,12 +77,16 @@ def test_a_glob_and_a_list_mean_what_they_say(tmp_path: Path) -> None:
         (".", "names no file; name one"),
         ("/", "names no file"),
         ("s3://", "names no file"),
+        ("s3:///a.jpg", "names no bucket; write s3://BUCKET/KEY"),
     ):
         names.write_text(f"{line}\n")
         with pytest.raises(ConfigurationError, match=wanted):
             find_inputs(str(names), Access(), FOLDERS)
     with pytest.raises(ConfigurationError, match="nothing matches it; mend the glob"):
         listed(f"{tmp_path}/**/*.webp")
+    for glob in ("s3://buck*/x", "s3://*", "s3:///x*"):
+        with pytest.raises(ConfigurationError, match="names no bucket; write s3://BUCKET/PREFIX"):
+            listed(glob)
 
 
 def test_brackets_of_a_glob_hold_characters_and_what_means_nothing_is_told(tmp_path: Path) -> None:

@@ -402,6 +402,48 @@ def test_a_glob_lists_what_it_may_mean_and_one_without_a_match_is_told(bucket: A
         found("glob/2026-*/*")
 
 
+def test_what_lies_below_a_prefix_counts_and_not_what_has_its_name(bucket: Any) -> None:
+    access = objects(bucket.endpoint).access
+    for key in ("both", "both/a.jpg"):
+        bucket.put(key, b"x")
+    bucket.files.create_dir("pictures/marked")  # the object "marked/", as consoles make a folder
+    assert [one.path for one in find_inputs("s3://pictures/both", access, FOLDERS)] == ["a.jpg"]
+    with pytest.raises(ConfigurationError, match="no object lies below it; mend the prefix"):
+        find_inputs("s3://pictures/both/a.jpg", access, FOLDERS)
+    marked = find_inputs("s3://pictures/marked", access, FOLDERS)
+    with pytest.raises(ConfigurationError, match="no object lies below it; mend the prefix"):
+        list(marked)
+
+
+def test_a_listing_of_several_answers_is_whole(bucket: Any) -> None:
+    """S3 gives a thousand names at a time at most."""
+    names = [f"{number:04}.jpg" for number in range(1001)]
+    there = http.client.HTTPConnection(bucket.endpoint.removeprefix("http://"))
+    for name in names:
+        there.request("PUT", f"/pictures/many/{name}", b"x")
+        assert there.getresponse().read() == b""
+    there.close()
+    many = objects(bucket.endpoint, "many")
+    assert many.names("") == names
+    assert sorted(many.entries(None)) == [(name, 1) for name in names]
+
+
+def test_what_is_written_lies_neither_in_what_is_read_nor_around_it(bucket: Any) -> None:
+    """As with folders: below OUT a result could have the name of an input."""
+    bucket.put("near/in/a.jpg", b"x")
+    for source, out, quarantine, wanted in (
+        ("near/in", "near/in/out", None, "outbox = 's3://pictures/near/in/out': lies inside IN"),
+        ("near/in", "near/", None, "outbox = 's3://pictures/near/': has IN inside it; choose a prefix"),
+        ("near/in/*", "near", None, "has IN inside it"),
+        ("near/in", "near/out", "", "quarantine = 's3://pictures/': has IN inside it"),
+    ):
+        top = "s3://pictures/"
+        lost = None if quarantine is None else top + quarantine
+        words = Words(top + source, top + out, lost, None, None, None, {}, False)
+        with pytest.raises(ConfigurationError, match=wanted):
+            order_of(words, bucket.environment)
+
+
 def test_a_listing_that_is_silent_ends_with_the_batch(bucket: Any) -> None:
     """No signal would be seen by who waits for it."""
     bucket.put("slow/a.jpg", b"x")

@@ -1,5 +1,6 @@
 """What a cluster's batch is about: a folder, a list file, a glob, or the same in object storage."""
 
+import codecs
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from maskdrop.cluster.access import Access
 from maskdrop.cluster.globs import Glob, Matches, is_glob, split_glob
 from maskdrop.cluster.handover import handed_over
-from maskdrop.cluster.object_store import SCHEME, ObjectStore, is_refusal, told
+from maskdrop.cluster.object_store import NOTHING_BELOW, SCHEME, ObjectStore, is_refusal, told
 from maskdrop.cluster.stores import FolderStore, Store, require
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import ConfigurationError, fault
@@ -116,7 +117,7 @@ def _in_folder(base: Path, settings: FolderSettings, glob: Glob | None) -> Input
 def _in_list(file: Path, access: Access, settings: FolderSettings) -> Inputs:
     """Lines that are all absolute, or all relative to the list's folder, or all in object storage."""
     try:
-        content = file.read_bytes()
+        content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise _unreadable(file, error) from error
     if b"\0" in content:  # UTF-16, or a picture
@@ -133,6 +134,8 @@ def _in_list(file: Path, access: Access, settings: FolderSettings) -> Inputs:
             raise fault("IN", file, f"line {line!r} leads upwards", "write it without ..")
         if not "".join(parts).strip("/"):
             raise fault("IN", file, f"line {line!r} names no file", "name one, or leave the line out")
+        if line.startswith(f"{SCHEME}/"):
+            raise fault("IN", file, f"line {line!r} names no bucket", f"write {SCHEME}BUCKET/KEY")
     kind = kinds.pop() if kinds else "relative"
     if kind == SCHEME:
         names = [line.removeprefix(SCHEME) for line in lines]
@@ -158,14 +161,15 @@ def _in_object_storage(named: str, access: Access) -> Inputs:
     base = whole if glob is None else glob.base
     is_meant = None if glob is None else glob.is_meant
     store = ObjectStore(base, access)
-    if not base:
+    if not base.strip("/"):  # a glob's is a slash
         raise fault("IN", named, "names no bucket", f"write {SCHEME}BUCKET/PREFIX")
     require(store, writes=False, name="IN", named=named)
 
     def entries(inputs: Inputs) -> Iterator[Input]:
-        found = False
+        found = is_there = False
         try:
             for path, size in handed_over(store.entries(is_meant), lambda: inputs.is_stopped):
+                is_there = True
                 if is_candidate(path, recursive=True) and (glob is None or glob.matches(path)):
                     found = True
                     yield Input(path, size)
@@ -175,5 +179,7 @@ def _in_object_storage(named: str, access: Access) -> Inputs:
             raise OSError(f"{named} can't be listed now: {told(error)}") from error
         if glob is not None and not found and not inputs.is_stopped:
             raise _no_match(named)
+        if not is_there and not inputs.is_stopped:  # a bare "PREFIX/" stands for a folder
+            raise fault("IN", named, NOTHING_BELOW.problem, NOTHING_BELOW.remedy)
 
     return Inputs(store, base, entries, is_meant)

@@ -39,6 +39,8 @@ _BUSY = re.compile(
 )
 """Answers that are only of now. Where there is none, an endpoint's name may be wrong as well."""
 
+NOTHING_BELOW = Unfit("no object lies below it", "mend the prefix, or name objects in a list file")
+
 
 @dataclass(frozen=True)
 class ObjectStore:
@@ -160,8 +162,8 @@ class ObjectStore:
             files = self._files("")
             if files.get_file_info(bucket).type == fs.FileType.NotFound:
                 return Unfit("no such bucket", "make it, or mend its name or the endpoint")
-            if not writes and files.get_file_info(self.base).type != fs.FileType.Directory:
-                return Unfit("no object lies below it", "mend the prefix, or name objects in a list file")
+            if not writes and not self._is_prefix():
+                return NOTHING_BELOW
             if writes:
                 self.put(PROBE, b"maskdrop may write here\n")
         except LeaveAlone as error:
@@ -174,6 +176,14 @@ class ObjectStore:
             if writes:
                 self.remove(PROBE)
         return None
+
+    def _is_prefix(self) -> bool:
+        """Whether anything begins with the base and a slash. Arrow tells of an object that has the base's own
+        name before it looks for that, so then its first names are listed."""
+        kind = self._files("").get_file_info(self.base).type
+        if kind == fs.FileType.File:
+            return next(self._listed("", recursive=False), None) is not None
+        return bool(kind == fs.FileType.Directory)
 
     def _listed(self, folder: str, recursive: bool) -> Iterator[tuple[str, int | None]]:
         """Names below a folder, and sizes in bytes; None of a folder."""

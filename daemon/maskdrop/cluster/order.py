@@ -75,17 +75,27 @@ def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order
 def _check_nesting(inputs: Inputs, named: Mapping[str, str]) -> None:
     """Nothing that is written may be an input at the next run, or replace what else is written."""
     folders = {key: Path(place).resolve() for key, place in named.items() if not place.startswith(SCHEME)}
-    prefixes = {key: place.strip("/") for key, place in named.items() if place.startswith(SCHEME)}
+    prefixes = {key: _prefix(place) for key, place in named.items() if place.startswith(SCHEME)}
     if isinstance(inputs.base, Path):
         check_nesting({"inbox": inputs.base, **folders})
     for key, prefix in prefixes.items():
-        if isinstance(inputs.base, str) and _lies_in(prefix, f"{SCHEME}{inputs.base}", inputs.is_meant):
+        if not isinstance(inputs.base, str):
+            continue
+        source = f"{SCHEME}{inputs.base}"
+        if _lies_in(prefix, source, inputs.is_meant):
             raise fault(f"folders.{key}", named[key], "lies inside IN", "choose a prefix outside it")
+        if _lies_in(source, prefix, None):
+            raise fault(f"folders.{key}", named[key], "has IN inside it", "choose a prefix beside IN")
     places = {**{key: str(folder) for key, folder in folders.items()}, **prefixes}
     out, broken = places["outbox"], places.get("quarantine")
     if broken is not None and (broken == out or f"{broken}/".startswith(f"{out}/{FOLDER}/")):
         where = "is the outbox too" if broken == out else "lies in the manifest"
         raise fault("folders.quarantine", broken, where, "give each a place of its own")
+
+
+def _prefix(place: str) -> str:
+    """A place in object storage, written the one way."""
+    return SCHEME + place.removeprefix(SCHEME).strip("/")
 
 
 def _lies_in(prefix: str, base: str, is_meant: Callable[[str], bool] | None) -> bool:
@@ -100,7 +110,7 @@ def _lies_in(prefix: str, base: str, is_meant: Callable[[str], bool] | None) -> 
 def _place(key: str, named: str, access: Access, settings: FolderSettings) -> Store:
     """Where results or broken pictures go, made if it is a folder that is missing."""
     if named.startswith(SCHEME):
-        store = ObjectStore(named.removeprefix(SCHEME).strip("/"), access)
+        store = ObjectStore(_prefix(named).removeprefix(SCHEME), access)
         if not store.base:
             raise fault(f"folders.{key}", named, "names no bucket", f"write {SCHEME}BUCKET/PREFIX")
         require(store, writes=True, name=f"folders.{key}", named=named)
