@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import dispatch
 from drawing import face_bytes
 from maskdrop.claim import CLAIMED
 from maskdrop.crash_points import CRASH_AT, CrashPoint
@@ -254,6 +255,36 @@ def test_a_dispatcher_replaces_nothing_and_overfills_no_inbox(tmp_path: Path) ->
         "link.jpg",
         "same.jpg",
     ]
+
+
+@pytest.mark.parametrize("has_renames", [True, False])
+def test_a_dispatcher_leaves_what_is_in_the_way_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], has_renames: bool
+) -> None:
+    """A link isn't seen at its look at the inbox, as what a daemon puts back just afterwards isn't."""
+    if not has_renames:
+        monkeypatch.setattr(dispatch, "_libc", None)
+    arriving, inbox = tmp_path / "arriving", tmp_path / "inbox"
+    names = ("a.jpg", "folder.jpg", "holiday/b.jpg", "last.jpg")
+    for name in names:
+        (arriving / name).parent.mkdir(parents=True, exist_ok=True)
+        (arriving / name).write_bytes(b"second")
+    inbox.mkdir()
+    (inbox / "a.jpg").symlink_to("first")
+    (inbox / "folder.jpg").mkdir()
+    (inbox / "holiday").write_bytes(b"a file")
+    told = dispatch.Told()
+    for moved in (1, 0):
+        files = sorted(dispatch.pictures(arriving), key=lambda file: file.path)
+        done, troubles = dispatch.spread(arriving, [inbox], files, 64)
+        assert done == moved
+        told.tell(troubles)
+    assert (inbox / "a.jpg").is_symlink()
+    assert (inbox / "last.jpg").read_bytes() == b"second"
+    assert sorted(file.path for file in dispatch.pictures(arriving)) == sorted(names[:3])
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.endswith("; it stays where it is") for line in lines)
 
 
 def test_a_dispatcher_says_what_keeps_it(tmp_path: Path) -> None:

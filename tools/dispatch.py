@@ -4,20 +4,25 @@
 
 For inboxes on one shared disk (NFS or another), one for each host. Each file goes to the inbox that has
 fewest waiting, the oldest file first, and no inbox gets more than --most: so a quick host gets more than a
-slow one, and one that stands still keeps no more than that from the others. A file whose name still waits
-in an inbox stays until that is done, so nothing is ever replaced.
+slow one, and one that stands still keeps no more than that from the others. A file whose name is in use in
+an inbox stays until that is done, and nothing is ever replaced. One that can't be moved stays, is told once,
+and is tried again.
 
-A move is one rename, which a file system does whole or not at all, NFS too: at any instant a picture is in
-ARRIVING or in one inbox, whatever is killed. Only one dispatcher works for ARRIVING at a time; a second one
-says so and exits 75. Needs Python 3.11 and nothing else: copy it where it is to run.
+A move is one rename, which a file system does whole or not at all: at any instant a picture is in ARRIVING
+or in one inbox, whatever is killed. Where no rename replaces nothing, as over NFS, it is a link and then an
+unlink: a kill just between them leaves the picture in both. Only one dispatcher works for ARRIVING at a time;
+a second one says so and exits 75. Needs Python 3.11 and nothing else: copy it where it is to run.
 
 To take a dead host's pictures back, name its inbox as ARRIVING and the others as inboxes, once.
 """
 
 import argparse
+import ctypes
+import errno
 import fcntl
 import os
 import signal
+import stat
 import sys
 import threading
 import time
@@ -28,6 +33,10 @@ from pathlib import Path
 UNFINISHED = (".part", ".tmp", ".crdownload")
 LOCK = ".dispatch.lock"
 EX_TEMPFAIL, EX_CONFIG = 75, 78
+
+_HERE, _RENAME_NOREPLACE = -100, 1  # AT_FDCWD and a flag of renameat2(2)
+_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, order=True)
@@ -61,16 +70,29 @@ def pictures(folder: Path) -> Iterator[Waiting]:
             path = Path(at, name)
             try:
                 status = path.lstat()
-            except FileNotFoundError:
+            except OSError:  # taken away, or in a folder that is closed
                 continue
-            if path.is_file() and not path.is_symlink():
+            if stat.S_ISREG(status.st_mode):
                 yield Waiting(status.st_mtime_ns, str(path.relative_to(folder)), status.st_size)
 
 
-def spread(arriving: Path, inboxes: list[Path], files: list[Waiting], most: int) -> int:
-    """Move each file to the inbox with fewest; how many were moved."""
+class Told:
+    """Says why files stay, once each for as long as it is so."""
+
+    def __init__(self) -> None:
+        self._before: set[str] = set()
+
+    def tell(self, troubles: list[str]) -> None:
+        for trouble in troubles:
+            if trouble not in self._before:
+                sys.stderr.write(f"{trouble}\n")
+        self._before = set(troubles)
+
+
+def spread(arriving: Path, inboxes: list[Path], files: list[Waiting], most: int) -> tuple[int, list[str]]:
+    """Move each file to the inbox with fewest; how many were moved, and why others couldn't be."""
     held = {inbox: {file.path for file in pictures(inbox)} for inbox in inboxes}
-    moved = 0
+    moved, troubles = 0, []
     for file in files:
         if any(file.path in names for names in held.values()):
             continue
@@ -78,14 +100,36 @@ def spread(arriving: Path, inboxes: list[Path], files: list[Waiting], most: int)
         if len(held[inbox]) >= most:
             break
         target = inbox / file.path
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            (arriving / file.path).rename(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            rename_new(arriving / file.path, target)
         except FileNotFoundError:
             continue  # its writer took it away
+        except OSError as error:  # such as a name that a daemon has put back since the look
+            troubles.append(f"{str(target)!a}: {error.strerror}; it stays where it is")
+            continue
         held[inbox].add(file.path)
         moved += 1
-    return moved
+    return moved, troubles
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename, never replacing anything.
+
+    Raises:
+        FileExistsError: the new name is in use.
+        OSError: it can't be done.
+    """
+    renameat2 = getattr(_libc, "renameat2", None)
+    if renameat2 is not None:
+        names = os.fsencode(source), os.fsencode(target)
+        if renameat2(_HERE, names[0], _HERE, names[1], _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in _UNSUPPORTED:
+            raise OSError(number, os.strerror(number), str(target))
+    os.link(source, target, follow_symlinks=False)
+    source.unlink()
 
 
 def lock(arriving: Path) -> int:
@@ -123,11 +167,12 @@ def main() -> int:
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
-    quiet = Quiet(options.settle)
+    quiet, told = Quiet(options.settle), Told()
     while not over.is_set():
         files = list(pictures(options.arriving))
         settled = quiet.settled(files, time.monotonic())
-        moved = spread(options.arriving, options.inboxes, settled, options.most)
+        moved, troubles = spread(options.arriving, options.inboxes, settled, options.most)
+        told.tell(troubles)
         if moved:
             sys.stdout.write(f"{moved} moved, {len(files) - moved} waiting\n")
             sys.stdout.flush()
