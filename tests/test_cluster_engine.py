@@ -32,6 +32,7 @@ from maskdrop.commands.app import app
 from maskdrop.commands.progress import progress
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
+from maskdrop.inbox.lock import LOCK_NAME
 from waiting import wait_for
 
 LOST = {
@@ -208,6 +209,12 @@ def test_what_nobody_foresaw_ends_the_batch_as_trouble_does(tmp_path: Path) -> N
     with pytest.raises(BatchTrouble) as told:
         batch_in(tmp_path, Odd).run()
     assert str(told.value).startswith("RuntimeError: something odd; the same command goes on from")
+
+
+def test_a_lock_that_cannot_be_opened_is_told_as_the_local_engine_tells_it(tmp_path: Path) -> None:
+    (tmp_path / LOCK_NAME).mkdir()
+    with pytest.raises(ConfigurationError, match=r"^folders.outbox = .*: no lock file can be made there \("):
+        batch_in(tmp_path).run()
 
 
 @pytest.mark.parametrize("report", ["report.json", "/proc/report.json"])

@@ -27,8 +27,10 @@ from maskdrop.cluster.signals import Signals
 from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
+from maskdrop.folders import Folders
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.results.names import tails_of
+from maskdrop.supervisor.premises import take_lock
 
 logger = logging.getLogger("maskdrop")
 
@@ -114,8 +116,8 @@ class ClusterBatch:
             BatchTrouble: the cluster can't do it, a place can't be used any more, the manifest can't be read
                 or written, or something happened that nobody foresaw.
         """
-        target, began = self._order.target, time.monotonic()
-        lock = InboxLock.take(target.base, kind="outbox") if isinstance(target, FolderStore) else None
+        began = time.monotonic()
+        lock = _lock_at(self._order.target)
         try:
             self._record.read()
             self._work()
@@ -312,6 +314,18 @@ class ClusterBatch:
             if end.error != STOPPED and left.pop(piece.work.path, None) is not None:
                 self._record.note(piece.work)
         self._progress()
+
+
+def _lock_at(target: Store) -> InboxLock | None:
+    """The lock of a folder for results; object storage has none.
+
+    Raises:
+        ConfigurationError: no lock file can be made there.
+        InboxHeld: another batch has it.
+    """
+    if not isinstance(target, FolderStore):
+        return None
+    return take_lock(Folders(target.base, target.base, None, None, keeps=True))
 
 
 def _left_until(deadline: float) -> float | None:
