@@ -9,9 +9,11 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("pyarrow")
 
+from drawing import encode
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.access import Access, Keys
 from maskdrop.cluster.attempts import Register
@@ -133,6 +135,37 @@ def test_where_the_last_stage_dies_again_and_again_it_is_broken_without_a_copy(
     assert end.message.startswith(wanted[1])
     assert ("it has no copy" in end.message) == copies
     assert not list(lost.base.iterdir())
+
+
+class Remote(FolderStore):
+    """A folder that says that each look at it costs a request."""
+
+    @property
+    def is_remote(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("pictures", "size", "carried"),
+    [
+        (64, 359_256, 64),  # as many as a block has at most, of docs/scale.md's larger size
+        (64, 2**20, 32),
+        (16, 2**20, 16),
+        (16, 2 * 2**20, 8),
+        (1, 9 * 2**20, 0),
+    ],
+)
+def test_originals_travel_with_their_block_as_far_as_there_is_room(
+    tmp_path: Path, pictures: int, size: int, carried: int
+) -> None:
+    (tmp_path / "0").write_bytes(encode(Image.new("RGB", (64, 48)), "JPEG").ljust(size, b"\0"))
+    for number in range(1, pictures):
+        os.link(tmp_path / "0", tmp_path / str(number))
+    store = Remote(tmp_path, FOLDERS)
+    job = Job(Settings.model_validate({"folders": ANYWHERE}), store, store, None, Register())
+    block = packed(Piece(Work(str(number), size)) for number in range(pictures))
+    contents = [piece.content for piece in unpacked(decode_block(block, job))]
+    assert [content is not None for content in contents] == [number < carried for number in range(pictures)]
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def storage() -> Any:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], Counter[str]]]]:
-    """Address of moto's server, and what says which methods it was asked for since the last question."""
+    """Address of moto's server, and what says which requests it was sent since the last question."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -46,7 +46,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], Counter[str]]]]:
         nonlocal read
         text = log.read_text()
         read, since = len(text), text[read:]
-        return Counter(re.findall(r'"(\w+) /[^"]*" \d', since))
+        return Counter(map(kind_of, re.findall(r'"(\w+ /[^"]*)" \d', since)))
 
     def is_up() -> bool:
         with socket.socket() as client:
@@ -58,6 +58,12 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], Counter[str]]]]:
     finally:
         process.terminate()
         process.wait()
+
+
+def kind_of(request: str) -> str:
+    """Its method; a GET that lists is a LIST, of as many names as it asks for at most."""
+    listed = re.search(r"list-type=2&max-keys=(\d+)", request)
+    return f"LIST {listed[1]}" if listed else request.split()[0]
 
 
 def test_requests_a_picture(storage: Any, server: tuple[str, Callable[[], Counter[str]]]) -> None:
@@ -78,6 +84,8 @@ def test_requests_a_picture(storage: Any, server: tuple[str, Callable[[], Counte
     assert [pictures.read(f"{number}.jpg", 10**9) for number in range(COUNT)] == contents
     reads = asked()
     assert sum(reads[method] for method in ("GET", "HEAD")) == reads.total() == COUNT * told.input_reads
+    assert len(list(pictures.entries(None))) == COUNT
+    assert asked() == {f"LIST {told.names_a_list}": 1}
     for number, content in enumerate(contents):
         results.publish(f"{number}.jpg", f"{number:064}", [storage.Result(".jpg", content)], False)
     writes = asked()

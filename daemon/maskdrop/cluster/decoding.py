@@ -21,7 +21,11 @@ from maskdrop.ticket import MESSAGE_LIMIT, Facts, Fault, Stage
 from maskdrop.topology.slots import OwnPlaces
 
 _CARRIED, _CARRIED_BY_BLOCK = 8 * 2**20, 16 * 2**20
-"""Bytes of an original, and of all of a block, that travel on where reading once more costs a request."""
+"""Bytes of an original, and of all of a block, that travel on where reading once more costs requests."""
+
+_CARRIED_SHARE = 2 / 3
+"""What travels on of a larger block, where object stores are large, as a share of its pixels' bytes: half a
+MiB a picture of 512 x 512, beside pixels of three quarters of one."""
 
 
 def decode_block(table: pa.Table, job: Job) -> pa.Table:
@@ -39,9 +43,10 @@ class _Decoder:
     def __init__(self, job: Job, pictures: int) -> None:
         side = job.settings.model.input_size
         self._job, self._decoded = job, 0
-        self._places = OwnPlaces(side, np.empty((pictures, side, side, 3), dtype=np.uint8))
+        pixels = np.empty((pictures, side, side, 3), dtype=np.uint8)
+        self._places = OwnPlaces(side, pixels)
         self._renderer = Renderer(job.settings, self._places)
-        self._room = _CARRIED_BY_BLOCK
+        self._room = max(_CARRIED_BY_BLOCK, round(pixels.nbytes * _CARRIED_SHARE))
 
     def decode_all(self, pieces: list[Piece]) -> list[Piece]:
         done, works = [], [piece.work for piece in pieces]
