@@ -1,5 +1,6 @@
 """What a batch on a cluster notes of its pictures, and what the next run makes of that; without a cluster."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.access import Access, Keys
 from maskdrop.cluster.attempts import Register
 from maskdrop.cluster.breaker import MOST_LEFT, Breaker, Place
+from maskdrop.cluster.broken import put_broken
 from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
 from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.finishing import finish_block
@@ -28,16 +30,17 @@ from maskdrop.cluster.record import Record
 from maskdrop.cluster.stores import FolderStore, PlaceTrouble
 from maskdrop.config import FolderSettings, Settings
 from maskdrop.exit_codes import EX_CONFIG, EX_TEMPFAIL
-from maskdrop.ticket import Fault, Stage
+from maskdrop.original import LeaveAlone
+from maskdrop.ticket import MESSAGE_LIMIT, Fault, Stage
 from running import maskdrop
 
 ANYWHERE = {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}
 FOLDERS = FolderSettings.model_validate(ANYWHERE)
 
 
-def noted(store: FolderStore, *works: Work) -> Record:
+def noted(store: FolderStore, *works: Work, copies: bool = False) -> Record:
     """What a run that comes to these ends leaves."""
-    record = Record(Manifest(store), Breaker({}))
+    record = Record(Manifest(store), Breaker({}), copies)
     record.read()
     for work in works:
         record.note(work)
@@ -45,8 +48,8 @@ def noted(store: FolderStore, *works: Work) -> Record:
     return record
 
 
-def known(store: FolderStore, path: str) -> str:
-    record = Record(Manifest(store), Breaker({}))
+def known(store: FolderStore, path: str, copies: bool = False) -> str:
+    record = Record(Manifest(store), Breaker({}), copies)
     record.read()
     return record.known(path)
 
@@ -65,6 +68,20 @@ def test_a_picture_that_could_not_be_looked_at_keeps_the_row_that_says_it_is_don
     assert known(store, "a.jpg") == ""
     noted(store, SAVED)
     assert known(store, "a.jpg") == "1"
+
+
+def test_what_is_broken_and_has_no_copy_is_not_done_where_copies_are_wanted(tmp_path: Path) -> None:
+    store, end = FolderStore(tmp_path, FOLDERS), End(Outcome.BROKEN, error="UnidentifiedImageError")
+    broken = Work("a.jpg", 3, sha256="1", end=end)
+    noted(store, broken)
+    assert [known(store, "a.jpg", copies) for copies in (False, True)] == ["1", ""]
+    noted(store, replace(broken, end=replace(end, quarantine="a~2.jpg")), copies=True)
+    assert [known(store, "a.jpg", copies) for copies in (False, True)] == ["1", "1"]
+    record = noted(store, replace(broken, end=End(Outcome.DONE_BEFORE)), copies=True)
+    (entry,) = record.ledger
+    assert (entry.outcome, entry.error, entry.quarantine) == (Outcome.BROKEN, end.error, "a~2.jpg")
+    noted(store, SAVED)
+    assert known(store, "a.jpg", copies=True) == "1"
 
 
 def decoded(store: FolderStore, work: Work, most: int) -> Work:
@@ -166,6 +183,44 @@ def test_originals_travel_with_their_block_as_far_as_there_is_room(
     block = packed(Piece(Work(str(number), size)) for number in range(pictures))
     contents = [piece.content for piece in unpacked(decode_block(block, job))]
     assert [content is not None for content in contents] == [number < carried for number in range(pictures)]
+
+
+def test_a_broken_picture_that_changed_is_left_and_not_copied(tmp_path: Path) -> None:
+    """Between folders too; what was never read is known by its size."""
+    store, lost = FolderStore(tmp_path, FOLDERS), FolderStore(tmp_path / "lost", FOLDERS)
+    lost.base.mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"broken")
+    fault = Fault(Stage.PREPROCESS, "EmptyFile", "")
+    sha256 = hashlib.sha256(b"broken").hexdigest()
+    for changed in (Work("a.jpg", 6, sha256="0" * 64, fault=fault), Work("a.jpg", 0, fault=fault)):
+        with pytest.raises(LeaveAlone, match="changed before it could be quarantined"):
+            put_broken(store, lost, changed, FOLDERS)
+    assert not list(lost.base.iterdir())
+    for same in (Work("a.jpg", 6, sha256=sha256, fault=fault), Work("a.jpg", -1, fault=fault)):
+        assert put_broken(store, lost, same, FOLDERS) == "a.jpg"
+    assert (lost.base / "a.jpg").read_bytes() == b"broken"
+
+
+def test_a_broken_picture_whose_name_the_quarantine_cannot_take_is_a_row_without_a_copy(
+    tmp_path: Path,
+) -> None:
+    store, lost = FolderStore(tmp_path, FOLDERS), FolderStore(tmp_path / "lost", FOLDERS)
+    lost.base.mkdir()
+    (lost.base / "x").write_bytes(b"a file")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "a.jpg").write_bytes(b"broken")
+    job = Job(Settings.model_validate({"folders": ANYWHERE}), store, store, lost, Register())
+    long = replace(FOUND, message=1000 * "x")
+    for fault in (FOUND, long):
+        (piece,) = unpacked(finish_block(packed([Piece(Work("x/a.jpg", 6, fault=fault))]), job, False))
+        end = piece.work.end
+        assert end is not None
+        assert (end.outcome, end.error, end.quarantine) == (Outcome.BROKEN, FOUND.error, "")
+        assert end.message.startswith(fault.message[:100])
+        assert end.message.endswith("can't take it under its name: Not a directory")
+        assert "; it has no copy, since the quarantine /" in end.message
+        assert len(end.message) <= MESSAGE_LIMIT
+    assert [path.name for path in lost.base.iterdir()] == ["x"]
 
 
 @contextmanager

@@ -41,7 +41,7 @@ from maskdrop.cluster.manifest import FOLDER, Manifest
 from maskdrop.cluster.order import Words, order_of
 from maskdrop.cluster.read_ahead import AHEAD, reading_ahead
 from maskdrop.cluster.record import Record
-from maskdrop.cluster.stores import FolderStore, PlaceTrouble
+from maskdrop.cluster.stores import FolderStore, PlaceTrouble, UnfitName
 from maskdrop.config import FolderSettings, Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.decoding import BrokenPicture
@@ -627,12 +627,26 @@ def test_a_copy_never_has_the_name_of_a_reason(bucket: Any, aside: Any) -> None:
     assert aside.get("b.jpg.reason.json") == b"{}"
 
 
+def test_a_copy_whose_name_cannot_be_had_is_refused_at_once(bucket: Any, tmp_path: Path) -> None:
+    """In object storage a name may be another one's folder, and of any length below a kilobyte."""
+    source, folder = objects(bucket.endpoint, "in-5"), FolderStore(tmp_path, FOLDERS)
+    assert put_aside(source, folder, "a.jpg", b"broken") == "a.jpg"
+    for path, why in (("a.jpg/b.jpg", "Not a directory"), (f"{256 * 'x'}/b.jpg", "File name too long")):
+        with pytest.raises(UnfitName, match=f"can't take it under its name: {why}"):
+            put_aside(source, folder, path, b"broken too")
+    assert put_aside(source, folder, "c.jpg/b.jpg", b"broken") == "c.jpg/b.jpg"
+    assert put_aside(source, folder, "c.jpg", b"broken too") == "c~2.jpg"
+    with pytest.raises(UnfitName, match="takes no name that is not UTF-8"):
+        put_aside(folder, objects(bucket.endpoint, "lost"), LATIN, b"broken")
+
+
 def test_a_broken_picture_that_changed_is_left(bucket: Any, aside: Any) -> None:
     source = objects(bucket.endpoint, "in-4")
     source.put("a.jpg", b"whole by now")
-    work = Work("a.jpg", 6, sha256="0" * 64, fault=Fault(Stage.PREPROCESS, "EmptyFile", ""))
-    with pytest.raises(LeaveAlone, match="changed before it could be quarantined"):
-        put_broken(source, aside, work, FOLDERS)
+    fault = Fault(Stage.PREPROCESS, "EmptyFile", "")
+    for work in (Work("a.jpg", 6, sha256="0" * 64, fault=fault), Work("a.jpg", 0, fault=fault)):
+        with pytest.raises(LeaveAlone, match="changed before it could be quarantined"):
+            put_broken(source, aside, work, FOLDERS)
     assert aside.names("") == []
 
 

@@ -42,10 +42,14 @@ class OriginalStuck(Exception):
     """This file can't be moved, or not where it belongs, though folders are well; the message says why."""
 
 
-def trouble_in(what: str, base: Path, error: OSError) -> FolderTrouble | OriginalStuck:
+class StuckByName(OriginalStuck):
+    """A folder tree can't take this file under its name; the message says why."""
+
+
+def trouble_in(what: str, base: Path, error: OSError) -> FolderTrouble | StuckByName:
     """What an error in a folder tree means: that it can't take this one file, or none now."""
     if error.errno in _OF_THE_NAME and os.path.isdir(base):  # noqa: PTH112 - which never raises
-        return OriginalStuck(f"the {what} {base} can't take it under its name: {error.strerror}")
+        return StuckByName(f"the {what} {base} can't take it under its name: {error.strerror}")
     return FolderTrouble(f"{what} {base}", error)
 
 

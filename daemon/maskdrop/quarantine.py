@@ -1,6 +1,7 @@
 """Where broken pictures go: moved by rename, or copied, the reason beside each."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -85,19 +86,28 @@ def quarantine(
 
 
 def quarantine_copy(
-    folders: Folders, ticket: Ticket, fault: Fault, attempts: int, settings: FolderSettings
+    folders: Folders,
+    ticket: Ticket,
+    fault: Fault,
+    attempts: int,
+    settings: FolderSettings,
+    sha256: str = "",
 ) -> str:
     """Write the reason, then copy the picture beside it, unless it is larger than `LARGEST_COPY`; the
     original stays as it is.
 
     A picture that a run before this one has put there replaces its own copy.
 
+    Args:
+        sha256: of the content that is at fault, where it was read by who saw another state of the file; "":
+            the ticket alone tells.
+
     Returns:
         The copy's path relative to the quarantine folder; "" where there is none, and nothing is copied.
 
     Raises:
-        OriginalChanged: the file in the inbox is not the ticket's any more.
-        OriginalStuck: it can't be read, or not be copied there under its name.
+        OriginalChanged: the file in the inbox is not the ticket's any more, or of another content.
+        OriginalStuck: it can't be read, or (`StuckByName`) not be copied there under its name.
         FolderTrouble: the quarantine can't take it now.
     """
     if folders.quarantine is None:
@@ -105,6 +115,8 @@ def quarantine_copy(
     entry = _Entry.of(folders, ticket, fault, attempts, settings)
     parent, wanted = split(ticket.path)
     with _original(folders, ticket) as original:
+        if sha256 and _digest(original) != sha256:
+            raise OriginalChanged
         try:
             with open_folder(folders.quarantine, parent, settings.folder_mode) as folder:
                 name = _copy(original, folder, wanted, entry)
@@ -132,6 +144,17 @@ def _original(folders: Folders, ticket: Ticket) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _digest(original: int) -> str:
+    """The SHA-256 of a file's content, which can be read once more from its beginning."""
+    try:
+        with open(os.dup(original), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+            told = hashlib.file_digest(file, "sha256").hexdigest()
+        os.lseek(original, 0, os.SEEK_SET)
+    except OSError as error:
+        raise OriginalStuck(f"{error.strerror} when it was to be copied") from error
+    return told
 
 
 def _copy(original: int, folder: int, wanted: str, entry: _Entry) -> str:

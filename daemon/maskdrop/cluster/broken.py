@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterator
 
 from maskdrop.beneath import identity_below
-from maskdrop.claim import OriginalChanged, OriginalStuck
+from maskdrop.claim import OriginalChanged, OriginalStuck, StuckByName
 from maskdrop.cluster.cargo import Work
-from maskdrop.cluster.stores import FolderStore, Store
+from maskdrop.cluster.stores import FolderStore, Store, UnfitName
 from maskdrop.config import FolderSettings
 from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
@@ -35,6 +35,7 @@ def put_broken(source: Store, target: Store, work: Work, settings: FolderSetting
         The copy's path, relative to the quarantine; "" where there is none.
 
     Raises:
+        UnfitName: the quarantine can't take it under its name.
         LeaveAlone: the original is gone, changed, or can't be read.
         FolderTrouble: the quarantine can't take it now.
     """
@@ -68,9 +69,15 @@ def _content(source: Store, work: Work) -> bytes | None:
         if error.error != "EmptyFile":
             return None
         content = b""
-    if work.sha256 and hashlib.sha256(content).hexdigest() != work.sha256:
+    sha256 = hashlib.sha256(content).hexdigest()
+    if work.sha256 not in ("", sha256) or _has_another_size(work, len(content)):
         raise LeaveAlone(Absence.CHANGED, "changed before it could be quarantined")
     return content
+
+
+def _has_another_size(work: Work, size: int) -> bool:
+    """Whether a picture that was never read, and so has no SHA-256, is another one now."""
+    return not work.sha256 and work.size not in (-1, size)
 
 
 def _paths(path: str) -> Iterator[str]:
@@ -86,6 +93,8 @@ def _reason_at(target: Store, note: str) -> bytes:
         return target.read(note, LONGEST_REASON)
     except BrokenPicture:
         return b""
+    except UnfitName:
+        raise
     except LeaveAlone as error:
         if target.is_remote and error.absence is Absence.UNREADABLE:
             raise FolderTrouble(f"{target.address}/{note}", OSError(str(error))) from error
@@ -105,12 +114,16 @@ def _between_folders(source: FolderStore, target: FolderStore, work: Work, setti
     identity = identity_below(source.base, work.path)
     if identity is None:
         raise LeaveAlone(Absence.GONE, "gone before it could be quarantined")
+    if _has_another_size(work, identity.size):
+        raise LeaveAlone(Absence.CHANGED, "changed before it could be quarantined")
     folders = Folders(source.base, target.base, target.base, None, keeps=True)
     assert work.fault is not None
     try:
         ticket = Ticket(0, work.path, identity)
-        return quarantine_copy(folders, ticket, work.fault, work.attempts, settings)
+        return quarantine_copy(folders, ticket, work.fault, work.attempts, settings, work.sha256)
     except OriginalChanged as error:
         raise LeaveAlone(Absence.CHANGED, "gone or changed before it could be quarantined") from error
+    except StuckByName as error:
+        raise UnfitName(str(error)) from error
     except OriginalStuck as error:
         raise LeaveAlone(Absence.UNREADABLE, str(error)) from error

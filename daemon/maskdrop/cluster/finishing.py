@@ -20,7 +20,7 @@ from maskdrop.cluster.attempts import attempted, ended_after
 from maskdrop.cluster.broken import put_broken
 from maskdrop.cluster.cargo import End, Piece, Pixels, Work, left_for, packed, unpacked
 from maskdrop.cluster.job import Job
-from maskdrop.cluster.stores import NOWHERE
+from maskdrop.cluster.stores import NOWHERE, UnfitName
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.decoding import BrokenPicture, set_up_decoding
 from maskdrop.durable import FolderTrouble
@@ -38,7 +38,7 @@ PATIENCE_S = 30.0
 
 _STEP_S = 1.0
 
-_NO_COPY = "; it has no copy, since the process died at it each time"
+_NO_COPY = "; it has no copy, since "
 
 BESIDE = 16
 """Pictures of a block whose results are being written at a time, where each costs requests."""
@@ -85,7 +85,7 @@ class _Finisher:
             return piece
         message = fault.message
         if self._job.quarantine is not None:
-            message = message[: MESSAGE_LIMIT - len(_NO_COPY)] + _NO_COPY
+            message = _without_copy(message, "the process died at it each time")
         return Piece(replace(work, end=End(Outcome.BROKEN, error=fault.error, message=message)))
 
     def _in_time(self, act: Callable[[], T]) -> T:
@@ -166,11 +166,14 @@ class _Finisher:
 
     def _quarantined(self, work: Work) -> End:
         assert work.fault is not None
-        name, fault = "", work.fault
+        name, fault, message = "", work.fault, work.fault.message
         if self._job.quarantine is not None:
             target, settings = self._job.quarantine, self._job.settings.folders
-            name = self._patiently(lambda: put_broken(self._job.source, target, work, settings))
-        return End(Outcome.BROKEN, quarantine=name, error=fault.error, message=fault.message)
+            try:
+                name = self._patiently(lambda: put_broken(self._job.source, target, work, settings))
+            except UnfitName as error:
+                message = _without_copy(message, str(error))
+        return End(Outcome.BROKEN, quarantine=name, error=fault.error, message=message)
 
     def _original(self, piece: Piece) -> bytes:
         """The original's content, the very one that was decoded.
@@ -213,6 +216,12 @@ def _ended(work: Work, write: Callable[[], Work]) -> Piece:
         return Piece(write())
     except (LeaveAlone, FolderTrouble, MemoryError) as error:
         return _left(work, error)
+
+
+def _without_copy(message: str, why: str) -> str:
+    """A broken picture's message that also says why it has no copy, for which its own end gives way."""
+    told = (_NO_COPY + why)[:MESSAGE_LIMIT]
+    return message[: MESSAGE_LIMIT - len(told)] + told
 
 
 def _left(work: Work, error: Exception) -> Piece:

@@ -54,7 +54,7 @@ SCHEMA = pa.schema(
 _BASE = b"maskdrop.in"
 """Key of a part's metadata: the place below which its inputs lie. Older parts have none."""
 
-_NEEDED = ["input", "size", "sha256", "outcome", "hex", "error", "message"]
+_NEEDED = ["input", "size", "sha256", "outcome", "hex", "error", "message", "quarantine"]
 """Columns that the next run reads."""
 
 _DONE = (Outcome.SAVED.value, Outcome.BROKEN.value)
@@ -90,7 +90,7 @@ class Row:
     Attributes:
         is_done: whether it would come out the same again.
         size: in bytes; -1: not known.
-        error, message: of a picture that is broken.
+        error, message, quarantine: of a picture that is broken.
     """
 
     part: str
@@ -99,6 +99,7 @@ class Row:
     size: int = -1
     error: str = ""
     message: str = ""
+    quarantine: str = ""
 
     @property
     def known(self) -> str:
@@ -248,12 +249,13 @@ def _problem(schema: pa.Schema) -> str:
 
 def _rows(part: str, table: pa.Table) -> Iterator[tuple[str, Row]]:
     columns = (table[name].to_pylist() for name in _NEEDED)
-    for shown, size, sha256, outcome, exact, error, message in zip(*columns, strict=True):
+    for shown, size, sha256, outcome, exact, *told in zip(*columns, strict=True):
+        error, message, quarantine = (each or "" for each in told)
         path = os.fsdecode(bytes.fromhex(exact)) if exact else shown
         is_known = bool(sha256) or size is not None
         is_done = outcome in _DONE and is_known and error != WORKER_DIED
         size = -1 if size is None else size
-        yield path, Row(part, sha256 or "", is_done, size, error or "", message or "")
+        yield path, Row(part, sha256 or "", is_done, size, error, message, quarantine)
 
 
 def _renewed(part: str) -> str:

@@ -14,8 +14,13 @@ logger = logging.getLogger("maskdrop")
 class Record:
     """The owner of both. Rows are written from time to time, and those that they replace go at the end."""
 
-    def __init__(self, manifest: Manifest, breaker: Breaker) -> None:
-        self._manifest, self._breaker = manifest, breaker
+    def __init__(self, manifest: Manifest, breaker: Breaker, copies: bool = False) -> None:
+        """Prepare.
+
+        Args:
+            copies: whether broken pictures are copied: those whose rows name no copy aren't done then.
+        """
+        self._manifest, self._breaker, self._copies = manifest, breaker, copies
         self._rows: dict[str, Row] = {}
         self._replaced: dict[str, set[str]] = {}
         self.ledger = Ledger()
@@ -31,7 +36,9 @@ class Record:
     def known(self, path: str) -> str:
         """What a picture's row says of its content, as in `Work.known`."""
         row = self._rows.get(path)
-        return row.known if row is not None else ""
+        if row is None or (self._copies and row.error and not row.quarantine):
+            return ""
+        return row.known
 
     def note(self, work: Work) -> None:
         """A picture's end: in the ledger, and unless its row stays, in the manifest.
@@ -43,7 +50,7 @@ class Record:
         assert work.end is not None, work
         row, end = self._rows.get(work.path), work.end
         if end.outcome is Outcome.DONE_BEFORE and row is not None:
-            end = End(Outcome.BROKEN, error=row.error, message=row.message) if row.error else end
+            end = _broken_before(row) if row.error else end
         elif not _stays(row, work):
             self._put(row, work)
         ms = {stage: round(spent, 1) for stage, spent in work.ms.items()}
@@ -85,6 +92,10 @@ class Record:
         self._manifest.write()
         if tidies:
             self._manifest.drop(self._replaced)
+
+
+def _broken_before(row: Row) -> End:
+    return End(Outcome.BROKEN, quarantine=row.quarantine, error=row.error, message=row.message)
 
 
 def _stays(row: Row | None, work: Work) -> bool:

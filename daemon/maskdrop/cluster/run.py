@@ -104,7 +104,7 @@ class ClusterBatch:
         places = {"IN": Place(order.inputs.store, writes=False), "OUT": Place(order.target, writes=True)}
         if order.quarantine is not None:
             places["--quarantine"] = Place(order.quarantine, writes=True)
-        self._record = Record(order.manifest, Breaker(places))
+        self._record = Record(order.manifest, Breaker(places), copies=order.quarantine is not None)
         self.ledger = self._record.ledger
 
     def run(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from maskdrop.beneath import identity_at, identity_below, open_file, open_folder, split
-from maskdrop.claim import OriginalStuck
+from maskdrop.claim import OriginalStuck, StuckByName, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import fault
 from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
@@ -29,7 +29,7 @@ _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class UnfitName(LeaveAlone):
-    """There can be nothing of this name in such a place, so the place is not at fault."""
+    """There can be nothing of this name in a place, so the place is not at fault; the message says why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Absence.GONE, message)
@@ -104,6 +104,7 @@ class Store(Protocol):
             Whether it was written. In object storage two that ask at the same instant may both be told so.
 
         Raises:
+            UnfitName: nothing can have this name here.
             FolderTrouble: it can't be written now.
         """
 
@@ -111,6 +112,7 @@ class Store(Protocol):
         """Whether anything has this name.
 
         Raises:
+            UnfitName: nothing can have it here.
             FolderTrouble: that can't be told now.
         """
 
@@ -202,7 +204,7 @@ class FolderStore:
         except FolderTrouble as error:
             if isinstance(error.error, FileExistsError):
                 return False
-            raise
+            raise self._trouble(path, error.error) from error
         return True
 
     def _write(self, path: str, content: bytes, unfinished: str, replaces: bool) -> None:
@@ -231,7 +233,13 @@ class FolderStore:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise FolderTrouble(f"{self.base / path}", error) from error
+            raise self._trouble(path, error) from error
+
+    def _trouble(self, path: str, error: OSError) -> FolderTrouble | UnfitName:
+        trouble = trouble_in("folder", self.base, error)
+        if isinstance(trouble, StuckByName):
+            return UnfitName(str(trouble))
+        return FolderTrouble(f"{self.base / path}", error)
 
     def get(self, path: str) -> bytes:
         parent, name = split(path)
