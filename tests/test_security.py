@@ -20,8 +20,13 @@ from broken_files import png_bomb
 from drawing import face_bytes
 from maskdrop.beneath import open_folder
 from maskdrop.claim import CLAIMED, OriginalChanged, claim, put_all_back
+from maskdrop.config import FolderSettings
+from maskdrop.folders import Folders
+from maskdrop.original import LeaveAlone, read_original
+from maskdrop.quarantine import REASON_TAIL, quarantine
+from maskdrop.replay import Room, Wanted, find
 from maskdrop.results.provenance import source_of
-from maskdrop.ticket import Identity, Ticket
+from maskdrop.ticket import Absence, Fault, Identity, Stage, Ticket
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -149,6 +154,28 @@ def test_what_is_planted_under_the_names_of_results(start: Start, rooms: Rooms) 
     assert {path.stat().st_mode & 0o777 for path in made + reasons} == {0o640}
     assert (rooms.outbox / "sub").stat().st_mode & 0o777 == 0o750
     assert (rooms.archive / "sub").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_folder_in_a_files_place_is_none_and_leaves_nothing_open(rooms: Rooms) -> None:
+    """In that of a picture that has its ticket, of a result, of a reason to write, and of one to read."""
+    folders = Folders(rooms.inbox, rooms.outbox, rooms.quarantine, rooms.archive)
+    settings = FolderSettings(inbox=rooms.inbox, outbox=rooms.outbox)
+    picture, broken = rooms.drop("a.jpg", face_bytes(1)), rooms.drop("b.jpg", b"no picture")
+    ticket, other = (Ticket(1, path.name, Identity.of(path.stat())) for path in (picture, broken))
+    picture.unlink()
+    for folder in (picture, rooms.outbox / "a.jpg", rooms.quarantine / f"b.jpg{REASON_TAIL}"):
+        folder.mkdir(parents=True)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(LeaveAlone) as left:
+        read_original(rooms.inbox, ticket, 10**6)
+    assert left.value.absence is Absence.CHANGED
+    assert source_of(rooms.outbox / "a.jpg") is None
+    fault = Fault(Stage.PREPROCESS, "Error", "no picture")
+    assert quarantine(folders, other, fault, 0, settings) == "b~2.jpg"
+    (rooms.quarantine / "b.jpg").write_bytes(b"another one")
+    found = {kept.path: kept.error for kept in find(rooms.quarantine, Room.QUARANTINE, Wanted())}
+    assert found == {"b.jpg": "", "b~2.jpg": "Error"}
+    assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.parametrize("after", ["archive", "delete"])

@@ -9,12 +9,18 @@ Whoever replaces a folder by a link in between makes the walk fail, or comes too
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 from maskdrop.ticket import Identity
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class NotAFile(OSError):
+    """What has a file's name is a folder, FIFO or device."""
 
 
 @contextlib.contextmanager
@@ -88,6 +94,23 @@ def open_file(folder: int, name: str) -> int:
         OSError: it is missing, or may not be read; with ELOOP: it is a link.
     """
     return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+
+
+def open_regular(folder: int, name: str) -> BinaryIO:
+    """A file to read, and nothing else that has its name; opened as by `open_file`.
+
+    Raises:
+        NotAFile: it is a folder, FIFO or device. Nothing is left open.
+        OSError: as `open_file`.
+    """
+    with contextlib.ExitStack() as undo:
+        descriptor = open_file(folder, name)
+        undo.callback(os.close, descriptor)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotAFile(errno.EINVAL, "no regular file", name)
+        file = open(descriptor, "rb")  # noqa: PTH123, SIM115 - a descriptor, not a path; the caller closes it
+        undo.pop_all()
+    return file
 
 
 def identity_at(folder: int, name: str) -> Identity | None:

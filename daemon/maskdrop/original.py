@@ -2,10 +2,9 @@
 
 import errno
 import os
-import stat
 from pathlib import Path
 
-from maskdrop.beneath import open_file, open_folder, split
+from maskdrop.beneath import NotAFile, open_folder, open_regular, split
 from maskdrop.decoding import BrokenPicture
 from maskdrop.ticket import Absence, Identity, Ticket
 
@@ -30,17 +29,19 @@ def read_original(inbox: Path, ticket: Ticket, max_bytes: int) -> bytes:
     try:
         parent, name = split(ticket.path)
         with open_folder(inbox, parent) as folder:
-            descriptor = open_file(folder, name)
+            file = open_regular(folder, name)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise LeaveAlone(Absence.GONE, "no such file any more") from error
+    except NotAFile as error:
+        raise LeaveAlone(Absence.CHANGED, "is no file any more") from error
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise LeaveAlone(Absence.CHANGED, "became a symbolic link") from error
         remedy = "; mend its permissions" if error.errno in (errno.EACCES, errno.EPERM) else ""
         raise LeaveAlone(Absence.UNREADABLE, f"{error.strerror}{remedy}") from error
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or Identity.of(status) != ticket.identity:
+    with file:
+        status = os.fstat(file.fileno())
+        if Identity.of(status) != ticket.identity:
             raise LeaveAlone(Absence.CHANGED, "changed since it settled")
         if status.st_size == 0:
             raise BrokenPicture("EmptyFile", "the file is empty")
@@ -51,6 +52,6 @@ def read_original(inbox: Path, ticket: Ticket, max_bytes: int) -> bytes:
             content = file.read(status.st_size + 1)
         except OSError as error:
             raise LeaveAlone(Absence.UNREADABLE, f"{error.strerror} while reading") from error
-        if len(content) != status.st_size or Identity.of(os.fstat(descriptor)) != ticket.identity:
+        if len(content) != status.st_size or Identity.of(os.fstat(file.fileno())) != ticket.identity:
             raise LeaveAlone(Absence.CHANGED, "changed while it was read")
     return content

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
 
-from maskdrop.beneath import identity_at, open_file, open_folder, split
+from maskdrop.beneath import identity_at, open_file, open_folder, open_regular, split
 from maskdrop.claim import Claimed, OriginalChanged, OriginalStuck, claim, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
@@ -256,7 +256,7 @@ def reason_for(ticket: Ticket, fault: Fault, attempts: int, origin: Mapping[str,
 def _is_reason_for(folder: int, note: str, ticket: Ticket) -> bool:
     """Whether a reason without its picture was written for this very file."""
     try:
-        with open(open_file(folder, note), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        with open_regular(folder, note) as file:
             content = json.loads(file.read(LONGEST_REASON))
         seen = Identity(ticket.identity.device, content["inode"], content["size"], content["mtime_ns"])
     except (OSError, ValueError, KeyError, TypeError):

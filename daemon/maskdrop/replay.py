@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Any
 
-from maskdrop.beneath import identity_at, open_file, open_folder, open_folder_at, split
+from maskdrop.beneath import identity_at, open_folder, open_folder_at, open_regular, split
 from maskdrop.durable import remove, rename_new, sync_folder
 from maskdrop.inbox.scan import Seen, scan
 from maskdrop.names import numbered, printable
@@ -211,7 +211,7 @@ def _look(room: Path, kind: Room, seen: Seen) -> Kept | None:
 def _reason(folder: int, note: str) -> tuple[dict[str, Any], Identity | None]:
     """A reason's content, empty where it is damaged, and which file it was read from."""
     try:
-        with open(open_file(folder, note), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        with open_regular(folder, note) as file:
             identity = Identity.of(os.fstat(file.fileno()))
             content = json.loads(file.read(LONGEST_REASON))
     except OSError:

@@ -1,15 +1,13 @@
 """Of which picture a result was made: its SHA-256 is in each (EXIF tag DocumentName; in JSON `sha256`)."""
 
 import json
-import os
-import stat
 from pathlib import Path
 from typing import IO
 
 from PIL import Image
 
 from maskdrop import __version__
-from maskdrop.beneath import open_file, open_folder
+from maskdrop.beneath import open_folder, open_regular
 from maskdrop.config import SIDECAR_ENDING
 
 _DOCUMENT_NAME = 0x010D  # EXIF 2.32 / TIFF 6.0: the document this image was made from
@@ -40,8 +38,8 @@ def source_at(folder: int, name: str) -> str | None:
     anybody's, and made to be costly to decode.
     """
     try:
-        with open(open_file(folder, name), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-            return source_in(file, name) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+        with open_regular(folder, name) as file:
+            return source_in(file, name)
     except OSError:
         return None
 

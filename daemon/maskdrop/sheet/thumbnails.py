@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from maskdrop.beneath import open_file, open_folder, split
+from maskdrop.beneath import open_folder, open_regular, split
 from maskdrop.config import DecodeSettings
 from maskdrop.decoding import BrokenPicture, decode
 from maskdrop.quiet import quiet_libraries
@@ -31,7 +31,7 @@ def of_result(outbox: Path, path: str, settings: DecodeSettings) -> Image.Image 
     try:
         with (
             open_folder(outbox, parent) as folder,
-            open(open_file(folder, name), "rb") as file,  # noqa: PTH123 - a descriptor, not a path
+            open_regular(folder, name) as file,
             quiet_libraries(),
             Image.open(file, formats=_RESULT_FORMATS) as image,
         ):
