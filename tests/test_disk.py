@@ -325,4 +325,13 @@ def test_a_name_that_a_folder_cannot_take_holds_nobody_up(start: Start, rooms: R
     daemon.wait_count("saved", 3)
     daemon.wait_count("quarantined", 2)
     assert rooms.pictures("inbox") == []
+
+    moved = rooms.archive.rename(rooms.base / "moved")  # a link takes nothing under any name
+    rooms.archive.symlink_to(moved)
+    rooms.drop("last.jpg", face_bytes(4))
+    degraded(daemon, str(rooms.archive), os.strerror(errno.ENOTDIR))
+    rooms.archive.unlink()
+    moved.rename(rooms.archive)
+    daemon.wait_count("saved", 4)
+    daemon.wait_ready()
     assert daemon.stop() == 0

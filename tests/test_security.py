@@ -21,8 +21,10 @@ from drawing import face_bytes
 from maskdrop.beneath import open_folder
 from maskdrop.claim import CLAIMED, OriginalChanged, claim, put_all_back
 from maskdrop.config import FolderSettings
+from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
 from maskdrop.original import LeaveAlone, read_original
+from maskdrop.outbox import Outbox, Result
 from maskdrop.quarantine import REASON_TAIL, quarantine
 from maskdrop.replay import Room, Wanted, find
 from maskdrop.results.provenance import source_of
@@ -107,6 +109,26 @@ def test_folders_replaced_by_links_while_it_runs(start: Start, rooms: Rooms) -> 
     assert made_from == {
         hashlib.sha256(content).hexdigest() for content in contents_of(rooms.archive).values()
     }
+
+
+def test_a_room_that_became_a_link_takes_nothing(rooms: Rooms) -> None:
+    """As when somebody moves it to another disk and leaves a link to it: the folder is at fault."""
+    folders = Folders(rooms.inbox, rooms.outbox, rooms.quarantine, rooms.archive)
+    settings = FolderSettings(inbox=rooms.inbox, outbox=rooms.outbox)
+    ticket = Ticket(1, "a.jpg", Identity.of(rooms.drop("a.jpg", face_bytes(1)).stat()))
+    moved = rooms.base / "moved"
+    moved.mkdir()
+    for room in (rooms.outbox, rooms.archive, rooms.quarantine):
+        room.symlink_to(room.rename(moved / room.name))
+    outbox, fault = Outbox(folders, settings), Fault(Stage.SAVE, "Error", "no picture")
+    with pytest.raises(FolderTrouble):
+        outbox.publish(ticket, "0" * 64, [Result(".jpg", b"face")])
+    with pytest.raises(FolderTrouble):
+        outbox.put_away(ticket)
+    with pytest.raises(FolderTrouble):
+        quarantine(folders, ticket, fault, 0, settings)
+    assert contents_of(moved) == {}
+    assert contents_of(rooms.inbox) == {"a.jpg": face_bytes(1)}
 
 
 def test_what_is_planted_under_the_names_of_results(start: Start, rooms: Rooms) -> None:

@@ -48,9 +48,17 @@ class StuckByName(OriginalStuck):
 
 def trouble_in(what: str, base: Path, error: OSError) -> FolderTrouble | StuckByName:
     """What an error in a folder tree means: that it can't take this one file, or none now."""
-    if error.errno in _OF_THE_NAME and os.path.isdir(base):  # noqa: PTH112 - which never raises
+    if error.errno in _OF_THE_NAME and _is_folder(base):
         return StuckByName(f"the {what} {base} can't take it under its name: {error.strerror}")
     return FolderTrouble(f"{what} {base}", error)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a folder itself is there, and no link to one, through which nothing is opened."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
