@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from broken_files import png_bomb
 from drawing import face_bytes
 from maskdrop.beneath import open_folder
-from maskdrop.claim import CLAIMED, OriginalChanged, claim, put_all_back
+from maskdrop.claim import CLAIMED, OriginalChanged, OriginalStuck, claim, put_all_back
 from maskdrop.config import FolderSettings
 from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
@@ -271,6 +271,23 @@ def test_what_was_claimed_is_put_back_beside_newer_files(tmp_path: Path) -> None
     put_all_back(tmp_path)
     assert contents_of(tmp_path) == {"deep/er/a.jpg": b"new", "deep/er/a~2.jpg": b"old", "b.jpg": b"b"}
     assert list((tmp_path / CLAIMED).iterdir()) == []
+
+
+def test_no_folder_of_claimed_pictures_comes_into_the_inbox(tmp_path: Path) -> None:
+    """A file has the name of a folder whose pictures have been moved on; one of them still is being moved."""
+    claimed = tmp_path / CLAIMED / "x" / "y" / "1.jpg"
+    claimed.parent.mkdir(parents=True)
+    claimed.write_bytes(b"another worker's")
+    (tmp_path / "x").write_bytes(b"file")
+    ticket = Ticket(1, "x", Identity.of((tmp_path / "x").stat()))
+    with pytest.raises(OriginalStuck), claim(tmp_path, ticket):
+        pass
+    assert contents_of(tmp_path) == {"x": b"file", f"{CLAIMED}/x/y/1.jpg": b"another worker's"}
+    claimed.unlink()
+    with claim(tmp_path, ticket):
+        assert contents_of(tmp_path) == {f"{CLAIMED}/x": b"file"}
+    assert contents_of(tmp_path) == {"x": b"file"}
+    assert sorted(os.listdir(tmp_path)) == [CLAIMED, "x"]
 
 
 @given(st.lists(st.sampled_from(["..", ".", "", "a", "b", "link", "/"]), max_size=5).map("/".join))

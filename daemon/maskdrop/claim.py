@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskdrop.beneath import identity_at, identity_below, open_folder, split
+from maskdrop.beneath import identity_at, identity_below, open_folder, open_folder_at, split
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble, rename_new, sync_folder
 from maskdrop.names import numbered, printable
@@ -117,7 +117,7 @@ def put_all_back(inbox: Path) -> None:
 
 def _fetch(inbox: Path, parent: str, name: str, folder: int, ticket: Ticket) -> None:
     """Bring the ticket's file into the folder of claimed ones."""
-    _put_back(inbox, parent, name, folder)  # another file, left by a worker that died just then
+    _make_room(inbox, parent, name, folder)
     try:
         with open_folder(inbox, parent) as source:
             if identity_at(source, name) != ticket.identity:
@@ -133,6 +133,23 @@ def _fetch(inbox: Path, parent: str, name: str, folder: int, ticket: Ticket) -> 
     if identity_at(folder, name) != ticket.identity:
         _put_back(inbox, parent, name, folder)
         raise OriginalChanged
+
+
+def _make_room(inbox: Path, parent: str, name: str, folder: int) -> None:
+    """See to it that nothing has the name among the claimed ones. Another file, left by a worker that died
+    just then, goes back; folders stay behind whose pictures have been moved on.
+
+    Raises:
+        OriginalStuck: in a folder of that name a picture is still being moved.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), open_folder_at(folder, name) as left:
+        for _, folders, _, below in os.fwalk(".", topdown=False, dir_fd=left):
+            for empty in folders:
+                _remove_empty(below, empty)
+        _remove_empty(folder, name)
+        if identity_at(folder, name) is not None:
+            raise OriginalStuck("a picture in a folder of its name is still being moved")
+    _put_back(inbox, parent, name, folder)
 
 
 def _put_back(inbox: Path, parent: str, name: str, folder: int) -> None:
@@ -154,6 +171,5 @@ def _put_back(inbox: Path, parent: str, name: str, folder: int) -> None:
 
 
 def _remove_empty(folder: int, name: str) -> None:
-    if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
-        with contextlib.suppress(OSError):
-            os.rmdir(name, dir_fd=folder)
+    with contextlib.suppress(OSError):
+        os.rmdir(name, dir_fd=folder)
