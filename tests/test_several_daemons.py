@@ -3,15 +3,18 @@
 import ctypes
 import fcntl
 import os
+import platform
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import another_user
 import dispatch
 from drawing import face_bytes
 from maskdrop.claim import CLAIMED
@@ -124,6 +127,39 @@ def test_the_mount_of_a_folder_is_the_one_it_lies_on(tmp_path: Path) -> None:
         assert [mount.type, mount.source] == told.split()
     with pytest.raises(FileNotFoundError):
         mount_of(tmp_path / "missing")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may drop to another user")
+@pytest.mark.skipif(platform.machine() not in another_user.RENAMEAT2, reason="another machine's system calls")
+def test_another_users_picture_is_moved_where_renames_replace_and_it_may_not_be_linked() -> None:
+    """As on NFS, which has no `RENAME_NOREPLACE`, for a daemon that is not root."""
+    with tempfile.TemporaryDirectory() as name:
+        base = Path(name)
+        base.chmod(0o755)
+        rooms = Rooms.make(base)
+        for room in (rooms.inbox, rooms.outbox, rooms.quarantine, rooms.archive):
+            os.chown(room, another_user.USER, another_user.USER)
+        for picture in ("good.jpg", "back.jpg", "bad.jpg", "again.jpg"):
+            (rooms.inbox / picture).write_text(picture)
+        (rooms.archive / "good.jpg").write_text("older")
+        command = [sys.executable, str(Path(another_user.__file__)), name]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if answer.stderr.endswith(" here\n"):
+            pytest.skip(answer.stderr.strip())
+        assert (answer.returncode, answer.stderr) == (0, "")
+        held = {
+            str(path.relative_to(base)): path.read_text()
+            for path in base.rglob("*")
+            if path.is_file() and not path.name.endswith(".reason.json")
+        }
+        assert held == {
+            "archive/good.jpg": "older",
+            "archive/good~2.jpg": "good.jpg",
+            "inbox/again.jpg": "again.jpg",
+            "inbox/back.jpg": "newer",
+            "inbox/back~2.jpg": "back.jpg",
+            "quarantine/bad.jpg": "bad.jpg",
+        }
 
 
 @pytest.fixture

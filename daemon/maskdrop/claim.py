@@ -18,7 +18,7 @@ from pathlib import Path
 
 from maskdrop.beneath import identity_at, identity_below, open_folder, open_folder_at, split
 from maskdrop.crash_points import CrashPoint, crash_point
-from maskdrop.durable import FolderTrouble, rename_new, sync_folder
+from maskdrop.durable import FolderTrouble, LinkRefused, move_new, rename_new, sync_folder
 from maskdrop.names import numbered, printable
 from maskdrop.ticket import Ticket
 
@@ -122,7 +122,7 @@ def _fetch(inbox: Path, parent: str, name: str, folder: int, ticket: Ticket) -> 
         with open_folder(inbox, parent) as source:
             if identity_at(source, name) != ticket.identity:
                 raise OriginalChanged
-            rename_new(source, name, folder, name)
+            _take(source, name, folder, ticket)
             crash_point(CrashPoint.ORIGINAL_CLAIMED)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise OriginalChanged from error
@@ -133,6 +133,17 @@ def _fetch(inbox: Path, parent: str, name: str, folder: int, ticket: Ticket) -> 
     if identity_at(folder, name) != ticket.identity:
         _put_back(inbox, parent, name, folder)
         raise OriginalChanged
+
+
+def _take(source: int, name: str, folder: int, ticket: Ticket) -> None:
+    """Rename the ticket's file into the folder of claimed ones, where nothing has its name."""
+    try:
+        rename_new(source, name, folder, name)
+    except LinkRefused:
+        # Names there are given by our own savers alone, each to a picture of its own: a free one stays free.
+        if identity_at(folder, name) is not None or identity_at(source, name) != ticket.identity:
+            raise
+        os.rename(name, name, src_dir_fd=source, dst_dir_fd=folder)
 
 
 def _make_room(inbox: Path, parent: str, name: str, folder: int) -> None:
@@ -162,7 +173,7 @@ def _put_back(inbox: Path, parent: str, name: str, folder: int) -> None:
         with open_folder(inbox, parent, _ANYBODYS) as target:
             for new_name in numbered(name):
                 with contextlib.suppress(FileExistsError):
-                    rename_new(folder, name, target, new_name)
+                    move_new(folder, name, target, new_name)
                     sync_folder(target)
                     return
     except OSError as error:

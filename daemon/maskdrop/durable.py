@@ -15,6 +15,7 @@ FOLDER_SYNCS = 4
 (docs/guarantees.md)."""
 
 _RENAME_NOREPLACE = 1
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -27,11 +28,17 @@ class FolderTrouble(Exception):
         self.error = error
 
 
+class LinkRefused(PermissionError):
+    """There is no rename without replacement, and the file may not be linked: it is another user's, who lets
+    nobody write it, and fs.protected_hardlinks is set (proc_sys_fs(5))."""
+
+
 def rename_new(source: int, name: str, target: int, new_name: str) -> None:
     """Rename atomically from one folder to another, never replacing anything.
 
     Raises:
         FileExistsError: the new name is in use.
+        LinkRefused: the file has to be linked, and may not be.
         OSError: any other failure of renameat2(2), or of link(2) where the file system
             has no rename without replacement.
     """
@@ -43,8 +50,32 @@ def rename_new(source: int, name: str, target: int, new_name: str) -> None:
         number = ctypes.get_errno()
         if number not in _UNSUPPORTED:
             raise OSError(number, os.strerror(number), new_name)
-    os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    try:
+        os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        raise LinkRefused(error.errno, error.strerror, new_name) from error
     os.unlink(name, dir_fd=source)
+
+
+def move_new(source: int, name: str, target: int, new_name: str) -> None:
+    """`rename_new` of a file that may be another user's. Where it may not be linked, an empty file keeps the
+    new name for it until the rename; a kill between the two leaves that file.
+
+    Raises:
+        FileExistsError: the new name is in use.
+        OSError: it can't be moved.
+    """
+    try:
+        rename_new(source, name, target, new_name)
+    except LinkRefused:
+        os.close(os.open(new_name, _NEW_FILE, 0o600, dir_fd=target))
+        try:
+            os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
+        except OSError:
+            os.unlink(new_name, dir_fd=target)
+            raise
 
 
 def has_rename_new(folder: int, probe: str) -> bool:
@@ -87,8 +118,7 @@ def write_synced(folder: int, name: str, content: bytes, mode: int) -> None:
         OSError: it can't be written; what was is left there, for whoever tries again or removes it.
     """
     remove(folder, name)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(name, flags, mode, dir_fd=folder)
+    descriptor = os.open(name, _NEW_FILE, mode, dir_fd=folder)
     with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
         file.write(content)
         file.flush()

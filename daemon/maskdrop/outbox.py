@@ -14,7 +14,7 @@ from maskdrop.beneath import identity_at, open_folder, split
 from maskdrop.claim import claim, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
-from maskdrop.durable import remove, rename_new, rename_over, sync_folder, write_synced
+from maskdrop.durable import move_new, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, fit, numbered
 from maskdrop.results.provenance import source_at
@@ -164,7 +164,7 @@ def move_into(folder: int, name: str, base: Path, relative: str, folder_mode: in
     with open_folder(base, parent, folder_mode) as target:
         for new_name in numbered(wanted):
             try:
-                rename_new(folder, name, target, new_name)
+                move_new(folder, name, target, new_name)
             except FileExistsError:
                 continue
             crash_point(CrashPoint.ORIGINAL_MOVED)

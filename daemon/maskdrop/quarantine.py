@@ -15,7 +15,7 @@ from maskdrop.beneath import identity_at, open_file, open_folder, open_regular, 
 from maskdrop.claim import Claimed, OriginalChanged, OriginalStuck, claim, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
-from maskdrop.durable import remove, rename_new, rename_over, sync_folder, write_synced
+from maskdrop.durable import move_new, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, numbered, printable
 from maskdrop.outbox import found_in, temporary_for
@@ -220,7 +220,7 @@ def _move(claimed: Claimed, folder: int, entry: _Entry) -> str:
             continue
         crash_point(CrashPoint.REASON_WRITTEN)
         try:
-            rename_new(claimed.folder, claimed.name, folder, name)
+            move_new(claimed.folder, claimed.name, folder, name)
         except OSError as error:
             remove(folder, note)
             if not isinstance(error, FileExistsError):

@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from maskdrop.beneath import identity_at, open_folder, open_folder_at, open_regular, split
-from maskdrop.durable import remove, rename_new, sync_folder
+from maskdrop.durable import move_new, remove, rename_new, sync_folder
 from maskdrop.inbox.scan import Seen, scan
 from maskdrop.names import numbered, printable
 from maskdrop.quarantine import LONGEST_REASON, REASON_TAIL
@@ -166,7 +166,7 @@ def put_back(room: Path, inbox: Path, kept: Kept, folder_mode: int) -> str | Non
 def _rename(source: int, name: str, target: int, wanted: str) -> str:
     for new_name in numbered(wanted):
         with contextlib.suppress(FileExistsError):
-            rename_new(source, name, target, new_name)
+            move_new(source, name, target, new_name)
             return new_name
     raise AssertionError("names never end")
 
