@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from drawing import face_bytes
+from maskdrop.config import WatchSettings
+from maskdrop.inbox.intake import Intake
+from maskdrop.inbox.lock import InboxLock
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -73,6 +77,21 @@ def test_the_limit_of_watches(start: Start, rooms: Rooms) -> None:
 
 
 @pytest.fixture
+def mounted() -> Iterator[Callable[[Path], None]]:
+    """Mounts a tmpfs of its own on a folder until the test ends."""
+    places: list[Path] = []
+
+    def mount(place: Path) -> None:
+        if subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], capture_output=True).returncode != 0:
+            pytest.skip("mounting a tmpfs needs root")
+        places.append(place)
+
+    yield mount
+    for place in places:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.fixture
 def disk(rooms: Rooms) -> Iterator[Path]:
     """A tmpfs that holds all four rooms, and can be unmounted: another mount keeps what is on it."""
     kept = rooms.base / "kept"
@@ -111,6 +130,48 @@ def test_the_inbox_is_unmounted_and_mounted_again(start: Start, rooms: Rooms, di
     daemon.wait_count("saved", 3)
     assert daemon.stop() == 0
     assert on_disk.pictures("archive") == ["after.jpg", "before.jpg", "meanwhile.jpg"]
+
+
+def test_what_is_on_a_disk_mounted_in_the_inbox_is_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mounted: Callable[[Path], None]
+) -> None:
+    """Whether an event tells of it, or the disk is mounted over a file that has settled."""
+    usb, later = tmp_path / "usb", tmp_path / "later"
+    for folder in (usb, later):
+        folder.mkdir()
+    mounted(usb)
+    (usb / "deep").mkdir()
+    rung, lock = threading.Event(), InboxLock.take(tmp_path)
+    intake = Intake(tmp_path, WatchSettings(settle_ms=0, rescan_s=86_400), lock, rung.set)
+    intake.start()
+
+    def settled(count: int) -> bool:
+        rung.clear()
+        intake.advance(time.monotonic())
+        if intake.backlog == count:
+            return True
+        rung.wait(0.1)
+        return False
+
+    wait_for(lambda: settled(0) and intake.wait(time.monotonic()) > 0, "the end of the first scan")
+    for name in ("usb/a.jpg", "usb/deep/b.jpg", "later/c.jpg", "d.jpg"):
+        whole = (tmp_path / name).with_name(".whole")
+        whole.write_bytes(b"picture")
+        whole.rename(tmp_path / name)
+    wait_for(lambda: settled(2), "two files")
+    mounted(later)
+    (later / "c.jpg").write_bytes(b"another")
+    candidate = intake.take()
+    assert candidate is not None
+    assert candidate.path == "d.jpg"
+    assert settled(0)
+    assert intake.take() is None
+    told = [message for message in caplog.messages if message.startswith("left alone")]
+    assert told == [
+        f"left alone {name}: a folder on another file system, not a file" for name in ("usb", "later")
+    ]
+    intake.stop()
+    lock.release()
 
 
 def test_the_inbox_is_removed_and_made_again(start: Start, rooms: Rooms) -> None:

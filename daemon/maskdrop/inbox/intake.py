@@ -170,7 +170,7 @@ class Intake:
         try:
             parent, name = split(watched.path)
             with open_folder(self._inbox, parent) as folder:
-                seen = look_at(folder, name, watched.path)
+                seen = look_at(folder, watched.path, self._inbox)
                 return seen, writers_at(folder, name) if isinstance(seen, Seen) else Writers.UNKNOWN
         except OSError:
             return None, Writers.UNKNOWN

@@ -4,13 +4,16 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
-from maskdrop.beneath import open_folder, split
+from maskdrop.beneath import identity_below, open_folder, parts_of, split
 from maskdrop.ticket import Identity
 
 UNFINISHED = (".part", ".tmp", ".crdownload")
 """Endings under which browsers and copy programs write files that are not whole yet."""
+
+_ELSEWHERE = "folder on another file system"
 
 
 @dataclass(frozen=True)
@@ -36,25 +39,32 @@ def is_candidate(path: str, recursive: bool) -> bool:
     return not any(part.endswith(UNFINISHED) for part in path.lower().split("/"))
 
 
-def look(inbox: Path, path: str) -> Seen | Oddity | None:
-    """What lies at a relative path now, following no link; None: nothing, or a folder."""
+def look(inbox: Path, path: str, one_device: bool = True) -> Seen | Oddity | None:
+    """What lies at a relative path now, following no link; None: nothing, or a folder.
+
+    Args:
+        one_device: leave folders on other file systems alone.
+    """
     try:
-        parent, name = split(path)
+        parent, _ = split(path)
         with open_folder(inbox, parent) as folder:
-            return look_at(folder, name, path)
+            return look_at(folder, path, inbox if one_device else None)
     except OSError:
         return None
 
 
-def look_at(folder: int, name: str, path: str) -> Seen | Oddity | None:
-    """The same of a name in a folder.
+def look_at(folder: int, path: str, inbox: Path | None) -> Seen | Oddity | None:
+    """The same where its folder is open.
 
     Args:
-        path: the relative path of what has that name.
+        inbox: on whose file system that must be; None: on any.
 
     Raises:
-        OSError: nothing has it.
+        OSError: nothing lies there.
     """
+    parent, name = split(path)
+    if inbox is not None and (device := inbox.lstat().st_dev) != os.fstat(folder).st_dev:
+        return _elsewhere(inbox, parent, device)
     return _seen(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
 
 
@@ -106,9 +116,18 @@ def _scan_one(inbox: Path, folder: str, recursive: bool, one_device: bool) -> It
                 if found is not None:
                     yield found
             elif one_device and status.st_dev != device:
-                yield Oddity(path, "folder on another file system")
+                yield Oddity(path, _ELSEWHERE)
             elif recursive:
                 yield path
+
+
+def _elsewhere(inbox: Path, folder: str, device: int) -> Oddity | None:
+    """The first folder on the way to one that is not on this device; None: there is none any more."""
+    for at in accumulate(parts_of(folder), "{}/{}".format):
+        identity = identity_below(inbox, at)
+        if identity is not None and identity.device != device:
+            return Oddity(at, _ELSEWHERE)
+    return None
 
 
 def _seen(path: str, status: os.stat_result) -> Seen | Oddity | None:

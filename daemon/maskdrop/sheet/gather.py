@@ -95,7 +95,7 @@ class Originals:
             self._parent, self._by_stem = parent, self._names_in(parent)
         for name in self._by_stem.get(stem, []):
             path = f"{parent}/{name}" if parent else name
-            seen = look(self._folder, path)
+            seen = look(self._folder, path, one_device=False)
             if not isinstance(seen, Seen):
                 continue
             try:
