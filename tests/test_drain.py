@@ -123,6 +123,21 @@ def test_the_drain_timeout_ends_what_is_stuck(start: Start, rooms: Rooms, timeou
     assert len(rooms.pictures("inbox")) == 5
 
 
+@pytest.mark.parametrize("timeout", ["0", "0.5"])
+def test_the_drain_timeout_with_nothing_in_flight_is_a_drain_all_the_same(
+    start: Start, rooms: Rooms, timeout: str
+) -> None:
+    """However long an idle worker takes to end."""
+    daemon = start(settings=QUICK + f"[drain]\ndrain_timeout_s = {timeout}\n").wait_ready()
+    processes = daemon.processes()
+    (save,) = daemon.workers("save")
+    os.kill(save, signal.SIGSTOP)
+    assert daemon.stop() == 0
+    assert psutil.wait_procs(processes, timeout=20)[1] == []
+    assert daemon.health()["reason"] == "drained"
+    assert "ending at once" not in daemon.log
+
+
 def test_a_worker_that_is_still_starting_is_not_waited_for(start: Start, rooms: Rooms) -> None:
     """It may take minutes: to read libraries from a slow disk, or to build what TensorRT runs."""
     daemon = start(env=EXECUTED)

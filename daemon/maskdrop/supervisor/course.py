@@ -14,11 +14,13 @@ class Course:
     Attributes:
         drain_deadline: when draining is cut short; None while nobody has asked for the end.
         stopping: whether the workers were told to stop, or killed.
+        hurried: whether the workers that were left at the deadline, or at a second signal, were killed.
         exit_code: what the daemon will end with.
     """
 
     drain_deadline: float | None = None
     stopping: bool = False
+    hurried: bool = False
     exit_code: int = EX_OK
 
     @property
@@ -30,6 +32,11 @@ class Course:
     def ending(self) -> bool:
         return self.draining or self.stopping
 
+    @property
+    def is_patient(self) -> bool:
+        """Whether the deadline, or a second signal, would still hurry anybody."""
+        return self.exit_code == EX_OK and not self.hurried
+
     def drain(self, deadline: float) -> None:
         self.drain_deadline = deadline
 
@@ -38,6 +45,11 @@ class Course:
         self.stopping = True
         if exit_code is not None:
             self.exit_code = exit_code
+
+    def hurry(self, in_flight: int) -> None:
+        """Have the end come at once. It is a drain all the same where nothing was in flight any more."""
+        self.hurried = True
+        self.stop(EX_CUT_SHORT if in_flight else None)
 
     @property
     def reason(self) -> str:

@@ -23,7 +23,6 @@ from functools import partial
 
 from maskdrop.config_file import ConfigurationError
 from maskdrop.events import Event
-from maskdrop.exit_codes import EX_CUT_SHORT, EX_OK
 from maskdrop.health.file import State
 from maskdrop.log import tell
 from maskdrop.supervisor.child import Child, Death, Ending
@@ -147,7 +146,7 @@ class Supervisor:
             deadlines.append(self._crew.next_start())
         if not self._course.draining and self._renewal.pending is None:
             deadlines.append(self._stall.next_try)
-        if self._course.exit_code == EX_OK:
+        if self._course.is_patient:
             deadlines.append(self._course.drain_deadline)
         if not self._course.draining:
             deadlines.append(now + self._intake.wait(now))
@@ -183,7 +182,7 @@ class Supervisor:
         if count and not course.draining:
             self.handle_term(now)
         cut_short = count > 1 or (course.drain_deadline is not None and now >= course.drain_deadline)
-        if cut_short and course.exit_code == EX_OK:
+        if cut_short and course.is_patient:
             self._cut_short("a second signal" if count > 1 else "drain.drain_timeout_s is over")
         takes_no_more = course.draining or self._intake.is_over
         if takes_no_more and not course.stopping and not len(self._pipeline):
@@ -210,9 +209,9 @@ class Supervisor:
                 self._write_health(*self._state())  # there is nothing to wait for
 
     def _cut_short(self, why: str) -> None:
-        if len(self._pipeline) or not self._course.stopping:
-            logger.warning("ending at once (%s): %d in flight stay in the inbox", why, len(self._pipeline))
-        self._course.stop(EX_CUT_SHORT)
+        if in_flight := len(self._pipeline):
+            logger.warning("ending at once (%s): %d in flight stay in the inbox", why, in_flight)
+        self._course.hurry(in_flight)
         self._crew.kill_all()
 
     def _stop_workers(self, now: float) -> None:
