@@ -377,3 +377,19 @@ def test_the_metrics_follow_to_another_port(start: Start, rooms: Rooms) -> None:
         reload(daemon, f"{QUICK}[metrics]\nport = {ports[0]}\n")
         daemon.wait_log("the new configuration is not taken: metrics.port")
     assert daemon.stop() == 0
+
+
+def test_the_metrics_file_follows_to_another_name_and_goes_with_its_setting(
+    start: Start, rooms: Rooms
+) -> None:
+    first, second = rooms.base / "first.prom", rooms.base / "second.prom"
+    daemon = start(settings=f"{QUICK}[metrics]\nfile = '{first}'\n").wait_ready()
+    wait_for(first.exists, "the first file")
+    reload(daemon, f"{QUICK}[metrics]\nfile = '{second}'\n")
+    wait_taken_up(daemon)
+    assert second.exists()
+    assert not first.exists()
+    reload(daemon, QUICK)
+    wait_taken_up(daemon, times=2)
+    assert not second.exists()
+    assert daemon.stop() == 0

@@ -67,17 +67,17 @@ class Pulse:
         self.next_at = 0.0
 
     def follow(self, settings: Settings) -> None:
-        """Go by new settings; a file of another name is made, and the old one taken away.
+        """Go by new settings; files of other names are made, and the old ones taken away.
 
         Raises:
             ConfigurationError: the metrics' port can't be had.
         """
-        if settings.health_file != self._path:
-            with contextlib.suppress(OSError):
-                self._path.unlink()
+        before, self._settings = self._settings, settings
+        _take_away(self._path, settings.health_file)
+        if before.metrics.file is not None:
+            _take_away(before.metrics.file, settings.metrics.file)
         self._path, self._interval = settings.health_file, settings.health.interval_s
         self.next_at = 0.0
-        before, self._settings = self._settings, settings
         if settings.metrics != before.metrics or settings.folders.inbox != before.folders.inbox:
             if self._metrics is not None:
                 self._metrics.close()
@@ -204,6 +204,13 @@ class Pulse:
             )
             for stage in Stage
         }
+
+
+def _take_away(old: Path, new: Path | None) -> None:
+    """Nobody would renew it any more, and whoever reads it would take it for the truth."""
+    if old != new:
+        with contextlib.suppress(OSError):
+            old.unlink()
 
 
 def _is_settled(health: Health) -> bool:
