@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from maskdrop.commands.exits import EX_CONFIG, EX_FAILED
 from maskdrop.config_file import load_settings
 from maskdrop.service.environment import build_wheel, why_unusable
 from maskdrop.service.layout import FILES, ROOMS
+from maskdrop.service.record import read_record
+from maskdrop.service.uninstall import units_there
 from running import maskdrop
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give folders to another user")
@@ -156,6 +159,34 @@ def test_uninstalling_leaves_pictures_and_what_was_edited(root: Path) -> None:
     assert not list((root / "etc").rglob("maskdrop.conf"))
     assert (root / "opt/maskdrop/bin/maskdrop").exists(), "an environment that was there before is left"
     assert "nothing to do" in service(root, "uninstall")
+
+
+def test_an_uninstallation_that_was_interrupted_names_only_units_that_are_left(root: Path) -> None:
+    """systemctl fails for others, and what begins with it would never be finished."""
+    install(root, "--instance", "passports", "--instance", "visas")
+    record = read_record(root)
+    assert record is not None
+    instances = ["maskdrop@passports.service", "maskdrop@visas.service"]
+    assert units_there(root, record) == ["maskdrop.service", *instances]
+    (root / UNIT).unlink()
+    assert units_there(root, record) == instances
+    (root / "etc/systemd/system/maskdrop@.service").unlink()
+    assert units_there(root, record) == []
+    service(root, "uninstall")
+    assert "nothing to do" in service(root, "uninstall")
+
+
+def test_who_may_not_look_is_told_so_in_one_line(root: Path) -> None:
+    """As where sudo was forgotten: the state folder shows its user and its group alone what is in it."""
+    install(root)
+    powerless = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    if shutil.which("setpriv") is None or subprocess.run([*powerless, "true"], check=False).returncode:
+        pytest.skip("capabilities can't be taken away here")
+    words = ["service", "install", "--root", str(root), "--environment", "/opt/maskdrop", "--dry-run"]
+    answer = maskdrop(words, powerless)
+    assert answer.returncode == EX_FAILED
+    assert len(answer.stderr.splitlines()) == 1
+    assert answer.stderr.endswith("/var/lib/maskdrop/inbox: Permission denied; are you root?\n")
 
 
 def test_an_instance_has_its_own_configuration_and_folders(root: Path) -> None:

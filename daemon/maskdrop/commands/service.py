@@ -117,3 +117,5 @@ def _refusals() -> Iterator[None]:
         end_with(str(error), EX_CONFIG)
     except (RecordUnreadable, StepFailed) as error:
         end_with(str(error), EX_FAILED)
+    except PermissionError as error:  # steps are planned by looking where only root and the service may
+        end_with(f"{error.filename}: {error.strerror}; are you root?", EX_FAILED)

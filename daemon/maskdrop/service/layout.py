@@ -28,6 +28,7 @@ PACKAGED_UNITS = (
 ROOMS = {"inbox": 0o2770, "outbox": 0o2750, "archive": 0o2750, "quarantine": 0o2750}
 """Folders of one service and their permissions: as in systemd/maskdrop.tmpfiles."""
 
+_UNITS = Path("/etc/systemd/system")
 _STATE_MODE = 0o750
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]{0,63}")
 _OTHERS = frozenset({*ROOMS, "weights"})
@@ -58,7 +59,7 @@ def is_instance_name(name: str) -> bool:
 def wanted_files(environment: Path, instances: Sequence[str]) -> list[WantedFile]:
     """All files of the service that runs from an environment; with instances, a configuration for each."""
     files = [
-        WantedFile(Path("/etc/systemd/system") / name, _unit(name, environment))
+        WantedFile(_UNITS / name, _unit(name, environment))
         for name in ("maskdrop.service", "maskdrop@.service")
     ]
     for source, target in (
@@ -92,6 +93,11 @@ def program_of(environment: Path) -> Path:
 def unit_of(instance: str | None) -> str:
     """The unit's name."""
     return "maskdrop.service" if instance is None else f"maskdrop@{instance}.service"
+
+
+def unit_file_of(instance: str | None) -> Path:
+    """Where the unit is written; all instances have the same."""
+    return _UNITS / ("maskdrop.service" if instance is None else "maskdrop@.service")
 
 
 def instance_configuration(name: str) -> bytes:

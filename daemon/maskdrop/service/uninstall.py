@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from maskdrop.service.install import NEWER
-from maskdrop.service.layout import COMMAND, RECORD, STATE, program_of, unit_of
+from maskdrop.service.layout import COMMAND, RECORD, STATE, program_of, unit_file_of, unit_of
 from maskdrop.service.record import Record, digest, read_record
 from maskdrop.service.steps import KeepFile, RemoveEnvironment, RemoveFile, RunCommand, Step, below
 
@@ -24,14 +24,14 @@ def plan_uninstall(root: Path) -> list[Step]:
     if record is None:
         return []
     steps: list[Step] = []
-    if root == Path("/") and _BOOTED.exists() and shutil.which("systemctl"):
-        units = [unit_of(None), *map(unit_of, record.instances)]
+    tells_systemd = root == Path("/") and _BOOTED.exists() and shutil.which("systemctl") is not None
+    if tells_systemd and (units := units_there(root, record)):
         steps.append(RunCommand(("systemctl", "disable", "--now", *units)))
     steps += _file_steps(root, record)
     link = below(root, COMMAND)
     if link.is_symlink() and link.readlink() == program_of(Path(record.environment)):
         steps.append(RemoveFile(COMMAND))
-    if steps and isinstance(steps[0], RunCommand):
+    if tells_systemd:
         steps.append(RunCommand(("systemctl", "daemon-reload")))
     if record.made_environment:
         steps.append(RemoveEnvironment(Path(record.environment)))
@@ -39,6 +39,13 @@ def plan_uninstall(root: Path) -> list[Step]:
     if below(root, STATE).exists():
         steps.append(KeepFile(STATE, "pictures are never removed, nor is their owner"))
     return steps
+
+
+def units_there(root: Path, record: Record) -> list[str]:
+    """Units whose files are still there: systemctl fails for others, and the last try may have been
+    interrupted after it had removed them."""
+    instances = [None, *record.instances]
+    return [unit_of(name) for name in instances if below(root, unit_file_of(name)).exists()]
 
 
 def _file_steps(root: Path, record: Record) -> Iterator[Step]:
