@@ -1,6 +1,8 @@
 """Of which picture a result was made: its SHA-256 is in each (EXIF tag DocumentName; in JSON `sha256`)."""
 
+import io
 import json
+import struct
 from pathlib import Path
 from typing import IO
 
@@ -12,8 +14,16 @@ from maskdrop.config import SIDECAR_ENDING
 
 _DOCUMENT_NAME = 0x010D  # EXIF 2.32 / TIFF 6.0: the document this image was made from
 _SOFTWARE = 0x0131  # TIFF 6.0
-_RESULT_FORMATS = ("JPEG", "PNG", "WEBP")
 _LONGEST_SIDECAR = 2**18
+
+_LONGEST_HEAD = 2**17
+"""Bytes that hold all that lies before the pixels of a JPEG or PNG result: of EXIF a segment, 65,533 bytes at
+most (ITU T.81, B.1.1.4), an sRGB profile, a palette."""
+
+_RIFF_HEAD = 12
+_LONGEST_EXIF = 2**16
+_MOST_CHUNKS = 8
+"""Those of a WebP result are five at most (RFC 9649, 2.7): VP8X, ICCP, ALPH, VP8 or VP8L, EXIF."""
 
 
 def provenance(sha256: str) -> Image.Exif:
@@ -34,8 +44,8 @@ def source_of(result: Path) -> str | None:
 
 
 def source_at(folder: int, name: str) -> str | None:
-    """The same of a name in a folder. Reads the file's headers alone: whatever lies there may be
-    anybody's, and made to be costly to decode.
+    """The same of a name in a folder. Reads the file's headers alone, and no more than ours may take:
+    whatever lies there may be anybody's, and made to be costly to look at.
     """
     try:
         with open_regular(folder, name) as file:
@@ -50,10 +60,30 @@ def source_in(file: IO[bytes], name: str) -> str | None:
         if name.endswith(SIDECAR_ENDING):
             told = json.loads(file.read(_LONGEST_SIDECAR))
             return str(told["sha256"]) if "maskdrop" in told else None
-        with Image.open(file, formats=_RESULT_FORMATS) as image:
-            exif = Image.Exif()
-            exif.load(image.info.get("exif", b""))
-            text = str(exif.get(_DOCUMENT_NAME, ""))
+        exif = Image.Exif()
+        exif.load(_exif_of(file))
+        text = str(exif.get(_DOCUMENT_NAME, ""))
     except Exception:  # whatever lies there, it is not our result
         return None
     return text.removeprefix("sha256:") if text.startswith("sha256:") else None
+
+
+def _exif_of(file: IO[bytes]) -> bytes:
+    """The EXIF data of a result; none, or any exception, where it is no result."""
+    head = file.read(_RIFF_HEAD)
+    if head.startswith(b"RIFF"):  # Pillow would read a WebP to its end
+        return _exif_of_webp(file)
+    with Image.open(io.BytesIO(head + file.read(_LONGEST_HEAD)), formats=("JPEG", "PNG")) as image:
+        found: bytes = image.info.get("exif", b"")
+    return found
+
+
+def _exif_of_webp(file: IO[bytes]) -> bytes:
+    """From its chunk, which lies behind the pixels (RFC 9649, 2.7.1.5); those are passed over."""
+    place = _RIFF_HEAD
+    for _ in range(_MOST_CHUNKS):
+        kind, size = struct.unpack("<4sI", file.read(8))
+        if kind == b"EXIF":
+            return file.read(size) if size <= _LONGEST_EXIF else b""
+        place = file.seek(place + 8 + size + size % 2)
+    return b""
