@@ -1,6 +1,5 @@
 """Pictures of every kind that inboxes hold, each with the pixels it must become."""
 
-import io
 import struct
 import zlib
 from dataclasses import dataclass
@@ -30,7 +29,8 @@ class Kind:
 def picture_kinds() -> dict[str, Kind]:
     """By file name; docs/formats.md has a row for each."""
     face = draw_face(1, 96, 120)
-    return {**plain(face), **channels(face), **transparent(face), **turned(face), **sizes(), **profiles(face)}
+    colours = {**plain(face), **channels(face), **transparent(face), **colour_keys(face), **profiles(face)}
+    return {**colours, **turned(face), **sizes()}
 
 
 def plain(face: Image.Image) -> dict[str, Kind]:
@@ -74,7 +74,7 @@ def channels(face: Image.Image) -> dict[str, Kind]:
         "palette.png": Kind(encode(few, "PNG"), np.asarray(few.convert("RGB"))),
         "grey-16.png": Kind(encode(Image.fromarray(ramp.astype(np.uint16)), "PNG"), ramp_seen, 1),
         "grey-16.tif": Kind(encode(Image.fromarray(ramp.astype(np.uint16)), "TIFF"), ramp_seen, 1),
-        "rgb-16.png": Kind(png_of_16_bits(pixels), pixels),
+        "rgb-16.png": Kind(png_by_hand(pixels.astype(np.uint16) * 257, 16), pixels),
         "float.tif": Kind(encode(Image.fromarray((ramp / 65535).astype(np.float32)), "TIFF"), ramp_seen, 1),
         "cmyk.jpg": Kind(encode(face.convert("CMYK"), "JPEG", quality=98), pixels, LOSSY),
         "cmyk.tif": Kind(encode(face.convert("CMYK"), "TIFF"), pixels, 1),
@@ -103,6 +103,27 @@ def transparent(face: Image.Image) -> dict[str, Kind]:
         "alpha.webp": Kind(encode(rgba, "WEBP", lossless=True, exact=True), seen, 0.5),
         "alpha.tif": Kind(encode(rgba, "TIFF"), seen, 0.5),
     }
+
+
+def colour_keys(face: Image.Image) -> dict[str, Kind]:
+    """PNGs with one transparent colour, which the left third has."""
+    pixels, grey = np.asarray(face), np.asarray(face.convert("L"))
+    kinds = {}
+    for depth, key in ((2, 2), (4, 9)):
+        few = grey >> (8 - depth)
+        few[:, :32] = key
+        seen = np.where(few == key, 0, few * (255 // (2**depth - 1)))
+        kinds[f"grey-{depth}-key.png"] = Kind(png_by_hand(few, depth, (key,)), grey_to_rgb(seen))
+    deep = grey.astype(np.uint16) * 257
+    deep[:, :32], deep[:, 32:64] = 0x8001, 0x8002  # only the first of them is the key
+    seen = np.where(deep == 0x8001, 0, deep >> 8)
+    kinds["grey-16-key.png"] = Kind(png_by_hand(deep, 16, (0x8001,)), grey_to_rgb(seen), 1)
+    key16 = (0x1234, 0xABCD, 0x4321)
+    rgb = pixels.astype(np.uint16) * 257
+    rgb[:, :32] = key16
+    shown = pixels * (np.arange(96) >= 32)[None, :, None].astype(np.uint8)
+    kinds["rgb-16-key.png"] = Kind(png_by_hand(rgb, 16, key16), shown)
+    return kinds
 
 
 def turned(face: Image.Image) -> dict[str, Kind]:
@@ -180,21 +201,26 @@ def to_lab(image: Image.Image) -> Image.Image:
     return lab
 
 
-def png_of_16_bits(pixels: Pixels) -> bytes:
-    """An RGB PNG of 16 bits a channel (PNG 1.2, 4.1.1), which Pillow reads but does not write."""
-    height, width, _ = pixels.shape
+def png_by_hand(pixels: NDArray[Any], depth: int, key: tuple[int, ...] | None = None) -> bytes:
+    """A PNG of kinds which Pillow reads but does not write: of so many bits a channel, grey or RGB, and
+    with a transparent colour (PNG 1.2, 4.1.1 and 4.2.9).
+
+    Args:
+        pixels: (height, width) or (height, width, 3); the width fills whole bytes.
+    """
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    rows = (pixels.astype(">u2") * 257).astype(">u2").reshape(height, width * 3)
-    raw = io.BytesIO()
-    for row in rows:
-        raw.write(b"\0" + row.tobytes())
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    height, width = pixels.shape[:2]
+    stored = pixels.astype(">u2").reshape(height, -1)
+    bits = np.unpackbits(stored.view(np.uint8), axis=1).reshape(height, -1, 16)[:, :, 16 - depth :]
+    raw = b"".join(b"\0" + row.tobytes() for row in np.packbits(bits.reshape(height, -1), axis=1))
+    header = struct.pack(">IIBBBBB", width, height, depth, 2 if pixels.ndim == 3 else 0, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(raw.getvalue()))
+        + (chunk(b"tRNS", struct.pack(f">{len(key)}H", *key)) if key else b"")
+        + chunk(b"IDAT", zlib.compress(raw))
         + chunk(b"IEND", b"")
     )

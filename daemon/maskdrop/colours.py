@@ -3,7 +3,8 @@
 import io
 
 import numpy as np
-from PIL import Image, ImageCms
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageFile
 
 _ORIENTATION = 0x0112  # EXIF 2.32
 _TURNS = {
@@ -20,6 +21,9 @@ _TURNS = {
 _FIRST_ON_ITS_SIDE = 5
 
 _BLACK_TO_WHITE_16 = 65535.0
+_GREATEST_GREY = {"L;2": 3, "L;4": 15}
+"""White in PNGs of two and four bits, by Pillow's raw modes: it gives their pixels with eight."""
+
 _MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Pillow's modes of the colour spaces that ICC profiles of pictures describe (ICC.1, table 19)."""
 
@@ -44,6 +48,21 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # Pillow raises every kind of error on damaged EXIF
         return 1
     return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
+
+
+def fit_colour_key(image: ImageFile.ImageFile) -> None:
+    """Give a PNG's transparent colour (PNG 1.2, 4.2.9) the eight bits that its pixels will have.
+
+    Pillow tells it as it stands in the file, and of what depth that is only before the pixels are decoded.
+    Of 16 bits a channel the upper eight are left, so that the colours next to it become transparent too.
+    """
+    if image.format != "PNG" or not image.tile or "transparency" not in image.info:
+        return
+    key, stored = image.info["transparency"], image.tile[0].args
+    if stored == "RGB;16B":
+        image.info["transparency"] = tuple(channel >> 8 for channel in key)
+    elif (most := _GREATEST_GREY.get(str(stored))) is not None:
+        image.info["transparency"] = (key & most) * 255 // most
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -71,17 +90,25 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits scaled so that 65,535 is white; floats, so that 1.0 is, unless some
-    are larger: then 255 is."""
+    """Grey of 16 or 32 bits scaled so that 65,535 is white, one value of it perhaps transparent; floats,
+    so that 1.0 is, unless some are larger: then 255 is."""
     if image.mode.startswith("I"):
         grey = np.asarray(image, dtype=np.float32) * (255.0 / _BLACK_TO_WHITE_16)
+        key = image.info.get("transparency")
+        if isinstance(key, int):
+            opaque = Image.fromarray(np.where(np.asarray(image) == key, 0, 255).astype(np.uint8))
+            return Image.merge("LA", (_grey(grey), opaque))
     elif image.mode == "F":
         grey = np.nan_to_num(np.asarray(image))
         if grey.max() <= 1.0:
             grey = grey * 255.0
     else:
         return image
-    return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
+    return _grey(grey)
+
+
+def _grey(values: NDArray[np.float32]) -> Image.Image:
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 from PIL import Image, UnidentifiedImageError
 
-from maskdrop.colours import lies_on_its_side, to_rgb, upright
+from maskdrop.colours import fit_colour_key, lies_on_its_side, to_rgb, upright
 from maskdrop.config import DecodeSettings
 from maskdrop.quiet import quiet_libraries
 
@@ -64,6 +64,7 @@ def decode_at_least(
             width, height = image.size
             if settings.draft and least is not None:
                 image.draft(None, (least, least))
+            fit_colour_key(image)
             image.load()
             size = (height, width) if lies_on_its_side(image) else (width, height)
             return to_rgb(upright(image)), size, _has_metadata(image)
