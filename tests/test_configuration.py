@@ -2,6 +2,7 @@
 
 import subprocess
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError, load_settings
+from maskdrop.folders import check_rename, check_writable
 from running import Rooms, maskdrop
 
 ETC = Path(__file__).parent.parent / "etc" / "maskdrop.toml"
@@ -143,6 +145,18 @@ def test_folder_on_another_file_system(rooms: Rooms) -> None:
     assert str(target) in message
     assert "not atomic" in message
     assert "choose a folder on the inbox's file system" in message
+
+
+def test_two_that_try_the_same_folders_are_not_in_each_others_way(rooms: Rooms) -> None:
+    """Threads here, which have one process number, as daemons in two containers may have."""
+
+    def try_out(_: int) -> None:
+        check_writable("folders.outbox", rooms.outbox)
+        check_rename("folders.archive", rooms.inbox, rooms.archive)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(try_out, range(400)))
+    assert not [path for path in rooms.base.rglob("*") if path.is_file()]
 
 
 def test_missing_weights(rooms: Rooms) -> None:

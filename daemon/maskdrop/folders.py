@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,7 +157,7 @@ def check_writable(key: str, folder: Path) -> None:
     Raises:
         ConfigurationError: none can be made.
     """
-    probe = folder / f".maskdrop-probe-{os.getpid()}.tmp"
+    probe = folder / _probe_name()
     try:
         probe.touch()
         probe.unlink()
@@ -172,7 +173,7 @@ def check_rename(key: str, inbox: Path, target: Path) -> None:
     Raises:
         ConfigurationError: it can't be renamed from the inbox to there.
     """
-    name = f".maskdrop-probe-{os.getpid()}.tmp"
+    name = _probe_name()
     source = inbox / name
     try:
         source.touch()
@@ -188,3 +189,8 @@ def check_rename(key: str, inbox: Path, target: Path) -> None:
         for place in (source, target / name):
             with contextlib.suppress(OSError):
                 place.unlink()
+
+
+def _probe_name() -> str:
+    """A name that nothing else has: two containers may share a folder, and a process number."""
+    return f".maskdrop-probe-{secrets.token_hex(8)}.tmp"
