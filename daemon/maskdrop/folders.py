@@ -157,7 +157,7 @@ def check_writable(key: str, folder: Path) -> None:
     Raises:
         ConfigurationError: none can be made.
     """
-    probe = folder / _probe_name()
+    probe = folder / probe_name()
     try:
         probe.touch()
         probe.unlink()
@@ -173,7 +173,7 @@ def check_rename(key: str, inbox: Path, target: Path) -> None:
     Raises:
         ConfigurationError: it can't be renamed from the inbox to there.
     """
-    name = _probe_name()
+    name = probe_name()
     source = inbox / name
     try:
         source.touch()
@@ -191,6 +191,6 @@ def check_rename(key: str, inbox: Path, target: Path) -> None:
                 place.unlink()
 
 
-def _probe_name() -> str:
+def probe_name() -> str:
     """A name that nothing else has: two containers may share a folder, and a process number."""
     return f".maskdrop-probe-{secrets.token_hex(8)}.tmp"

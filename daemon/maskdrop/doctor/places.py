@@ -17,6 +17,7 @@ from maskdrop.folders import (
     check_writable,
     named_folders,
     own_files,
+    probe_name,
 )
 
 LITTLE_BYTES, FEW_BYTES = 64 * 2**20, 2**30
@@ -91,7 +92,7 @@ def _rename_new(inbox: Path) -> Finding:
     name = "rename without replacing"
     try:
         with open_folder(inbox) as folder:
-            if has_rename_new(folder, f".maskdrop-probe-{os.getpid()}.tmp"):
+            if has_rename_new(folder, probe_name()):
                 return ok(name, "the inbox's file system has it")
     except OSError as error:
         return warning(name, f"can't be tried ({error.strerror})", "see what is said of the inbox")
