@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from maskdrop.beneath import open_folder
-from maskdrop.claim import claim
+from maskdrop.claim import OriginalStuck, claim
 from maskdrop.config import FolderSettings
 from maskdrop.durable import has_rename_new
 from maskdrop.folders import Folders
@@ -82,6 +82,11 @@ def main(base: Path) -> None:
     Outbox(folders, settings).put_away(ticket("good.jpg"))
     with claim(inbox, ticket("back.jpg")):
         (inbox / "back.jpg").write_text("newer")
+    try:
+        Outbox(folders, settings).put_away(ticket("sticky/shared.jpg"))
+        sys.exit("a file that may not be taken away was")
+    except OriginalStuck:
+        pass
     fault = Fault(Stage.PREPROCESS, "Error", "no picture")
     for name in ("bad.jpg", "again.jpg"):
         quarantine(folders, ticket(name), fault, 0, settings)

@@ -142,6 +142,10 @@ def test_another_users_picture_is_moved_where_renames_replace_and_it_may_not_be_
         for picture in ("good.jpg", "back.jpg", "bad.jpg", "again.jpg"):
             (rooms.inbox / picture).write_text(picture)
         (rooms.archive / "good.jpg").write_text("older")
+        (rooms.inbox / "sticky").mkdir()
+        (rooms.inbox / "sticky" / "shared.jpg").write_text("may be linked")
+        (rooms.inbox / "sticky" / "shared.jpg").chmod(0o666)
+        (rooms.inbox / "sticky").chmod(0o1777)
         command = [sys.executable, str(Path(another_user.__file__)), name]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
         if answer.stderr.endswith(" here\n"):
@@ -158,6 +162,7 @@ def test_another_users_picture_is_moved_where_renames_replace_and_it_may_not_be_
             "inbox/again.jpg": "again.jpg",
             "inbox/back.jpg": "newer",
             "inbox/back~2.jpg": "back.jpg",
+            "inbox/sticky/shared.jpg": "may be linked",
             "quarantine/bad.jpg": "bad.jpg",
         }
 

@@ -56,7 +56,11 @@ def rename_new(source: int, name: str, target: int, new_name: str) -> None:
         if error.errno != errno.EPERM:
             raise
         raise LinkRefused(error.errno, error.strerror, new_name) from error
-    os.unlink(name, dir_fd=source)
+    try:
+        os.unlink(name, dir_fd=source)
+    except PermissionError:  # and no other error: where an answer was lost, the new name may be the only one
+        os.unlink(new_name, dir_fd=target)
+        raise
 
 
 def move_new(source: int, name: str, target: int, new_name: str) -> None:
