@@ -153,6 +153,8 @@ def _make_room(inbox: Path, parent: str, name: str, folder: int) -> None:
     Raises:
         OriginalStuck: in a folder of that name a picture is still being moved.
     """
+    if identity_at(folder, name) is None:
+        return
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), open_folder_at(folder, name) as left:
         for _, folders, _, below in os.fwalk(".", topdown=False, dir_fd=left):
             for empty in folders:
