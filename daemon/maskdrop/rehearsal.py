@@ -36,8 +36,9 @@ class Rehearsal:
     def warm_up(self, max_batch: int) -> None:
         """Have a device of its own load and plan what batches of all sizes want, in each of its streams, so
         that no picture waits for it. Batches for which it lacks memory will be done in halves, and those are
-        warm."""
-        for size in self._parser.sizes_up_to(max_batch):
+        warm. The largest comes first: what is planned for it may do for the others, as TensorRT's does.
+        """
+        for size in reversed(self._parser.sizes_up_to(max_batch)):
             self._with_memory(partial(self._label_once, size))
 
     def _label_once(self, size: int) -> None:

@@ -123,7 +123,8 @@ def providers_of(
 
     Its CUDA would try every way to compute a convolution, anew for each size of batch ("CUDA Execution
     Provider"): here it asks cuDNN for the likeliest. TensorRT builds an engine for the sizes of batch that it
-    has seen ("TensorRT Execution Provider"): a worker shows it all of them before it is ready.
+    has seen, and another one for one beyond these ("TensorRT Execution Provider"): before it is ready a
+    worker shows it the smallest, then the largest, and then those between.
     """
     if device == "cpu":
         return [("CPUExecutionProvider", {})]
