@@ -42,7 +42,7 @@ from maskdrop.supervisor.plan import make_plan
 from maskdrop.ticket import Facts, Identity, Prepare, Save, Saved, Stage, Ticket
 from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Workplace
-from measured import SAME_OUTPUTS, WEIGHTS, scratch
+from measured import PATIENCE_S, SAME_OUTPUTS, WEIGHTS, scratch
 
 SAMPLES = 8
 """Different pictures that are labelled and saved."""
@@ -116,7 +116,7 @@ class Team:
         devices: of each process.
         threads: of each process.
         sizes: of batches that are tried.
-        count: pictures that are labelled in batches of each size, at least.
+        count: pictures that are labelled in batches of each size, about.
     """
 
     devices: tuple[str, ...]
@@ -174,7 +174,8 @@ def forward_rates(settings: Settings, team: Team, samples: Pixels) -> tuple[dict
     """Pictures a second of a team for each size of batch, the best size, and what that gives once more: the
     largest figure was also the luckiest."""
     context = torch.multiprocessing.get_context("spawn")
-    gate, size = context.Barrier(len(team.devices) + 1), context.Value("i", 0)
+    gate = context.Barrier(len(team.devices) + 1, timeout=PATIENCE_S)  # or one that died would be waited for
+    size = context.Value("i", 0)
     processes = [
         context.Process(target=forward_share, args=(settings, team, index, samples, size, gate), daemon=True)
         for index in range(len(team.devices))
@@ -203,7 +204,7 @@ def forward_rates(settings: Settings, team: Team, samples: Pixels) -> tuple[dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("pictures", type=Path, help="folder of JPEGs; copied, not touched")
-    parser.add_argument("--workers", type=int, default=0, help="processes a stage; 0: as many as cores")
+    parser.add_argument("--workers", type=int, default=0, help="that decode, and that save; 0: one a core")
     parser.add_argument("--precision", default="auto", help="of the network: auto, fp32, bf16, int8")
     options = parser.parse_args()
     workers = options.workers or usable_cores()

@@ -195,18 +195,14 @@ PARTS: dict[str, Part] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--pictures",
-        type=int,
-        default=GPU_PICTURES if on_gpu() else CPU_PICTURES,
-        help="512 x 512 pictures in each run",
-    )
+    parser.add_argument("--pictures", type=int, help="512 x 512 pictures in each run")
     parser.add_argument("--repeats", type=int, default=5, help="turns; medians are of them")
     parser.add_argument("--backlog", type=int, default=10_000, help="largest backlog")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--cores", help="cores for everybody, as 0,1,2; default: all that may be used")
     parser.add_argument("--no-write", action="store_true", help="print, and change no file")
     options = parser.parse_args()
+    options.pictures = options.pictures or (GPU_PICTURES if on_gpu() else CPU_PICTURES)
     if options.cores:
         os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})
     pictures.faces()

@@ -1,6 +1,7 @@
 """What was thought of for a GPU, one against the other: copies, streams, graphs, two workers, decoding there.
 
     python bench/tries_gpu.py [--device cuda:0] [--batches 1 8 32 64] [--turns 5] [--precision auto]
+        [--beside "ONNX Runtime" TensorRT]
 
 Ways of labelling take turns; each turn is some batches that follow each other without a pause. Pictures a
 second are of the quickest turn. ONNX Runtime and TensorRT compute the network too, where they are

@@ -10,16 +10,21 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 from maskdrop.beneath import open_folder
 from maskdrop.claim import OriginalStuck, claim
 from maskdrop.config import FolderSettings
-from maskdrop.durable import has_rename_new
+from maskdrop.durable import has_rename_new, move_new
 from maskdrop.folders import Folders
 from maskdrop.outbox import Outbox
 from maskdrop.quarantine import quarantine
 from maskdrop.replay import Room, Wanted, find, put_back
 from maskdrop.ticket import Fault, Identity, Stage, Ticket
+
+sys.path.append(str(Path(__file__).parent.parent / "tools"))
+
+from dispatch import rename_new
 
 USER = 12345
 RENAMEAT2 = {"x86_64": 316, "aarch64": 276}
@@ -92,6 +97,30 @@ def main(base: Path) -> None:
         quarantine(folders, ticket(name), fault, 0, settings)
     (again,) = find(broken, Room.QUARANTINE, Wanted(patterns=("again.jpg",)))
     put_back(broken, inbox, again, 0o755)
+    lose_an_answer(inbox, archive)
+    dispatch_one(inbox)
+
+
+def lose_an_answer(inbox: Path, archive: Path) -> None:
+    """A server does what it was asked for; its answer is lost, and the request sent again finds nothing."""
+    rename = os.rename
+
+    def done_before(*names: Any, **folders: Any) -> None:
+        rename(*names, **folders)
+        rename(*names, **folders)
+
+    os.rename = done_before  # type: ignore[assignment]
+    with open_folder(inbox) as source, open_folder(archive) as target, contextlib.suppress(FileNotFoundError):
+        move_new(source, "lost.jpg", target, "lost.jpg")
+    os.rename = rename
+
+
+def dispatch_one(inbox: Path) -> None:
+    """What may not be linked is moved, and what may not be taken away is in no second place."""
+    (inbox / "b").mkdir()
+    rename_new(inbox / "sent.jpg", inbox / "b" / "sent.jpg")
+    with contextlib.suppress(PermissionError):
+        rename_new(inbox / "sticky" / "shared.jpg", inbox / "b" / "shared.jpg")
 
 
 if __name__ == "__main__":

@@ -100,11 +100,12 @@ def test_what_a_configuration_names_is_looked_at(rooms: Rooms) -> None:
     weights.touch()
     findings = examine("--config", str(config), *at(rooms), code=0)
     assert (findings["weights"]["status"], findings["metrics port"]["status"]) == ("ok", "ok")
-    config.write_text(f"[metrics]\nfile = '{rooms.inbox / 'm.prom'}'\n")
-    findings = examine("--config", str(config), *at(rooms), code=1)
-    assert findings["weights"]["told"] == "the embedded ones"
-    assert "metrics.file" in findings["folders"]["told"]
-    assert "lies inside the inbox" in findings["folders"]["told"]
+    for table in ("metrics", "log"):
+        config.write_text(f"[{table}]\nfile = '{rooms.inbox / 'a.file'}'\n")
+        findings = examine("--config", str(config), *at(rooms), code=1)
+        assert findings["weights"]["told"] == "the embedded ones"
+        assert f"{table}.file" in findings["folders"]["told"]
+        assert "lies inside the inbox" in findings["folders"]["told"]
 
 
 def test_folders_that_may_not_be_used_fail(rooms: Rooms) -> None:

@@ -139,7 +139,7 @@ def test_another_users_picture_is_moved_where_renames_replace_and_it_may_not_be_
         rooms = Rooms.make(base)
         for room in (rooms.inbox, rooms.outbox, rooms.quarantine, rooms.archive):
             os.chown(room, another_user.USER, another_user.USER)
-        for picture in ("good.jpg", "back.jpg", "bad.jpg", "again.jpg"):
+        for picture in ("good.jpg", "back.jpg", "bad.jpg", "again.jpg", "lost.jpg", "sent.jpg"):
             (rooms.inbox / picture).write_text(picture)
         (rooms.archive / "good.jpg").write_text("older")
         (rooms.inbox / "sticky").mkdir()
@@ -159,6 +159,8 @@ def test_another_users_picture_is_moved_where_renames_replace_and_it_may_not_be_
         assert held == {
             "archive/good.jpg": "older",
             "archive/good~2.jpg": "good.jpg",
+            "archive/lost.jpg": "lost.jpg",
+            "inbox/b/sent.jpg": "sent.jpg",
             "inbox/again.jpg": "again.jpg",
             "inbox/back.jpg": "newer",
             "inbox/back~2.jpg": "back.jpg",

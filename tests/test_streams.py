@@ -288,8 +288,9 @@ def test_sizes_that_may_come_are_known(tiny_weights: Path) -> None:
     assert parser.sizes_up_to(32) == [1, 2, 4, 8, 16, 32]
     parser._shape = InputShape(most=12)
     assert parser.sizes_up_to(32) == [1, 2, 4, 8, 12]
-    parser._shape = InputShape(4, 4)
-    assert parser.sizes_up_to(32) == [4]
+    for fixed in (InputShape(4, 4), InputShape(4, 4).limited(3), InputShape(4, 4).limited(1)):
+        parser._shape = fixed
+        assert parser.sizes_up_to(32) == [4]
 
 
 def test_scores_that_a_gpu_scales_up_at_once_are_no_more_than_it_can_count() -> None:

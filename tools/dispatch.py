@@ -10,8 +10,10 @@ and is tried again.
 
 A move is one rename, which a file system does whole or not at all: at any instant a picture is in ARRIVING
 or in one inbox, whatever is killed. Where no rename replaces nothing, as over NFS, it is a link and then an
-unlink: a kill just between them leaves the picture in both. Only one dispatcher works for ARRIVING at a time;
-a second one says so and exits 75. Needs Python 3.11 and nothing else: copy it where it is to run.
+unlink: a kill just between them leaves the picture in both; another user's, where it may not be linked, is
+renamed over an empty file that keeps its name, which a kill just between leaves. Only one dispatcher works
+for ARRIVING at a time; a second one says so and exits 75. Needs Python 3.11 and nothing else: copy it where
+it is to run.
 
 To take a dead host's pictures back, name its inbox as ARRIVING and the others as inboxes, once.
 """
@@ -76,23 +78,31 @@ def pictures(folder: Path) -> Iterator[Waiting]:
                 yield Waiting(status.st_mtime_ns, str(path.relative_to(folder)), status.st_size)
 
 
+@dataclass(frozen=True)
+class Trouble:
+    """Why a file of ARRIVING stays there."""
+
+    path: str
+    why: str
+
+
 class Told:
     """Says why files stay, once each for as long as it is so."""
 
     def __init__(self) -> None:
-        self._before: set[str] = set()
+        self._before: set[Trouble] = set()
 
-    def tell(self, troubles: list[str]) -> None:
+    def tell(self, troubles: list[Trouble]) -> None:
         for trouble in troubles:
             if trouble not in self._before:
-                sys.stderr.write(f"{trouble}\n")
+                sys.stderr.write(f"{trouble.path!a}: {trouble.why}; it stays where it is\n")
         self._before = set(troubles)
 
 
-def spread(arriving: Path, inboxes: list[Path], files: list[Waiting], most: int) -> tuple[int, list[str]]:
+def spread(arriving: Path, inboxes: list[Path], files: list[Waiting], most: int) -> tuple[int, list[Trouble]]:
     """Move each file to the inbox with fewest; how many were moved, and why others couldn't be."""
     held = {inbox: {file.path for file in pictures(inbox)} for inbox in inboxes}
-    moved, troubles = 0, []
+    moved, troubles = 0, list[Trouble]()
     for file in files:
         if any(file.path in names for names in held.values()):
             continue
@@ -106,7 +116,7 @@ def spread(arriving: Path, inboxes: list[Path], files: list[Waiting], most: int)
         except FileNotFoundError:
             continue  # its writer took it away
         except OSError as error:  # such as a name that a daemon has put back since the look
-            troubles.append(f"{str(target)!a}: {error.strerror}; it stays where it is")
+            troubles.append(Trouble(file.path, error.strerror or str(error)))
             continue
         held[inbox].add(file.path)
         moved += 1
@@ -128,8 +138,35 @@ def rename_new(source: Path, target: Path) -> None:
         number = ctypes.get_errno()
         if number not in _UNSUPPORTED:
             raise OSError(number, os.strerror(number), str(target))
-    os.link(source, target, follow_symlinks=False)
-    source.unlink()
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except PermissionError as error:
+        if error.errno != errno.EPERM:
+            raise
+        rename_over_own(source, target)
+        return
+    try:
+        source.unlink()
+    except PermissionError:  # and no other error: where an answer was lost, the target may be all there is
+        target.unlink()
+        raise
+
+
+def rename_over_own(source: Path, target: Path) -> None:
+    """The same for another user's file, which may not be linked (fs.protected_hardlinks): an empty file of
+    our own keeps the name for it.
+
+    Raises:
+        FileExistsError: the new name is in use.
+        OSError: it can't be done; where its outcome isn't known, the empty file stays.
+    """
+    with target.open("xb") as own:
+        try:
+            source.rename(target)
+        except PermissionError:
+            if os.path.samestat(os.fstat(own.fileno()), target.lstat()):
+                target.unlink()
+            raise
 
 
 def lock(arriving: Path) -> int:

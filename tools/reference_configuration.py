@@ -40,7 +40,8 @@ Most people set `folders.inbox` and `folders.outbox`, then `save.outputs` and `s
 
 SIGHUP, or `systemctl reload maskdrop`, takes up every key without a restart; the last column says whose
 workers are replaced for it ("-": nobody's). `--inbox --outbox --quarantine --archive --health --weights
---device --log-format --log-file` on the command line override the file, and stand until the daemon ends."""
+--device --log-level --log-format --log-file` on the command line override the file, and stand until the
+daemon ends."""
 
 
 def page() -> str:

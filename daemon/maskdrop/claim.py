@@ -141,8 +141,10 @@ def _take(source: int, name: str, folder: int, ticket: Ticket) -> None:
         rename_new(source, name, folder, name)
     except LinkRefused:
         # Names there are given by our own savers alone, each to a picture of its own: a free one stays free.
-        if identity_at(folder, name) is not None or identity_at(source, name) != ticket.identity:
+        if identity_at(folder, name) is not None:
             raise
+        if identity_at(source, name) != ticket.identity:
+            raise OriginalChanged from None
         os.rename(name, name, src_dir_fd=source, dst_dir_fd=folder)
 
 

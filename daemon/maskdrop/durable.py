@@ -74,12 +74,21 @@ def move_new(source: int, name: str, target: int, new_name: str) -> None:
     try:
         rename_new(source, name, target, new_name)
     except LinkRefused:
-        os.close(os.open(new_name, _NEW_FILE, 0o600, dir_fd=target))
+        descriptor = os.open(new_name, _NEW_FILE, 0o600, dir_fd=target)
         try:
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
-        except OSError:
-            os.unlink(new_name, dir_fd=target)
+        except PermissionError:  # and no other error: where an answer was lost, it may have that name by now
+            _remove_this(target, new_name, descriptor)
             raise
+        finally:
+            os.close(descriptor)
+
+
+def _remove_this(folder: int, name: str, descriptor: int) -> None:
+    """Remove an open file, unless another one has its name."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=folder, follow_symlinks=False)):
+            os.unlink(name, dir_fd=folder)
 
 
 def has_rename_new(folder: int, probe: str) -> bool:

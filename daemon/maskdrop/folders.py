@@ -61,7 +61,7 @@ def prepare_folders(settings: Settings) -> Folders:
         _make(f"folders.{key}", folder)
     check_own_files(settings, resolved)
     for key, file in own_files(settings).items():
-        _make(key, file.parent)
+        _make(key, file.parent.resolve())
         check_writable(key, file.parent)
     for key, folder in resolved.items():
         check_writable(f"folders.{key}", folder)

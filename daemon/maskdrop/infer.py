@@ -55,7 +55,7 @@ def serve(workplace: Workplace, link: Link) -> None:
     look = FirstLook(settings)
     look.finds_small(workplace.slots.labels[0])  # so that no picture waits for its imports
     info = parser.info
-    rehearsal = Rehearsal(parser, settings, look.finds_small, _judges(settings))
+    rehearsal = Rehearsal(parser, settings.model.input_size, look.finds_small, _judges(settings))
     if workplace.device != "cpu":
         rehearsal.warm_up(max_batch)
     cost = rehearsal.measure(workplace.threads, max_batch) if workplace.measures else None

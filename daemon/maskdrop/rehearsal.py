@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from maskdrop.config import Settings
 from maskdrop.cost import cost_of
 from maskdrop.model.known import known_picture
 from maskdrop.model.memory import free_memory, is_want_of_memory
@@ -22,15 +21,13 @@ class Rehearsal:
     """Batches of the portrait, in memory of their own, labelled and looked at as pictures will be.
 
     Args:
+        side: of the network's pictures, in pixels.
         look: looks at a picture's labels, uint8 (side, side).
         judge: whether somebody wants to know how sure the network is.
     """
 
-    def __init__(
-        self, parser: FaceParser, settings: Settings, look: Callable[[Pixels], object], judge: bool
-    ) -> None:
-        self._parser, self._look, self._judge = parser, look, judge
-        self._side = settings.model.input_size
+    def __init__(self, parser: FaceParser, side: int, look: Callable[[Pixels], object], judge: bool) -> None:
+        self._parser, self._side, self._look, self._judge = parser, side, look, judge
         self._on_cpu = parser.info.device == "cpu"
 
     def warm_up(self, max_batch: int) -> None:

@@ -113,7 +113,7 @@ def _is_same(found: bytes, reason: bytes) -> bool:
 def _between_folders(source: FolderStore, target: FolderStore, work: Work, settings: FolderSettings) -> str:
     identity = identity_below(source.base, work.path)
     if identity is None:
-        raise LeaveAlone(Absence.GONE, "gone before it could be quarantined")
+        raise source.unreached(work.path)
     if _has_another_size(work, identity.size):
         raise LeaveAlone(Absence.CHANGED, "changed before it could be quarantined")
     folders = Folders(source.base, target.base, target.base, None, keeps=True)

@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -34,12 +34,6 @@ class End:
     quarantine: str = ""
     error: str = ""
     message: str = ""
-
-
-def left_for(error: Exception) -> End:
-    """The end of a picture that is left because of this."""
-    name = error.absence.value if type(error) is LeaveAlone else type(error).__name__
-    return End(Outcome.LEFT, error=name, message=str(error)[:MESSAGE_LIMIT])
 
 
 @dataclass(frozen=True)
@@ -96,6 +90,12 @@ class Piece:
     pixels: Pixels | None = None
     labels: Pixels | None = None
     content: bytes | None = None
+
+
+def left_for(work: Work, error: Exception) -> Piece:
+    """A picture that is left because of this."""
+    name = error.absence.value if type(error) is LeaveAlone else type(error).__name__
+    return Piece(replace(work, end=End(Outcome.LEFT, error=name, message=str(error)[:MESSAGE_LIMIT])))
 
 
 def packed(pieces: Iterable[Piece]) -> pa.Table:

@@ -68,7 +68,7 @@ class _Decoder:
                 return Piece(replace(work, end=End(Outcome.DONE_BEFORE)))
             facts = prepare_content(content, sha256, settings.decode, self._places, self._decoded)
         except (LeaveAlone, MemoryError) as error:
-            return Piece(replace(work, end=left_for(error)))
+            return left_for(work, error)
         except BrokenPicture as error:
             if not work.sha256 and error.error == "EmptyFile":
                 work = replace(work, size=0)

@@ -109,7 +109,7 @@ class _Finisher:
                     fault = Fault(Stage.SAVE, error.error, str(error)[:MESSAGE_LIMIT])
                     work = replace(work, fault=fault)
         except (LeaveAlone, MemoryError) as error:
-            left = _left(work, error)
+            left = left_for(work, error)
             return lambda: left
         return partial(_ended, work, lambda: replace(work, end=self._quarantined(work)))
 
@@ -215,17 +215,13 @@ def _ended(work: Work, write: Callable[[], Work]) -> Piece:
     try:
         return Piece(write())
     except (LeaveAlone, FolderTrouble, MemoryError) as error:
-        return _left(work, error)
+        return left_for(work, error)
 
 
 def _without_copy(message: str, why: str) -> str:
     """A broken picture's message that also says why it has no copy, for which its own end gives way."""
     told = (_NO_COPY + why)[:MESSAGE_LIMIT]
     return message[: MESSAGE_LIMIT - len(told)] + told
-
-
-def _left(work: Work, error: Exception) -> Piece:
-    return Piece(replace(work, end=left_for(error)))
 
 
 def _given(labels: Pixels | None) -> Pixels:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from maskdrop.beneath import identity_at, identity_below, open_file, open_folder, split
-from maskdrop.claim import OriginalStuck, StuckByName, trouble_in
+from maskdrop.claim import StuckByName, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import fault
 from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
@@ -81,7 +81,7 @@ class Store(Protocol):
             Their paths relative to this place.
 
         Raises:
-            LeaveAlone: it can't take them under the picture's name.
+            UnfitName: it can't take them under the picture's name.
             FolderTrouble: it can't take any now.
         """
 
@@ -168,10 +168,10 @@ class FolderStore:
     def read(self, path: str, most: int) -> bytes:
         identity = identity_below(self.base, path)
         if identity is None:
-            raise self._unreached(path)
+            raise self.unreached(path)
         return read_original(self.base, Ticket(0, path, identity), most)
 
-    def _unreached(self, path: str) -> LeaveAlone:
+    def unreached(self, path: str) -> LeaveAlone:
         """Why a file can't be reached: it is gone only where this folder is there and says so."""
         try:
             with open_folder(self.base):
@@ -192,8 +192,8 @@ class FolderStore:
         folders = Folders(self.base, self.base, None, None, keeps=True)
         try:
             return Outbox(folders, self.settings).publish(Ticket(0, path, NOWHERE), sha256, results)
-        except OriginalStuck as error:
-            raise LeaveAlone(Absence.UNREADABLE, str(error)) from error
+        except StuckByName as error:
+            raise UnfitName(str(error)) from error
 
     def put(self, path: str, content: bytes, unfinished: str = "") -> None:
         self._write(path, content, unfinished or path, replaces=True)

@@ -30,7 +30,7 @@ LITTLE_INODES, FEW_INODES = 1_000, 20_000
 def check_places(settings: Settings) -> list[Finding]:
     """Everything about the folders of a configuration."""
     folders = named_folders(settings)
-    findings = [_nesting(settings), *(_folder(name, path) for name, path in folders.items())]
+    findings = [_nesting(settings, folders), *(_folder(name, path) for name, path in folders.items())]
     for key, file in own_files(settings).items():
         findings.append(_folder(key.replace(".", " "), file.parent))
     if settings.log.file is not None:
@@ -44,8 +44,8 @@ def check_places(settings: Settings) -> list[Finding]:
     return findings + [_space(name, path) for name, path in folders.items()]
 
 
-def _nesting(settings: Settings) -> Finding:
-    resolved = {name: path.resolve() for name, path in named_folders(settings).items()}
+def _nesting(settings: Settings, folders: dict[str, Path]) -> Finding:
+    resolved = {name: path.resolve() for name, path in folders.items()}
     try:
         check_nesting(resolved)
         check_own_files(settings, resolved)

@@ -153,7 +153,7 @@ class WorkerHealth:
         pid: its process number.
         alive: false: it died and is about to be replaced.
         ready: it can be given pictures; false while it starts.
-        restarts: workers that were started here in place of dead ones.
+        restarts: workers that were started here in place of ones that died, or couldn't be started.
     """
 
     stage: str

@@ -22,6 +22,10 @@ _SILENCE = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
 imports it, and leaves a file with an identity of the machine in the user's home (ONNX Runtime's Privacy.md).
 """
 
+_NO_TF32 = "NVIDIA_TF32_OVERRIDE"
+"""Environment variable that keeps NVIDIA's libraries from TF32 where it is 0 when they are loaded (cuBLAS and
+TensorRT documentation). ONNX Runtime has no other word for TensorRT."""
+
 
 class OnnxNetwork(nn.Module):
     """An ONNX Runtime session that takes and gives tensors, float (batch, …).
@@ -92,6 +96,8 @@ def load_onnx(
     if tensorrt and device == "cpu":
         problem = "model.tensorrt = true is for a GPU, and the device is cpu"
         raise WeightsError(f"{path}: {problem}; set it to false")
+    if exact and device != "cpu":
+        os.environ[_NO_TF32] = "0"
     providers = providers_of(device, tensorrt, exact)
     provider, _ = providers[0]
     extra, less = ("tensorrt", "model.tensorrt = false") if tensorrt else ("onnx-gpu", "model.device = cpu")

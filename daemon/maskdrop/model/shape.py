@@ -25,8 +25,8 @@ class InputShape:
     def filled_up(self, count: int) -> int:
         """How many pictures a batch of so many is filled up to, where a device plans for each size that
         comes: a power of two, unless that is too many."""
-        wanted = max(self.fewest, 1 << (count - 1).bit_length())
-        return wanted if self.most is None else max(count, min(wanted, self.most))
+        least, even = max(count, self.fewest), 1 << (count - 1).bit_length()
+        return max(least, even if self.most is None else min(even, self.most))
 
     def parts_of(self, count: int) -> Iterator[slice]:
         """A batch of so many pictures, cut into parts that are small enough."""

@@ -84,8 +84,11 @@ class Plan:
 
     @property
     def places(self) -> int:
-        """Pictures at the same time that keep all of an inference worker at work."""
-        return self.threads if self.devices[0] == "cpu" else self.max_batch
+        """Pictures at the same time that keep all of an inference worker at work, as far as it can come by
+        them: on a CPU it begins a batch while it is at another one."""
+        most = self.slots // len(self.devices)
+        each = min(self.threads, 2 * self.max_batch) if self.devices[0] == "cpu" else self.max_batch
+        return max(1, min(each, most))
 
     @property
     def most_workers(self) -> int:
