@@ -109,7 +109,7 @@ def lose_an_answer(inbox: Path, archive: Path) -> None:
         rename(*names, **folders)
         rename(*names, **folders)
 
-    os.rename = done_before  # type: ignore[assignment]
+    os.rename = done_before
     with open_folder(inbox) as source, open_folder(archive) as target, contextlib.suppress(FileNotFoundError):
         move_new(source, "lost.jpg", target, "lost.jpg")
     os.rename = rename
