@@ -84,7 +84,8 @@ def test_two_nodes_give_what_this_machine_gives_and_then_only_what_is_new(
 ) -> None:
     """300 real faces, by narrow random weights, bit for bit; broken ones are rows; none spills; a resume."""
     real = {f"{path.stem[:1]}/{path.name}": path.read_bytes() for path in faces[:300]}
-    good = {**(real or {f"{n % 3}/{n}.jpg": face_bytes(n) for n in range(40)}), ODD: face_bytes(7)}
+    drawn = {f"drawn/{n % 3}/{n}.jpg": face_bytes(n) for n in range(40)}
+    good = {**real, **drawn, ODD: face_bytes(7)}
     good["small/one.png"] = face_bytes(8, "PNG", 700, 500)
     broken = {f"broken/{name}": content for name, content in broken_files().items()}
     for name, content in {**good, **broken}.items():

@@ -23,7 +23,7 @@ class End:
 
     Attributes:
         results: addresses relative to OUT.
-        classes: names of those in its labels.
+        classes: names of those in its labels, at the picture's own size.
         quarantine: address of its copy, relative to the quarantine; "" where there is none.
         error, message: why it is broken, or was left.
     """

@@ -30,18 +30,19 @@ class Renderer:
     def __init__(self, settings: Settings, slots: Places) -> None:
         self._settings, self._slots = settings, slots
 
-    def render(self, task: Save, read: Callable[[], bytes]) -> list[Result]:
+    def render(self, task: Save, read: Callable[[], bytes], own: Pixels | None = None) -> list[Result]:
         """Every configured result.
 
         Args:
             read: gives the original's content; called only where it is needed.
+            own: the picture's `own_labels`, where they are there already.
 
         Raises:
             BrokenPicture: it can't be decoded in full, or not be written as configured.
         """
         picture, carried = self._original(task, read)
         results, settings = [], self._settings
-        for output, labels in self._labels_for(task):
+        for output, labels in self._labels_for(task, own):
             if output == "json":
                 content = sidecar(task, labels, settings.model.classes)
             else:
@@ -50,15 +51,18 @@ class Renderer:
             results.append(Result(tail_of(output, settings.save), content))
         return results
 
-    def _labels_for(self, task: Save) -> Iterator[tuple[Output, Pixels]]:
+    def own_labels(self, task: Save) -> Pixels:
+        """The picture's labels at its own size, uint8 (height, width)."""
+        return self._labels(task, task.facts.width, task.facts.height)
+
+    def _labels_for(self, task: Save, own: Pixels | None) -> Iterator[tuple[Output, Pixels]]:
         """Each configured output, with labels at its size; those of the picture's own size are made once."""
-        own: Pixels | None = None
         for output in self._settings.save.outputs:
             if output == "model":
                 yield output, self._labels(task, self._slots.side, self._slots.side)
             else:
                 if own is None:
-                    own = self._labels(task, task.facts.width, task.facts.height)
+                    own = self.own_labels(task)
                 yield output, own
 
     def _original(self, task: Save, read: Callable[[], bytes]) -> tuple[Pixels, Carried]:
