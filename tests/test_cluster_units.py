@@ -366,6 +366,8 @@ FOREIGN: dict[str, tuple[str, Callable[[Path], object]]] = {
         "its column input is of int64",
         lambda path: parquet.write_table(pa.table({"input": [1]}), path),
     ),
+    "a folder": ("no regular file", lambda path: path.mkdir()),
+    "a pipe": ("no regular file", os.mkfifo),
 }
 
 
@@ -378,6 +380,8 @@ def test_what_is_no_part_of_a_manifest_is_told(tmp_path: Path, kind: str) -> Non
         Manifest(FolderStore(tmp_path, FOLDERS)).read()
     assert str(tmp_path / "manifest.parquet" / "foreign.parquet") in str(told.value)
     assert "; move it elsewhere" in str(told.value)
+    is_open = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
+    assert str(tmp_path / "manifest.parquet" / "foreign.parquet") not in is_open
 
 
 class Dies(BaseException):

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from maskdrop.batch.ledger import Outcome
+from maskdrop.beneath import NotAFile
 from maskdrop.cluster.attempts import WORKER_DIED
 from maskdrop.cluster.cargo import Work, found_unread
 from maskdrop.cluster.stores import Store
@@ -133,8 +134,7 @@ class Manifest:
 
         Raises:
             ConfigurationError: a part is of another place's inputs, or no part of a manifest.
-            FolderTrouble: a part that has replaced rows can't be written anew.
-            OSError: a part can't be read.
+            FolderTrouble: the parts can't be read, or one that has replaced rows not be written anew.
         """
         rows: dict[str, Row] = {}
         old: dict[str, set[str]] = {}
@@ -186,8 +186,7 @@ class Manifest:
         that can't be removed stays, as do all after it: the newest row of an input counts.
 
         Raises:
-            FolderTrouble: a part can't be written; it is as it was.
-            OSError: a part can't be read.
+            FolderTrouble: a part can't be read or written; it is as it was.
         """
         for first, paths in replaced.items():
             if self._removes:
@@ -213,19 +212,29 @@ class Manifest:
 
     def _parts(self) -> list[str]:
         """Names of all parts, the oldest first."""
-        return [name for name in self._store.names(self._folder) if name.endswith(".parquet")]
+        try:
+            names = self._store.names(self._folder)
+        except OSError as error:
+            raise self._trouble(self._folder, error) from error
+        return [name for name in names if name.endswith(".parquet")]
 
     def _table(self, part: str, columns: list[str] | None) -> pa.Table:
         name = f"{self._folder}/{part}"
-        content = self._store.get(name)
         try:
-            file = parquet.ParquetFile(io.BytesIO(content))
+            file = parquet.ParquetFile(io.BytesIO(self._store.get(name)))
             if not (problem := _problem(file.schema_arrow)):
                 return file.read(columns)
+        except NotAFile:
+            problem = "it is no regular file"
         except pa.ArrowException as error:
             problem = str(error).partition("\n")[0]
+        except OSError as error:
+            raise self._trouble(name, error) from error
         remedy = "move it elsewhere: pictures that only it has rows of are done again"
         raise fault("OUT", f"{self._store.address}/{name}", f"is no part of a manifest ({problem})", remedy)
+
+    def _trouble(self, name: str, error: OSError) -> FolderTrouble:
+        return FolderTrouble(f"{self._store.address}/{name}", error)
 
     def _check_base(self, table: pa.Table) -> None:
         """Rows name pictures by their paths below IN: those of another one would replace each other."""

@@ -29,7 +29,7 @@ class Record:
         """Learn what is done.
 
         Raises:
-            ConfigurationError, FolderTrouble, OSError: as of `Manifest.read`.
+            ConfigurationError, FolderTrouble: as of `Manifest.read`.
         """
         self._rows = self._manifest.read()
 
@@ -87,7 +87,7 @@ class Record:
             tidies: whether those that they replace are removed; else the next run does so.
 
         Raises:
-            FolderTrouble, OSError: a part can't be written or read.
+            FolderTrouble: a part can't be written or read.
         """
         self._manifest.write()
         if tidies:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from maskdrop.beneath import identity_at, identity_below, open_file, open_folder, split
+from maskdrop.beneath import identity_at, identity_below, open_folder, open_regular, split
 from maskdrop.claim import StuckByName, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import fault
@@ -120,6 +120,7 @@ class Store(Protocol):
         """A file's whole content.
 
         Raises:
+            NotAFile: it is a folder, FIFO or device.
             OSError: it can't be read.
         """
 
@@ -243,10 +244,7 @@ class FolderStore:
 
     def get(self, path: str) -> bytes:
         parent, name = split(path)
-        with (
-            open_folder(self.base, parent) as folder,
-            open(open_file(folder, name), "rb") as file,  # noqa: PTH123 - a descriptor, not a path
-        ):
+        with open_folder(self.base, parent) as folder, open_regular(folder, name) as file:
             return file.read()
 
     def names(self, folder: str) -> list[str]:
