@@ -23,8 +23,15 @@ Start = Callable[..., Daemon]
 F_SEAL_WRITE = 8  # fcntl(2); the module's name for it comes with Python 3.13
 
 
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+"""Where file systems are made: ordinary users' has no sbin."""
+
+
 def run(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True).returncode == 0
+    program = shutil.which(command[0], path=PATH)
+    return (
+        program is not None and subprocess.run([program, *command[1:]], capture_output=True).returncode == 0
+    )
 
 
 @pytest.fixture
@@ -93,7 +100,7 @@ def test_an_input_output_error(start: Start, rooms: Rooms, mounted: Callable[...
 
 def test_a_quota_is_used_up(start: Start, rooms: Rooms, mounted: Callable[..., None]) -> None:
     """The outbox is a subvolume of btrfs with a quota, which counts for root too."""
-    if shutil.which("mkfs.btrfs") is None or shutil.which("btrfs") is None:
+    if shutil.which("mkfs.btrfs", path=PATH) is None or shutil.which("btrfs", path=PATH) is None:
         pytest.skip("there is no mkfs.btrfs here: apt-get install btrfs-progs")
     image, disk = rooms.base / "disk.img", rooms.base / "disk"
     with image.open("wb") as file:

@@ -121,6 +121,7 @@ def test_folders_that_may_not_be_used_fail(rooms: Rooms) -> None:
     try:
         findings = examine(*at(rooms), code=1, prefix=prefix)
     finally:
+        rooms.outbox.chmod(0o755)
         rooms.quarantine.chmod(0o755)
     assert (findings["inbox"]["status"], findings["outbox"]["status"]) == ("ok", "fail")
     assert "can't be written (Permission denied)" in findings["outbox"]["told"]

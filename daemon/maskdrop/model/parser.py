@@ -207,8 +207,8 @@ class FaceParser:
         if wanted is not None and wanted != side:
             problem = f"takes pictures of {wanted} x {wanted}, not {side} x {side}"
             raise WeightsError(f"{self._path}: {problem}; set model.input_size = {wanted}")
-        noise = np.random.default_rng(1).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
         try:
+            noise = np.random.default_rng(1).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
             scores = self._scores(torch.from_numpy(noise).to(self._device))
         except Exception as error:  # a foreign network fails in any way
             if not self._on_cpu and is_devices_fault(error):
