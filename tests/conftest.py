@@ -18,6 +18,16 @@ from schedule import Schedule, check_together, long_first
 from weights_for_tests import write_tiny_weights
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # where a test itself imports ONNX Runtime
+for word in (
+    "COLUMNS",
+    "LINES",
+    "FORCE_COLOR",
+    "NO_COLOR",
+    "CLICOLOR_FORCE",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+):
+    os.environ.pop(word, None)  # tests say themselves how wide and how coloured it is to be
 
 settings.register_profile(
     "maskdrop", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]

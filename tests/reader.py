@@ -14,7 +14,7 @@ from pathlib import Path
 
 from documented import CTRL_C, ROOT, Command, shows
 from running import Daemon
-from terminal import Terminal
+from terminal import TOP, Terminal
 from waiting import PATIENCE_S, wait_for
 
 LINKED = ("bench", "docs", "etc", "tests", "tools")
@@ -182,7 +182,7 @@ class Reader:
 
     def _watch(self, command: Command, text: str) -> None:
         """In a terminal, left by its key."""
-        terminal = Terminal(self.home / shlex.split(text)[-1], 100, 30)
+        terminal = Terminal([*TOP, str(self.home / shlex.split(text)[-1])], 100, 30)
         try:
             terminal.wait("running")
             terminal.type(b"q")

@@ -1,4 +1,4 @@
-"""``maskdrop top`` in a terminal of its own."""
+"""A program in a terminal of its own."""
 
 import contextlib
 import fcntl
@@ -8,20 +8,21 @@ import struct
 import subprocess
 import sys
 import termios
-from pathlib import Path
+from collections.abc import Sequence
 from threading import Thread
 
 import pyte
 
 from waiting import PATIENCE_S, wait_for
 
-TOP = (sys.executable, "-m", "maskdrop", "top", "--health")
+MASKDROP = (sys.executable, "-m", "maskdrop")
+TOP = (*MASKDROP, "top", "--health")
 
 
 class Terminal:
     """The program, its keys, and what is to be read on the screen."""
 
-    def __init__(self, health: Path, columns: int, lines: int) -> None:
+    def __init__(self, command: Sequence[str], columns: int, lines: int) -> None:
         self._outer, self.inner = pty.openpty()
         self.screen = pyte.Screen(columns, lines)
         self._stream = pyte.ByteStream(self.screen)
@@ -30,7 +31,7 @@ class Terminal:
         self.modes = termios.tcgetattr(self.inner)
         environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
-            [*TOP, str(health)],
+            command,
             stdin=self.inner,
             stdout=self.inner,
             stderr=self.inner,

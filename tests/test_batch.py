@@ -271,10 +271,26 @@ def test_a_batch_gives_what_the_daemon_gives_and_shows_how_far_it_is(job: Job, t
     assert not set(job.results().values()) & set(results.values())  # each was made anew
 
 
-def on_a_terminal(job: Job, *arguments: str) -> str:
+def test_on_a_terminal_what_is_logged_is_never_broken(job: Job) -> None:
+    """It breaks long lines itself, so that a path can be taken from it whole."""
+    name = f"{'a long name ' * 10}.jpg"
+    job.put(name, face_bytes(1))
+    shown = on_a_terminal(job, "--verbose", columns=40)
+    assert f" saved {name} -> {name} in ms: " in shown
+
+
+def test_no_bar_goes_anywhere_but_to_a_terminal_that_can_draw_it(job: Job) -> None:
+    job.put("a.jpg", face_bytes(1))
+    coloured = {**os.environ, "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
+    assert job.run(code=0, env=coloured).startswith("slowest:\n")
+    shown = on_a_terminal(job, "--again", kind="dumb")
+    assert shown.startswith("slowest:\r\n")
+
+
+def on_a_terminal(job: Job, *arguments: str, columns: int = 200, kind: str = "xterm-256color") -> str:
     """What a batch that ends with 0 shows on a terminal."""
     outer, inner = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200"}
+    environment = {**os.environ, "TERM": kind, "COLUMNS": str(columns)}
     process = job.begin(*arguments, stdout=inner, stderr=inner, env=environment)
     os.close(inner)
     shown = b""
@@ -283,6 +299,7 @@ def on_a_terminal(job: Job, *arguments: str) -> str:
             shown += data
     os.close(outer)
     assert process.wait(PATIENCE_S) == 0, shown
+    assert shown.count(b"\x1b[?25l") <= shown.count(b"\x1b[?25h"), "the cursor stays hidden"
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
 
 

@@ -40,6 +40,7 @@ from maskdrop.names import printable
 from object_storage import object_storage
 from ray_nodes import ray_nodes
 from running import FULL
+from terminal import MASKDROP, Terminal
 from waiting import PATIENCE_S, wait_for
 from weights_for_tests import EMBEDDED
 
@@ -307,25 +308,28 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(job: Job) -> None:
         assert len(second) == len(first) + written["saved"]
 
         report.unlink()
-        process = job.begin(*there, "--report", str(report), settings=ONE_ACTOR)
-        more = len(list(job.out.glob("*.jpg"))) + 5  # some that were given up are there
-        wait_for(lambda: len(list(job.out.glob("*.jpg"))) >= more or process.poll() is not None, "5 more")
-        actors = nodes.actors(second=False)
-        for actor in actors:
-            actor.suspend()  # what has set out is waited for
+        words = job.words((*there, "--report", str(report)), "ray", ONE_ACTOR, None, None)
+        terminal = Terminal([*MASKDROP, *words], 200, 24)
+        with contextlib.closing(terminal):
+            process = terminal.process
+            more = len(list(job.out.glob("*.jpg"))) + 5  # some that were given up are there
+            wait_for(lambda: len(list(job.out.glob("*.jpg"))) >= more or process.poll() is not None, "5 more")
+            actors = nodes.actors(second=False)
+            for actor in actors:
+                actor.suspend()  # what has set out is waited for
 
-        def is_ended() -> bool:
-            process.send_signal(signal.SIGTERM)  # the first ones are one request
-            return process.poll() is not None
+            def is_ended() -> bool:
+                process.send_signal(signal.SIGTERM)  # the first ones are one request
+                return process.poll() is not None
 
-        wait_for(is_ended, "the end at another signal")
-        for actor in actors:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                actor.resume()
-        told = process.communicate(timeout=PATIENCE_S)[0]
-        assert process.returncode == 128 + signal.SIGTERM, told
-        assert "Traceback" not in told
-        assert "the same command goes on from here" in told
+            wait_for(is_ended, "the end at another signal")
+            for actor in actors:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    actor.resume()
+            assert process.returncode == 128 + signal.SIGTERM, terminal.text
+            terminal.wait("the same command goes on from here")
+            assert "Traceback" not in terminal.text
+            assert not terminal.screen.cursor.hidden
         written = json.loads(report.read_text())
         third = job.outcomes()
         assert len(third) == len(second) + written["saved"]

@@ -45,7 +45,7 @@ def terminal(rooms: Rooms) -> Iterator[Callable[..., Terminal]]:
     opened: list[Terminal] = []
 
     def open_terminal(columns: int = 80, lines: int = 24) -> Terminal:
-        opened.append(Terminal(rooms.health, columns, lines))
+        opened.append(Terminal([*TOP, str(rooms.health)], columns, lines))
         return opened[-1]
 
     yield open_terminal

@@ -30,7 +30,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from maskdrop.cluster.attempts import Begun, CannotLabel, Register
 from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.finishing import finish_block
-from maskdrop.cluster.hush import Hush
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.labelling import Labeller
 from maskdrop.cluster.own_folder import OwnFolder
@@ -82,7 +81,6 @@ class Cluster:
                 "include_dashboard": False,
                 "_temp_dir": str(self._folder.path),
             }
-        self._hush = Hush()
         try:
             ray.init(**options)
         except Exception as error:  # it fails in many ways
@@ -139,7 +137,6 @@ class Cluster:
         if self._folder is not None:
             self._folder.remove()
             self._folder = None
-        self._hush.end()
 
     def abandon(self) -> None:
         """Leave without asking the cluster, for that may take long. This process has to end next: with it the

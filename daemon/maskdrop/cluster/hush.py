@@ -1,27 +1,39 @@
 """Standard error for ourselves alone: Ray's C++ part writes there too, past Python."""
 
+import contextlib
+import io
 import os
 import sys
+from collections.abc import Iterator
+
+_STDERR = 2
 
 
-class Hush:
-    """From now on, who writes to descriptor 2 is not heard, and Python's ``sys.stderr`` is."""
-
-    def __init__(self) -> None:
-        sys.stderr.flush()
-        self._before, self._heard = sys.stderr, os.dup(2)
-        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(nowhere, 2)
-        os.close(nowhere)
-        sys.stderr = open(  # noqa: SIM115 - a descriptor, open until the end
-            self._heard, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Within, who writes to descriptor 2 is not heard, and Python's ``sys.stderr`` is. What takes
+    ``sys.stderr`` over for a time, as a bar does, has to begin and to end within."""
+    before, heard = sys.stderr, os.dup(_STDERR)
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(nowhere, _STDERR)
+    os.close(nowhere)
+    if _is_standard_error(before):
+        before.flush()
+        sys.stderr = open(  # noqa: SIM115 - a descriptor, closed by its number
+            heard, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
         )
-
-    def end(self) -> None:
-        """As it was before; once is enough."""
-        if self._heard >= 0:
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the terminal may be gone
             sys.stderr.flush()
-            sys.stderr = self._before
-            os.dup2(self._heard, 2)
-            os.close(self._heard)
-            self._heard = -1
+        sys.stderr = before
+        os.dup2(heard, _STDERR)
+        os.close(heard)
+
+
+def _is_standard_error(stream: object) -> bool:
+    try:
+        return isinstance(stream, io.IOBase) and stream.fileno() == _STDERR
+    except OSError:  # it only looks like a file
+        return False

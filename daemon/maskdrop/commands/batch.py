@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from maskdrop.batch.ledger import Outcome
+from maskdrop.cluster.hush import hushed
 from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with, say
 from maskdrop.commands.progress import progress
 from maskdrop.config_file import ConfigurationError
@@ -102,12 +103,14 @@ def batch(
     places = _Places(source, outbox, quarantine)
     try:
         if engine == "ray":
-            there, trouble = _on_cluster(places, address, endpoint, config, overrides, again)
-            code = _tell(there, report, verbose, EX_TEMPFAIL, trouble)
+            with hushed():
+                there, trouble = _on_cluster(places, address, endpoint, config, overrides, again)
+                code = _tell(there, report, verbose, EX_TEMPFAIL, trouble)
+                if there.is_urgent:
+                    there.abandon()
+                    leave(code)
             if not there.end_signal:
                 raise typer.Exit(code)  # Ray has something to do at a process's end
-            if there.is_urgent:
-                there.abandon()
         else:
             _check_local(places, {"--address": address, "--endpoint": endpoint})
             code = _tell(_here(places, config, overrides, again, verbose), report, verbose, EX_FAILED)

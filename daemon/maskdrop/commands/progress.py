@@ -1,11 +1,11 @@
-"""How far a command is: a bar on standard error where that is a terminal, else a line now and then."""
+"""How far a command is: a bar on standard error where a terminal can draw it, else a line now and then."""
 
 import contextlib
 import math
 import sys
 import time
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Show(Protocol):
@@ -36,7 +36,7 @@ def progress(line_each: float = math.inf) -> Iterator[Show]:
     """A bar with rate and time left, which is gone at the end.
 
     Args:
-        line_each: seconds between two lines where standard error is no terminal.
+        line_each: seconds between two lines where standard error is no terminal that can draw a bar.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -48,8 +48,15 @@ def progress(line_each: float = math.inf) -> Iterator[Show]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[told]}"),
     )
-    console = Console(stderr=True)
-    if not console.is_terminal:
+
+    class Lines(Console):
+        """Whose terminal breaks long lines: names in what is logged meanwhile stay whole."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*objects, **{"soft_wrap": True, **options})
+
+    console = Lines(stderr=True)
+    if not (sys.stderr.isatty() and console.is_interactive):  # nor where colours are asked for in a pipe
         yield _Lines(line_each)
         return
     with Progress(*columns, console=console, transient=True) as bars:

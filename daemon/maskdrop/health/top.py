@@ -38,7 +38,7 @@ def watch(file: Path) -> bool:
         Whether there was a health file at the end.
     """
     console = _console()
-    if not console.is_terminal or console.is_dumb_terminal:
+    if not (sys.stdout.isatty() and console.is_interactive):
         return print_once(file)
     there = False
     with (
