@@ -67,7 +67,13 @@ def environment(
     command = ["cc", "-shared", "-fPIC", "-O2", "-x", "c", "-", "-o", str(library), "-ldl"]
     subprocess.run(command, input=_SOURCE, text=True, check=True)
     set_times(folder, sync_ms, read_ms)
-    told = {"LD_PRELOAD": str(library), "MASKDROP_DISK_MS": str(folder / "disk-ms")}
+    # By its name alone: in LD_PRELOAD a blank ends a path (ld.so(8)).
+    folders = os.pathsep.join(filter(None, [str(folder.resolve()), os.environ.get("LD_LIBRARY_PATH")]))
+    told = {
+        "LD_PRELOAD": library.name,
+        "LD_LIBRARY_PATH": folders,
+        "MASKDROP_DISK_MS": str(folder / "disk-ms"),
+    }
     return told | ({"MASKDROP_SLOW_BELOW": f"{below.resolve()}{os.sep}"} if below else {})
 
 

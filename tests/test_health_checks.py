@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def run_checks(rooms: Rooms) -> Callable[..., dict[str, int]]:
     """Runs all the page's checks at once on the rooms' health file, with a maskdrop in the path."""
     program = rooms.base / "bin" / "maskdrop"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m maskdrop "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m maskdrop "$@"\n')
     program.chmod(0o755)
 
     def run() -> dict[str, int]:
@@ -71,7 +72,8 @@ def run_checks(rooms: Rooms) -> Callable[..., dict[str, int]]:
                 continue
             assert DOCS_HEALTH_FILE in check if isinstance(check, list) else check.endswith(DOCS_HEALTH_FILE)
             command = ["sh", "-c", check] if isinstance(check, str) else check
-            here = [part.replace(DOCS_HEALTH_FILE, str(rooms.health)) for part in command]
+            file = shlex.quote(str(rooms.health)) if isinstance(check, str) else str(rooms.health)
+            here = [part.replace(DOCS_HEALTH_FILE, file) for part in command]
             path = f"{program.parent}:/usr/local/bin:/usr/bin:/bin"
             started[name] = subprocess.Popen(
                 ["env", f"PATH={path}", *here], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

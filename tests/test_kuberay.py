@@ -165,9 +165,10 @@ def test_broken_pictures_alone_are_no_failure_of_the_job(
     program.write_text(STAND_IN.format(is_reported=is_reported, code=code))
     program.chmod(0o755)
     report.write_text("of an earlier run")
-    entrypoint = job["spec"]["entrypoint"].replace("/tmp/report.csv", str(report))
+    entrypoint = job["spec"]["entrypoint"].replace("/tmp/report.csv", report.name)
     line = shlex.join(shlex.split(entrypoint))
-    done = subprocess.run(line, shell=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, check=False)
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    done = subprocess.run(line, shell=True, env=path, cwd=tmp_path, check=False)
     assert done.returncode == told
 
 

@@ -165,7 +165,7 @@ class Hostile:
         self._victim = victim
 
     def __reduce__(self) -> tuple[object, ...]:
-        return os.system, (f"touch {self._victim}",)
+        return os.system, (f"touch '{self._victim}'",)
 
 
 @pytest.mark.parametrize("form", ["pickle", "torch"])

@@ -298,7 +298,7 @@ class Hostile:
         self._victim = victim
 
     def __reduce__(self) -> tuple[object, ...]:
-        return os.system, (f"touch {self._victim}",)
+        return os.system, (f"touch '{self._victim}'",)
 
 
 def altered(source: Path, target: Path, change: Callable[[str, bytes], bytes | None], **more: bytes) -> Path:

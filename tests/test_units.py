@@ -46,7 +46,8 @@ def exposure(root: Path, unit: str, drop_in: str | None) -> tuple[float, set[str
     """systemd-analyze's exposure of a unit, 0 to 10, and the names of the switches that it finds open."""
     lay_out(root / "etc" / "systemd" / "system", unit, drop_in)
     command = ["systemd-analyze", "security", "--offline=true", f"--root={root}", "--no-pager", unit]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    drawn = {**os.environ, "LC_ALL": "C.UTF-8"}
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, env=drawn)
     level = re.search(r"Overall exposure level for \S+: ([0-9.]+)", answer.stdout)
     assert level, answer.stdout
     marked = [line.split() for line in answer.stdout.splitlines() if line.startswith("✗")]
@@ -75,16 +76,18 @@ def test_every_open_switch_has_its_reason_in_the_documents(tmp_path: Path, drop_
 @pytest.mark.parametrize("drop_in", [None, *DROP_INS])
 @pytest.mark.parametrize("unit", UNITS)
 def test_systemd_finds_nothing_wrong(tmp_path: Path, unit: str, drop_in: str | None) -> None:
-    folder, program = tmp_path / "units", tmp_path / "environment" / "bin" / "maskdrop"
+    folder = tmp_path / "units"
     lay_out(folder, unit, drop_in)
-    program.parent.mkdir(parents=True)
-    program.touch(0o755)
-    for file in wanted_files(tmp_path / "environment", []):
-        if file.target.name == unit:
-            (folder / unit).write_bytes(file.content)
-    environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{folder}:"}
-    command = ["systemd-analyze", "verify", "--man=no", unit]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    with tempfile.TemporaryDirectory(dir="/tmp") as plain:  # a unit can't name a path with blanks in it
+        program = Path(plain, "bin", "maskdrop")
+        program.parent.mkdir()
+        program.touch(0o755)
+        for file in wanted_files(Path(plain), []):
+            if file.target.name == unit:
+                (folder / unit).write_bytes(file.content)
+        environment = {**os.environ, "SYSTEMD_UNIT_PATH": f"{folder}:"}
+        command = ["systemd-analyze", "verify", "--man=no", unit]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert (answer.returncode, answer.stderr + answer.stdout) == (0, "")
 
 
@@ -158,6 +161,7 @@ def test_another_users_writer_is_seen_with_cap_lease_alone(capabilities: int, to
     assert read("maskdrop.service")["AmbientCapabilities"] == ["CAP_LEASE"]
     with tempfile.TemporaryDirectory() as inbox, (Path(inbox) / "picture.jpg").open("wb"):
         Path(inbox).chmod(0o755)
+        (Path(inbox) / "picture.jpg").chmod(0o644)
         command = [sys.executable, "-c", LEASE, inbox, str(capabilities)]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (answer.stdout.strip(), answer.stderr) == (told, "")
