@@ -48,7 +48,7 @@ def package(tmp_path: Path) -> Path:
     """Built as `make deb DEB_LIBRARIES=linked` builds it: torch and the others stay where they are."""
     command = [sys.executable, str(ROOT / "tools" / "make_deb.py"), "--into", str(tmp_path / "dist")]
     options = ["--python", sys.executable, "--libraries", "linked", "--compression", "none"]
-    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL, umask=0o077)
     (package,) = (tmp_path / "dist").iterdir()
     return package
 
@@ -65,6 +65,8 @@ def test_a_package_comes_and_goes_without_touching_pictures(package: Path, tmp_p
     assert (root / "etc/systemd/system/multi-user.target.wants/maskdrop.service").is_symlink()
     assert (root / "etc/maskdrop.toml").read_bytes() == (ROOT / "etc/maskdrop.toml").read_bytes()
     assert "maskdrop:" in (root / "etc/passwd").read_text()
+    closed = {path for path in (root / "opt").rglob("*") if path.lstat().st_mode & 0o044 != 0o044}
+    assert not closed, "not to be read by the service, of whoever had another umask when it was built"
     inbox = (root / "var/lib/maskdrop/inbox").stat()
     assert stat.S_IMODE(inbox.st_mode) == 0o2770
     assert inbox.st_uid != 0

@@ -90,6 +90,17 @@ def test_installed_once_twice_and_shown(root: Path) -> None:
     assert "edited" not in shown
 
 
+def test_it_is_the_same_whatever_the_umask_of_who_installs(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(root, other)
+    install(root)
+    words = ["service", "install", "--root", str(other), "--environment", "/opt/maskdrop"]
+    done = maskdrop(words, umask=0o077)
+    assert done.returncode == 0, done.stderr
+    modes, others = ({name: facts[0] for name, facts in tree(each).items()} for each in (root, other))
+    assert others == modes
+
+
 def test_what_somebody_edited_is_kept_and_the_newer_put_beside(root: Path) -> None:
     install(root)
     edited = (root / UNIT).read_bytes() + b"Nice=5\n"

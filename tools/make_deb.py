@@ -2,6 +2,7 @@
 
 import argparse
 import gzip
+import os
 import shutil
 import subprocess
 import sysconfig
@@ -49,6 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--compression", default="zstd", help="dpkg-deb's: zstd, xz, gzip or none")
     arguments = parser.parse_args()
+    os.umask(0o022)  # whoever builds it: others than root read what is installed
     arguments.into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="maskdrop-deb-", dir=arguments.into) as work:
         stage = Path(work) / "stage"

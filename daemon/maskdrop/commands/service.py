@@ -1,5 +1,6 @@
 """``maskdrop service``: put it in place as a systemd service, take it away, show it."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +94,7 @@ def _carry_out(steps: "list[Step]", root: Path, dry_run: bool) -> bool:
     """Do the steps, or tell them; returns whether there was anything to do."""
     from maskdrop.service.steps import KeepFile, do_step
 
+    os.umask(0o022)  # whoever installs it: the service's user reads what is root's
     for step in steps:
         sys.stdout.write(f"{'would ' if dry_run else ''}{step}\n")
         sys.stdout.flush()
