@@ -245,6 +245,19 @@ def test_where_no_file_can_be_made_pictures_come_back_and_reasons_stay(rooms: Ro
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
+def test_a_reader_that_has_seen_enough_ends_nothing(rooms: Rooms) -> None:
+    for number in range(40):
+        quarantined(rooms, f"{number}.jpg", b"picture")
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = maskdrop(["replay", "--inbox", str(rooms.inbox), "--all"], stdout=writing)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "40 are back in the inbox\n")
+    assert len(rooms.pictures("inbox")) == 40
+
+
 def test_an_inbox_on_another_disk_is_told_and_everything_stays(rooms: Rooms) -> None:
     mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(rooms.inbox)], capture_output=True)
     if mounted.returncode != 0:

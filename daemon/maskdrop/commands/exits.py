@@ -1,4 +1,4 @@
-"""How commands end: with an exit code, and one line on standard error."""
+"""What commands say, and how they end: with an exit code, and one line on standard error."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ import typer
 
 from maskdrop.exit_codes import EX_CONFIG, EX_FAILED, EX_OK, EX_TEMPFAIL, SIGNAL_EXIT
 
-__all__ = ["EX_CONFIG", "EX_FAILED", "EX_OK", "EX_TEMPFAIL", "SIGNAL_EXIT", "end_with", "say"]
+__all__ = ["EX_CONFIG", "EX_FAILED", "EX_OK", "EX_TEMPFAIL", "SIGNAL_EXIT", "end_with", "say", "tell"]
 
 
 def end_with(message: str, code: int) -> NoReturn:
@@ -21,3 +21,15 @@ def say(message: str) -> None:
     """Write the message, whatever bytes are in it."""
     line = os.fsencode(f"maskdrop: {message}\n").decode("utf-8", "backslashreplace")
     sys.stderr.write(line)
+
+
+def tell(line: str) -> None:
+    """Write a line to standard output, at once. A reader that has seen enough, such as ``head``, ends nothing
+    that is being done."""
+    try:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

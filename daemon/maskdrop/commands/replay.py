@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, SIGNAL_EXIT, end_with
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, SIGNAL_EXIT, end_with, tell
 from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.names import printable
 from maskdrop.replay import Kept, Room, Wanted, clear_leftovers, find, put_back
@@ -63,7 +63,7 @@ def replay(
                 continue
             if name is not None:
                 moved += 1
-                sys.stdout.write(name + (f" ({kept.error})" if kept.error else "") + "\n")
+                tell(name + (f" ({kept.error})" if kept.error else ""))
     except OSError as error:
         end_with(f"{source}: {error.strerror}", EX_FAILED)
     except KeyboardInterrupt:

@@ -1,7 +1,6 @@
 """``maskdrop service``: put it in place as a systemd service, take it away, show it."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, end_with
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, end_with, tell
 
 if TYPE_CHECKING:
     from maskdrop.service.steps import Step
@@ -65,7 +64,7 @@ def install(
     if changed and not dry_run and not now:
         wanted: list[str | None] = [*names] or [None]
         for name in wanted:
-            sys.stdout.write(f"then: look at {config_of(name)}, and systemctl enable --now {unit_of(name)}\n")
+            tell(f"then: look at {config_of(name)}, and systemctl enable --now {unit_of(name)}")
 
 
 @service_app.command()
@@ -86,7 +85,7 @@ def show(root: Root = Path("/")) -> None:
         shown = look(root.resolve())
     width = max(len(name) for name, _ in shown.rows)
     for name, value in shown.rows:
-        sys.stdout.write(f"{name:<{width}}  {value}\n")
+        tell(f"{name:<{width}}  {value}")
     raise typer.Exit(0 if shown.installed else EX_FAILED)
 
 
@@ -96,13 +95,12 @@ def _carry_out(steps: "list[Step]", root: Path, dry_run: bool) -> bool:
 
     os.umask(0o022)  # whoever installs it: the service's user reads what is root's
     for step in steps:
-        sys.stdout.write(f"{'would ' if dry_run else ''}{step}\n")
-        sys.stdout.flush()
+        tell(f"{'would ' if dry_run else ''}{step}")
         if not dry_run:
             do_step(step, root)
     changed = not all(isinstance(step, KeepFile) for step in steps)
     if not changed:
-        sys.stdout.write("nothing to do\n")
+        tell("nothing to do")
     return changed
 
 
