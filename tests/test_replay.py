@@ -258,6 +258,19 @@ def test_a_reader_that_has_seen_enough_ends_nothing(rooms: Rooms) -> None:
     assert len(rooms.pictures("inbox")) == 40
 
 
+def test_names_that_the_locale_has_no_letters_for_end_nothing(rooms: Rooms) -> None:
+    for name in ("漢.jpg", "é.jpg", "a.jpg"):
+        quarantined(rooms, name, b"picture")
+    words = ["replay", "--inbox", str(rooms.inbox), "--all"]
+    done = maskdrop(words, prefix=["env", "PYTHONIOENCODING=ascii"])
+    assert (done.returncode, done.stderr) == (0, "3 are back in the inbox\n")
+    assert sorted(line.split()[0] for line in done.stdout.splitlines()) == [
+        "\\u6f22.jpg",
+        "\\xe9.jpg",
+        "a.jpg",
+    ]
+
+
 def test_an_inbox_on_another_disk_is_told_and_everything_stays(rooms: Rooms) -> None:
     mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(rooms.inbox)], capture_output=True)
     if mounted.returncode != 0:

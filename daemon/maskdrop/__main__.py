@@ -4,12 +4,14 @@ Spawned workers import this module again as their main module, so it imports not
 of maskdrop's until it is called.
 """
 
+import io
 import os
 import sys
 
 
 def main() -> None:
     _open_what_is_closed()
+    _write_whatever_is_in_names()
     from maskdrop.commands.app import app
 
     app()
@@ -26,6 +28,12 @@ def _open_what_is_closed() -> None:
             os.set_inheritable(number, True)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _write_whatever_is_in_names() -> None:
+    """Also what the locale has no letters for: no command is to end for a picture's name."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":
