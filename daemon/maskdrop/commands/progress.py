@@ -49,13 +49,17 @@ def progress(line_each: float = math.inf) -> Iterator[Show]:
         TextColumn("{task.fields[told]}"),
     )
 
-    class Lines(Console):
-        """Whose terminal breaks long lines: names in what is logged meanwhile stay whole."""
+    class Terminal(Console):
+        """It breaks long lines itself: names in what is logged meanwhile stay whole."""
 
         def print(self, *objects: Any, **options: Any) -> None:
             super().print(*objects, **{"soft_wrap": True, **options})
 
-    console = Lines(stderr=True)
+        def show_cursor(self, show: bool = True) -> bool:
+            """It stays: whatever ends a command at once, a kill, would leave a terminal without."""
+            return False
+
+    console = Terminal(stderr=True)
     if not (sys.stderr.isatty() and console.is_interactive):  # nor where colours are asked for in a pipe
         yield _Lines(line_each)
         return
