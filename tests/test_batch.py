@@ -303,6 +303,18 @@ def on_a_terminal(job: Job, *arguments: str, columns: int = 200, kind: str = "xt
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
 
 
+def test_a_folder_that_is_gone_is_no_place_to_start_in(job: Job) -> None:
+    """Nobody would know where relative paths lead."""
+    job.put("a.jpg", face_bytes(1))
+    (job.base / "gone").mkdir()
+    away = f"cd '{job.base}/gone' && rmdir '{job.base}/gone' && exec \"$@\""
+    told = job.run(code=78, prefix=["sh", "-c", away, "sh"])
+    assert told == (
+        "maskdrop: the folder that this was started in: No such file or directory; "
+        "go to one that is there (cd)\n"
+    )
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_files_are_no_trouble(job: Job, closed: str) -> None:
     job.put("a.jpg", face_bytes(1))

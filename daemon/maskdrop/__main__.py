@@ -12,6 +12,7 @@ import sys
 def main() -> None:
     _open_what_is_closed()
     _write_whatever_is_in_names()
+    _have_a_folder()
     from maskdrop.commands.app import app
 
     app()
@@ -34,6 +35,19 @@ def _write_whatever_is_in_names() -> None:
     """Also what the locale has no letters for: no command is to end for a picture's name."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _have_a_folder() -> None:
+    """End where the folder that this was started in is gone: there are no relative paths, and what PyTorch is
+    made of ends a process there without saying so."""
+    from maskdrop.exit_codes import EX_CONFIG
+
+    try:
+        os.getcwd()
+    except OSError as error:
+        where = f"the folder that this was started in: {error.strerror}"
+        sys.stderr.write(f"maskdrop: {where}; go to one that is there (cd)\n")
+        sys.exit(EX_CONFIG)
 
 
 if __name__ == "__main__":
