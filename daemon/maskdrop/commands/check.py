@@ -1,6 +1,5 @@
 """``maskdrop check``: which pictures below a folder are broken, and away with them if that is wanted."""
 
-import os
 import signal
 import sys
 from functools import partial
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with, stop_telling
 from maskdrop.commands.progress import Show, progress
 from maskdrop.config_file import ConfigurationError, load_decoding_tables
 
@@ -135,7 +134,7 @@ def _report(one: "Check", form: str, output: Path | None) -> None:
             with output.open("w", encoding="utf-8", newline="") as file:
                 WRITERS[form](one.findings, one.tally, file)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+        stop_telling()
     except OSError as error:
         end_with(f"--output {output}: {error.strerror}", EX_FAILED)
     sys.stderr.write(summary_line(one.findings, one.tally) + "\n")

@@ -8,7 +8,17 @@ import typer
 
 from maskdrop.exit_codes import EX_CONFIG, EX_FAILED, EX_OK, EX_TEMPFAIL, SIGNAL_EXIT
 
-__all__ = ["EX_CONFIG", "EX_FAILED", "EX_OK", "EX_TEMPFAIL", "SIGNAL_EXIT", "end_with", "say", "tell"]
+__all__ = [
+    "EX_CONFIG",
+    "EX_FAILED",
+    "EX_OK",
+    "EX_TEMPFAIL",
+    "SIGNAL_EXIT",
+    "end_with",
+    "say",
+    "stop_telling",
+    "tell",
+]
 
 
 def end_with(message: str, code: int) -> NoReturn:
@@ -30,6 +40,11 @@ def tell(line: str) -> None:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        stop_telling()
+
+
+def stop_telling() -> None:
+    """Nobody reads standard output any more: what is still to be written there goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
