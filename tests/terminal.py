@@ -29,13 +29,12 @@ class Terminal:
         self.written = b""
         self.resize(columns, lines)
         self.modes = termios.tcgetattr(self.inner)
-        environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
             command,
             stdin=self.inner,
             stdout=self.inner,
             stderr=self.inner,
-            env={**environment, "TERM": "xterm-256color"},
+            env={**os.environ, "TERM": "xterm-256color"},
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )

@@ -121,6 +121,15 @@ def test_once_and_where_there_is_no_terminal(rooms: Rooms) -> None:
         assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
+def test_colours_that_are_asked_for_in_a_pipe_make_no_terminal_of_it(rooms: Rooms) -> None:
+    rooms.health.write_bytes(content_of(full_health()))
+    environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm"}
+    command = [*TOP, str(rooms.health)]
+    shown = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, env=environment, check=True)
+    assert b"saved-0.jpg" in shown.stdout
+    assert b"\x1b[?1049h" not in shown.stdout
+
+
 def test_svg_is_whole_and_needs_nothing_from_elsewhere(rooms: Rooms) -> None:
     rooms.health.write_bytes(content_of(full_health()))
     target = rooms.base / "top.svg"
