@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cradle import started_by
 from drawing import face_bytes
 from maskdrop.events import Event
 from maskdrop.supervisor.service import END_S
@@ -82,6 +83,7 @@ def test_ready_status_watchdog_reload_and_stop_are_told(start: Start, rooms: Roo
     assert daemon.health()["state"] == "running"
     assert manager.heard[ready]["STATUS"] == "running, 0.0 pictures/s, backlog 0"
     assert all("READY" not in message for message in manager.heard[:ready])
+    assert any("EXTEND_TIMEOUT_USEC" in message for message in manager.heard[:ready])
     fed = manager.wait("WATCHDOG", "1", ready)
     manager.wait("WATCHDOG", "1", fed + 1)
 
@@ -112,6 +114,66 @@ def test_ready_status_watchdog_reload_and_stop_are_told(start: Start, rooms: Roo
     manager.wait("STATUS", "stopped", stopping)
 
 
+def begun_slowly(daemon: Daemon, manager: Manager, since: int, others: set[int]) -> int:
+    """Stop each worker that the daemon starts until it has asked for time twice, and then let them go on: as
+    if these prepared for minutes. The place of what it says when they are ready.
+
+    Args:
+        since: how much had been heard before.
+        others: its processes of before.
+    """
+    known = set(others)
+    stopped: list[psutil.Process] = []
+
+    def asked_twice() -> bool:
+        for child in started_by(daemon.process.pid):
+            if child.pid not in known:
+                known.add(child.pid)
+                child.suspend()
+                stopped.append(child)
+        return sum("EXTEND_TIMEOUT_USEC" in message for message in manager.heard[since:]) >= 2
+
+    wait_for(asked_twice, "time asked for twice")
+    assert not any("READY" in message for message in manager.heard[since:])
+    for child in stopped:
+        child.resume()
+    return manager.wait("READY", "1", since)
+
+
+def test_a_start_that_takes_long_asks_for_more_time_until_it_is_over(
+    start: Start, rooms: Rooms, manager: Manager
+) -> None:
+    daemon = start(settings=QUICK, env=manager.environment())
+    ready = begun_slowly(daemon, manager, 0, set())
+    (rooms.base / "maskdrop.toml").write_text(QUICK + "channels_last = false\n")
+    since, others = len(manager.heard), {process.pid for process in daemon.processes()}
+    assert not any("EXTEND_TIMEOUT_USEC" in message for message in manager.heard[ready:since])
+    daemon.process.send_signal(signal.SIGHUP)
+    begun_slowly(daemon, manager, since, others)
+    assert daemon.stop() == 0
+
+
+def test_a_degraded_daemon_is_ready_after_a_reload_however_seldom_its_health_file_is_written(
+    start: Start, rooms: Rooms, manager: Manager
+) -> None:
+    """It is degraded before and after, for the same reason: it may set too few watches."""
+    settings = QUICK.replace("interval_s = 0.2", "interval_s = 3600")
+    unshare = ["unshare", "--user", "--map-root-user", "sh", "-c"]
+    prefix = [*unshare, 'echo 4 > /proc/sys/user/max_inotify_watches && exec "$@"', "sh"]
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no user namespace with a limit of its own can be made here")
+    for number in range(8):
+        (rooms.inbox / str(number)).mkdir()
+    daemon = start(prefix=prefix, settings=settings, env=manager.environment())
+    ready = manager.wait("READY", "1")
+    assert "max_user_watches" in daemon.health()["reason"]
+    (rooms.base / "maskdrop.toml").write_text(settings + "[save]\nquality = 60\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    manager.wait("READY", "1", manager.wait("RELOADING", "1", ready))
+    assert "max_user_watches" in daemon.health()["reason"]
+    assert daemon.stop() == 0
+
+
 def test_however_seldom_the_health_file_is_written_nothing_that_is_waited_for_is_late(
     start: Start, rooms: Rooms, manager: Manager
 ) -> None:
@@ -133,7 +195,8 @@ def test_however_seldom_the_health_file_is_written_nothing_that_is_waited_for_is
     wait_for(holds_it, "a picture in hand")
     daemon.terminate()
     assert daemon.wait_end() == 1
-    asked = [int(m["EXTEND_TIMEOUT_USEC"]) / 1e6 for m in manager.listen() if "EXTEND_TIMEOUT_USEC" in m]
+    since = manager.heard[manager.wait("STOPPING", "1", ready) :]
+    asked = [int(m["EXTEND_TIMEOUT_USEC"]) / 1e6 for m in since if "EXTEND_TIMEOUT_USEC" in m]
     assert asked[0] == 10
     assert len(asked) == 2
     assert END_S <= asked[1] <= END_S + 1  # what is left of the drain, and the time to end after it

@@ -94,6 +94,21 @@ def claim(inbox: Path, ticket: Ticket) -> Iterator[Claimed]:
         raise FolderTrouble(f"inbox {inbox}", error) from error
 
 
+def check_mobility(inbox: Path, path: str) -> None:
+    """See whether a picture's sub-folder lets it go, before there is work in it: that would be for nothing
+    again and again. Where nothing can be moved in the inbox all waits, and `claim` tells.
+
+    Raises:
+        OriginalStuck: it doesn't.
+    """
+    parent, _ = split(path)
+    if not parent:
+        return
+    with contextlib.suppress(OSError), open_folder(inbox, parent) as folder:
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder) and os.access(inbox, os.W_OK | os.X_OK):
+            raise OriginalStuck(f"{os.strerror(errno.EACCES)} when it was to be moved")
+
+
 def is_claimed(inbox: Path, ticket: Ticket) -> bool:
     """Whether a worker that died had already claimed the ticket's very file."""
     return identity_below(inbox, f"{CLAIMED}/{ticket.path}") == ticket.identity

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
+from maskdrop.claim import OriginalStuck, check_mobility
 from maskdrop.config import DecodeSettings, Settings
 from maskdrop.cost import cost_of, known_portrait
 from maskdrop.crash_points import CrashPoint, crash_point
@@ -17,6 +18,7 @@ from maskdrop.original import LeaveAlone, read_original
 from maskdrop.results.names import EarlierResults
 from maskdrop.ticket import (
     MESSAGE_LIMIT,
+    Absence,
     Cost,
     DoneBefore,
     Facts,
@@ -49,7 +51,7 @@ def serve(workplace: Workplace, link: Link) -> None:
     link.report(Ready(cost=measure(settings.decode, workplace.slots.side) if workplace.measures else None))
     while (task := link.receive_after_rest()) is not None and not isinstance(task, Stop):
         assert isinstance(task, Prepare | Locate), task
-        link.report(do(task, settings, workplace.slots, earlier))
+        link.report(do(task, settings, workplace.slots, earlier, moves=not folders.keeps))
 
 
 def measure(settings: DecodeSettings, side: int) -> Cost:
@@ -66,18 +68,27 @@ def measure(settings: DecodeSettings, side: int) -> Cost:
 
 
 def do(
-    task: Prepare | Locate, settings: Settings, slots: Places, earlier: EarlierResults | None = None
+    task: Prepare | Locate,
+    settings: Settings,
+    slots: Places,
+    earlier: EarlierResults | None = None,
+    moves: bool = False,
 ) -> Report:
     """Do a task; a picture that is broken or has changed is a report too.
 
     Args:
         earlier: results of pictures that are not to be done again; None: all are done.
+        moves: whether originals are to leave the inbox.
     """
     number = task.ticket.number
     try:
         if isinstance(task, Locate):
             return locate(task, settings, slots)
+        if moves:
+            check_mobility(settings.folders.inbox, task.ticket.path)
         return prepare(task, settings, slots, earlier)
+    except OriginalStuck as error:
+        return Left(number, Absence.UNREADABLE, str(error)[:MESSAGE_LIMIT])
     except LeaveAlone as error:
         return Left(number, error.absence, str(error)[:MESSAGE_LIMIT])
     except BrokenPicture as error:

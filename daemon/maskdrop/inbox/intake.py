@@ -10,6 +10,7 @@ from pathlib import Path
 from maskdrop.beneath import open_folder, split
 from maskdrop.claim import put_all_back
 from maskdrop.config import WatchSettings
+from maskdrop.inbox.aside import Aside
 from maskdrop.inbox.lock import InboxHeld, InboxLock
 from maskdrop.inbox.oldest import Oldest
 from maskdrop.inbox.scan import Oddity, Seen, look, look_at, scan
@@ -18,6 +19,7 @@ from maskdrop.inbox.supply import Candidate
 from maskdrop.inbox.watch import Change, Watch
 from maskdrop.inbox.writers import Writers, writers_at
 from maskdrop.names import printable
+from maskdrop.ticket import Identity
 
 logger = logging.getLogger("maskdrop")
 
@@ -63,7 +65,7 @@ class Intake:
         self._settled: dict[str, Watched] = {}
         self._oldest_first: list[tuple[tuple[int, int], str]] = []
         self._taken: dict[str, bool] = {}
-        self._set_aside: set[str] = set()
+        self._aside = Aside(settings.rescan_s)
         self._oddities: set[str] = set()
         self._scan: Iterator[Seen | Oddity] | None = None
         self._oldest = Oldest(MOST_KNOWN)
@@ -72,9 +74,8 @@ class Intake:
         self._next_scan = 0.0
         self._cut: tuple[int, int] | None = None
         self._beyond = 0
-        self._turned_away = False
+        self._turned_away = self._folder_came = False
         self._is_ours = True
-        self._is_cleared = False
         self.trouble: str | None = None
         self.is_over = False  # something may always come
 
@@ -96,6 +97,12 @@ class Intake:
         self._watch.stop()
         self._scan = None
 
+    def leave(self) -> None:
+        """Stop for good, while no worker holds a picture: what one that died had claimed is seen again."""
+        self.stop()
+        if self._is_ours:
+            put_all_back(self._inbox)
+
     def advance(self, now: float) -> None:
         """Take in events, go on with a scan, let files settle."""
         events, overflowed = self._watch.take()
@@ -103,14 +110,14 @@ class Intake:
             if not event.is_folder:
                 self._see(look(self._inbox, event.path), now, _writing(event.change))
             elif self._settings.recursive:
-                self._next_scan = now
+                self._folder_came = True
         if overflowed:
             logger.warning("too many file events at once; scanning the inbox")
             self._next_scan = now
         if self._scan is None:
             if now >= self._next_scan:
                 self._begin_rescan(now)
-            elif self._turned_away or (self._cut is not None and self._known < MOST_KNOWN // 2):
+            elif self._wants_pass():
                 self._begin_pass(now)
         if self._scan is not None:
             self._continue_scan(now)
@@ -121,9 +128,13 @@ class Intake:
         if len(self._oldest_first) > 2 * MOST_KNOWN + len(self._settled):
             self._order_settled()
 
+    def _wants_pass(self) -> bool:
+        knows_few = self._cut is not None and self._known < MOST_KNOWN // 2
+        return self._folder_came or self._turned_away or knows_few
+
     def wait(self, now: float) -> float:
         """Seconds until there is something to advance, if no event comes."""
-        if self._scan is not None:
+        if self._scan is not None or self._folder_came:
             return 0.0
         settles = self._tracker.next_at()
         due = self._next_scan if settles is None else min(self._next_scan, settles)
@@ -160,10 +171,10 @@ class Intake:
         self._taken.pop(path, None)
         self._see(look(self._inbox, path), time.monotonic(), None)
 
-    def set_aside(self, path: str) -> None:
-        """Leave a file that was taken alone until the next rescan."""
+    def set_aside(self, path: str, identity: Identity) -> None:
+        """Leave a file that was taken alone until a rescan, each time a later one, or until it is changed."""
         self._taken.pop(path, None)
-        self._set_aside.add(path)
+        self._aside.add(path, identity, time.monotonic())
 
     def _ask(self, watched: Watched) -> tuple[Seen | Oddity | None, Writers]:
         """What lies there now, and if it is a file, whether anybody writes it."""
@@ -177,7 +188,7 @@ class Intake:
 
     def _begin_rescan(self, now: float) -> None:
         """Look at everything anew, and see that events are told."""
-        self._set_aside.clear()
+        self._aside.forget_old(now)
         self._next_scan = now + self._settings.rescan_s
         if not self._lock.is_ours or not self._watch.is_alive or self._watch.at_limit:
             self._watch.stop()
@@ -196,23 +207,22 @@ class Intake:
                 self._note_trouble(f"the inbox {printable(self._inbox)} can't be watched: {error.strerror}")
         if self._watch.is_alive and self._watch.at_limit:
             self._note_trouble(AT_LIMIT)
-        if not self._is_cleared and not self._taken:  # what a daemon that died, or lost the lock, had claimed
+        if not self._taken:  # what somebody who died, or lost the lock, had claimed
             put_all_back(self._inbox)
-            self._is_cleared = True
         self._begin_pass(now)
 
     def _let_go(self, why: str) -> None:
         """Forget all of an inbox that may be another's."""
         self._note_trouble(why)
-        self._is_ours = self._is_cleared = False
+        self._is_ours = False
         self._tracker = SettleTracker(self._settings.settle_ms / 1000)
         self._settled.clear()
         self._oldest_first.clear()
         self._scan = self._cut = None
-        self._beyond, self._turned_away = 0, False
+        self._beyond, self._turned_away, self._folder_came = 0, False, False
 
     def _begin_pass(self, now: float) -> None:
-        self._scan_began, self._turned_away = now, False
+        self._scan_began, self._turned_away, self._folder_came = now, False, False
         self._oldest, self._odd_now = Oldest(MOST_KNOWN), set()
         self._scan = scan(self._inbox, self._settings.recursive)
 
@@ -226,7 +236,7 @@ class Intake:
                     self._note_oddity(seen)
                 elif seen.path in self._taken:
                     self._taken[seen.path] = True
-                elif seen.path not in self._set_aside:
+                elif not self._aside.holds(seen.path, seen.identity, now):
                     self._oldest.offer(seen)
         except OSError as error:
             self._note_trouble(f"the inbox {printable(self._inbox)} can't be read: {error.strerror}")
@@ -280,7 +290,7 @@ class Intake:
         if seen.path in self._taken:
             self._taken[seen.path] = True
             return
-        if seen.path in self._set_aside:
+        if self._aside.holds(seen.path, seen.identity, now):
             return
         if (settled := self._settled.get(seen.path)) is not None:
             if settled.identity == seen.identity and writing in (None, settled.writing):

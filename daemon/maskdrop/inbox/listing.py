@@ -9,6 +9,7 @@ from pathlib import Path
 from maskdrop.inbox.scan import Oddity, Seen, scan
 from maskdrop.inbox.supply import Candidate
 from maskdrop.names import printable
+from maskdrop.ticket import Identity
 
 logger = logging.getLogger("maskdrop")
 
@@ -83,13 +84,17 @@ class Listing:
         self.is_over = True
         return None
 
+    def leave(self) -> None:
+        """Stop for good."""
+        self.stop()
+
     def forget(self, path: str) -> None:
         """What was given is never given again."""
 
     def release(self, path: str) -> None:
         """What was given is never given again."""
 
-    def set_aside(self, path: str) -> None:
+    def set_aside(self, path: str, identity: Identity) -> None:
         """What was given is never given again."""
 
     def _note_unread(self, folder: str, error: OSError) -> None:

@@ -38,6 +38,9 @@ class Supply(Protocol):
     def stop(self) -> None:
         """Take nothing more."""
 
+    def leave(self) -> None:
+        """Stop for good. No worker holds a picture any more."""
+
     def advance(self, now: float) -> None:
         """Go on looking, for a moment."""
 
@@ -53,5 +56,5 @@ class Supply(Protocol):
     def release(self, path: str) -> None:
         """A file that was taken is done with, and may be there still: it is looked at anew."""
 
-    def set_aside(self, path: str) -> None:
-        """A file that was taken can't be read for now."""
+    def set_aside(self, path: str, identity: Identity) -> None:
+        """A file that was taken can't be read, or moved, for now."""

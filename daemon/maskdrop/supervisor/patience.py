@@ -37,5 +37,6 @@ class Patience:
 
 
 def overslept(wanted: float, slept: float) -> bool:
-    """Whether a wait of so many seconds took so long that its sleeper was stopped meanwhile."""
+    """Whether a wait of so many seconds, and what was done before it, took so long that its sleeper was
+    stopped meanwhile, or did something long: in either case nobody heard what workers said."""
     return slept > wanted + OVERSLEPT_S

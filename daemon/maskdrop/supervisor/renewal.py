@@ -82,11 +82,13 @@ class Renewal:
         """Other numbers of workers on the same premises."""
         self.premises = replace(self.premises, plan=plan)
 
-    def confirm(self) -> None:
-        """All workers are ready: there is no way back any more."""
-        if self._before is not None:
-            self._before.leave(self.premises, self.pending)
-            self._before = None
+    def confirm(self) -> bool:
+        """All workers are ready: there is no way back any more. Whether there was one."""
+        if self._before is None:
+            return False
+        self._before.leave(self.premises, self.pending)
+        self._before = None
+        return True
 
     def go_back(self, why: str) -> None:
         """The new premises turned out to be no good: those before are pending again, unless there are some

@@ -99,7 +99,7 @@ class Reports:
         flight = self._pipeline.finish(report.number)
         self._journal.left(flight, report)
         if report.absence is Absence.UNREADABLE:
-            self._intake.set_aside(flight.ticket.path)
+            self._intake.set_aside(flight.ticket.path, flight.ticket.identity)
         else:
             self._intake.release(flight.ticket.path)
 

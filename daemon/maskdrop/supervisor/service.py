@@ -1,6 +1,8 @@
-"""What the service manager is told, and when: ready, a line for people, the watchdog's food."""
+"""What the service manager is told, and when: ready, a line for people, the watchdog's food, and that it
+takes longer."""
 
 import logging
+import math
 
 from maskdrop.health.file import Health, State
 from maskdrop.systemd import ServiceManager
@@ -11,8 +13,9 @@ logger = logging.getLogger("maskdrop")
 FEEDS_A_PERIOD = 3
 """How often the watchdog is fed within the time it waits; sd_watchdog_enabled(3) advises at least 2."""
 
-DRAIN_STEP_S = 10.0
-"""How much more time is asked for at each step of a drain; the next step comes when half of it is over."""
+STEP_S = 10.0
+"""How much more time is asked for at each step of a start or a drain; the next step comes when half of it is
+over."""
 
 END_S = 5.0
 """Of it, what is left when the drain is over or cut short: to end workers and itself on a busy machine."""
@@ -29,7 +32,7 @@ class Service:
         self._told_ready = False
         self._silent: list[Stage] = []
         self.next_feed: float | None = 0.0 if manager.watchdog_s else None
-        self.next_extension: float | None = None
+        self.next_extension: float | None = 0.0
 
     def tell(self, health: Health, renewing: bool) -> None:
         """Tell how the daemon is: at the rhythm of the health file.
@@ -40,6 +43,7 @@ class Service:
         line = status_line(health)
         if not self._told_ready and health.state in _UP and not renewing:
             self._told_ready = True
+            self.next_extension = None
             self._manager.ready(line)
         elif line != self._status:
             self._manager.status(line)
@@ -59,10 +63,11 @@ class Service:
         if not silent:
             self._manager.feed_watchdog()
 
-    def reloading(self) -> None:
+    def reloading(self, now: float) -> None:
         """The configuration is read again; ready is told anew once the workers stand."""
         self._manager.reloading()
         self._told_ready = False
+        self.next_extension = now
 
     def stopping(self, drain_deadline: float, now: float) -> None:
         """The end has begun, with a drain that may take so long."""
@@ -70,13 +75,18 @@ class Service:
         self.next_extension = now
         self.ask_for_time(drain_deadline, now)
 
-    def ask_for_time(self, drain_deadline: float, now: float) -> None:
-        """Where it is due, for what is in flight: never for more than the drain and the end may take."""
+    def ask_for_time(self, drain_deadline: float | None, now: float) -> None:
+        """Where it is due: until ready is told, or for what is in flight, and then never for more than the
+        drain and the end may take.
+
+        Args:
+            drain_deadline: None before the end has begun. Workers that start too slowly are ended by others.
+        """
         if self.next_extension is None or now < self.next_extension:
             return
-        following = now + DRAIN_STEP_S / 2
-        self.next_extension = following if following < drain_deadline else None
-        self._manager.extend_timeout(min(DRAIN_STEP_S, max(0.0, drain_deadline - now) + END_S))
+        left = math.inf if drain_deadline is None else max(0.0, drain_deadline - now)
+        self.next_extension = now + STEP_S / 2 if left > STEP_S / 2 else None
+        self._manager.extend_timeout(min(STEP_S, left + END_S))
 
 
 def status_line(health: Health) -> str:

@@ -62,6 +62,7 @@ class Supervisor:
         self._renewal = Renewal(premises, errand.read_again or (lambda: premises.as_read))
         self._staffing = Staffing(self._crew, self._renewal, self._pulse.busy)
         self._service = Service(manager)
+        self._awake_at = time.monotonic()
         self._move_in(premises)
 
     def _move_in(self, premises: Premises) -> None:
@@ -99,7 +100,7 @@ class Supervisor:
             self._start_workers(now)
             self._move_on(now)
             self._beat(now)
-        self._intake.stop()
+        self._intake.leave()
         self._write_health(State.STOPPED, self._course.reason)
         tell(logging.INFO, Event.ENDED, f"ended with exit code {self._course.exit_code}")
         return self._course.exit_code
@@ -124,8 +125,9 @@ class Supervisor:
             wanted = max(0.0, min(due, self._pulse.next_at) - began)
             events = self._selector.select(wanted)
             now = time.monotonic()
-            if overslept(wanted, now - began):
+            if overslept(wanted, now - self._awake_at):
                 self._forgive(now)
+            self._awake_at = now
             if events or now >= due or not self._pulse.renew(now):
                 break
         for key, _ in events:
@@ -159,8 +161,7 @@ class Supervisor:
         self._staffing.note_work(now, self._pipeline)
         if self._pulse.take_turn(now, state, reason):
             self._write_health(state, reason)
-        if self._course.drain_deadline is not None:
-            self._service.ask_for_time(self._course.drain_deadline, now)
+        self._service.ask_for_time(self._course.drain_deadline, now)
         if self._service.is_hungry(now):
             busy = {step.stage for step in Step if self._pipeline.waiting(step)}
             busy |= {child.stage for child in self._crew.children if not self._pipeline.is_idle(child.name)}
@@ -203,7 +204,7 @@ class Supervisor:
     def handle_hup(self) -> None:
         """Read the configuration again, unless the end has begun."""
         if not self._course.ending:
-            self._service.reloading()
+            self._service.reloading(time.monotonic())
             self._renewal.request()
             if not self._renewal.under_way:
                 self._write_health(*self._state())  # there is nothing to wait for
@@ -223,8 +224,8 @@ class Supervisor:
     def _renew(self, now: float) -> None:
         """Move into the pending premises once no worker holds a picture. What waits goes back to
         the inbox, where it still is: the new intake finds it."""
-        if self._crew.is_complete:
-            self._renewal.confirm()
+        if self._crew.is_complete and self._renewal.confirm():
+            self._write_health(*self._state())
         if self._course.ending:
             return
         if self._renewal.pending is None:
@@ -234,7 +235,7 @@ class Supervisor:
         if not all(self._pipeline.is_idle(child.name) for child in self._crew.children):
             return
         premises = self._renewal.take_up()
-        self._intake.stop()
+        self._intake.leave()
         self._move_in(premises)
         try:
             self._pulse.follow(premises.settings)
