@@ -24,6 +24,7 @@ from drawing import face_bytes
 from maskdrop.check.run import Check
 from maskdrop.config_file import DecodingTables
 from maskdrop.crash_points import CRASH_AT, CrashPoint
+from maskdrop.inbox.lock import LOCK_NAME, InboxLock
 from running import Daemon, Rooms, maskdrop
 from waiting import PATIENCE_S, wait_for
 
@@ -347,7 +348,9 @@ def test_files_that_may_not_be_read_are_told_and_never_deleted(tmp_path: Path) -
     top = tmp_path / "pictures"
     put(top, "secret.jpg", b"")
     put(top, "good.jpg", face_bytes(1))
+    put(top, "2019/closed/a.jpg", face_bytes(2))
     (top / "secret.jpg").chmod(0)
+    (top / "2019" / "closed").chmod(0)
     prefix: list[str] = []
     if os.geteuid() == 0:
         prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all"]
@@ -356,10 +359,81 @@ def test_files_that_may_not_be_read_are_told_and_never_deleted(tmp_path: Path) -
     command = [*prefix, *COMMAND, str(top), "--delete", "--yes", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1, done.stderr
-    (entry,) = json.loads(done.stdout)["findings"]
+    report = json.loads(done.stdout)
+    folder, entry = sorted(report["findings"], key=lambda finding: finding["path"])
     assert (entry["path"], entry["verdict"], entry["done"]) == ("secret.jpg", "unread", "")
     assert "Permission denied" in entry["message"]
     assert (top / "secret.jpg").exists()
+    assert (folder["path"], folder["verdict"], folder["done"]) == ("2019/closed", "unread", "")
+    assert "Permission denied" in folder["message"]
+    assert (report["unread"], report["checked"], report["broken"]) == (2, 2, 0)
+    assert "0 broken, 2 could not be read" in done.stderr
+
+
+@pytest.mark.parametrize("place", ["none/report.json", "pictures"])
+def test_a_report_that_has_no_place_is_found_out_before_anything_is_done(tmp_path: Path, place: str) -> None:
+    top = tmp_path / "pictures"
+    put(top, "broken.jpg", b"")
+    done = check(top, "--delete", "--yes", "--output", str(tmp_path / place), code=78)
+    told = f"--output {tmp_path / place}: name a file in a folder that is there"
+    assert (done.stdout, done.stderr) == ("", f"maskdrop: {told}\n")
+    assert (top / "broken.jpg").exists()
+
+
+def test_a_report_on_a_full_disk_is_told_and_so_is_the_rest(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    for place in (full, None):
+        put(tmp_path, "broken.jpg", b"")
+        output = ("--output", str(place)) if place else ()
+        with full.open("w") as nowhere:
+            command = [*COMMAND, str(tmp_path), "--delete", "--yes", *output]
+            done = subprocess.run(command, stdout=nowhere, stderr=subprocess.PIPE, text=True, timeout=200)
+        assert done.returncode == 1
+        told, summary = done.stderr.splitlines()
+        where = f"--output {place}" if place else "standard output"
+        assert told == f"maskdrop: {where}: No space left on device; the report isn't whole"
+        assert summary.startswith("checked 1 of 1 files")
+        assert not (tmp_path / "broken.jpg").exists()
+
+
+def test_a_daemon_that_began_before_the_answer_is_told_and_the_report_is_there(tmp_path: Path) -> None:
+    top = tmp_path / "inbox"
+    put(top, "broken.jpg", b"")
+    (top / LOCK_NAME).touch()
+    process = subprocess.Popen(
+        [*COMMAND, str(top), "--delete", "--format", "json"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    asked = b""
+    while b"[y/N]" not in asked:
+        asked += os.read(process.stderr.fileno(), 4096)
+    lock = InboxLock.take(top)
+    out, err = process.communicate(b"y\n", timeout=PATIENCE_S)
+    lock.release()
+    assert process.returncode == 75
+    assert b"is held by" in err
+    (entry,) = json.loads(out)["findings"]
+    assert (entry["path"], entry["done"]) == ("broken.jpg", "")
+    assert (top / "broken.jpg").exists()
+
+
+def test_a_full_disk_for_temporary_files_is_told_with_its_remedy(tmp_path: Path) -> None:
+    top, small = tmp_path / "pictures", tmp_path / "small"
+    for number in range(60):
+        put(top, f"{number}.jpg", b"")
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(small)]).returncode != 0:
+        pytest.skip("mounting needs root")
+    try:
+        told = check(top, "--delete", "--yes", code=75, env={**os.environ, "TMPDIR": str(small)}).stderr
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+    assert told == f"maskdrop: {small}: No space left on device; make room there, or set TMPDIR\n"
+    assert len(list(top.iterdir())) == 60
 
 
 def test_a_missing_folder_is_one_line(tmp_path: Path) -> None:

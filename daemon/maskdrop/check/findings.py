@@ -10,7 +10,7 @@ from maskdrop.ticket import Identity, Ticket
 
 @dataclass(frozen=True)
 class Finding:
-    """A file that is broken, or that could not be read.
+    """A file that is broken, or that could not be read; or a folder that could not be.
 
     Attributes:
         path: relative to the folder, as the os functions give it.

@@ -14,10 +14,12 @@ from maskdrop.check.findings import Finding, Findings, Tally
 from maskdrop.check.pool import Checked, Pool
 from maskdrop.check.worker import Verdict
 from maskdrop.config_file import DecodingTables
-from maskdrop.inbox.scan import Oddity, Seen, scan
-from maskdrop.ticket import Ticket
+from maskdrop.inbox.scan import Oddity, Seen, Unread, scan
+from maskdrop.ticket import Identity, Ticket
 
 Progress = Callable[[Tally, Findings], None]
+
+_NO_FILE = Identity(0, 0, 0, 0)
 
 
 class Interrupt:
@@ -115,7 +117,8 @@ class Check:
         """Move what is broken below the target, or delete it; between two files it can be interrupted.
 
         Raises:
-            InboxHeld: the folder is the inbox of a daemon at work.
+            InboxHeld: the folder is the inbox of a daemon at work. Nothing was done.
+            SpoolFull: what was done can't be kept; the findings are what they were.
             OSError: its lock file can't be opened.
         """
         done = Findings()
@@ -127,18 +130,24 @@ class Check:
         self.findings = done
         self.tally.interrupted = self.interrupt.came()
 
-    def _scan(self) -> Iterator[Seen | Oddity]:
-        return (seen for seen in scan(self._folder, recursive=True) if self._is_wanted(seen.path))
+    def _scan(self, unread: Unread | None = None) -> Iterator[Seen | Oddity]:
+        found = scan(self._folder, recursive=True, unread=unread)
+        return (seen for seen in found if self._is_wanted(seen.path))
 
     def _is_wanted(self, path: str) -> bool:
         return not self._patterns or any(matches(path, pattern) for pattern in self._patterns)
 
     def _tickets(self) -> Iterator[Ticket]:
         number = 0
-        for seen in self._scan():
+        for seen in self._scan(self._note_unread):
             if isinstance(seen, Seen):
                 number += 1
                 yield Ticket(number, seen.path, seen.identity)
+
+    def _note_unread(self, folder: str, error: OSError) -> None:
+        """Nobody knows how many pictures are in it."""
+        message = error.strerror or str(error)
+        self.findings.add(Finding(folder, Verdict.UNREAD, type(error).__name__, message, _NO_FILE))
 
     def _note(self, checked: Checked) -> None:
         self.tally.checked += 1

@@ -1,5 +1,6 @@
 """``maskdrop check``: which pictures below a folder are broken, and away with them if that is wanted."""
 
+import os
 import signal
 import sys
 from functools import partial
@@ -8,9 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with, stop_telling
+from maskdrop.commands.exits import (
+    EX_CONFIG,
+    EX_FAILED,
+    EX_TEMPFAIL,
+    SIGNAL_EXIT,
+    end_with,
+    say,
+    stop_telling,
+)
 from maskdrop.commands.progress import Show, progress
 from maskdrop.config_file import ConfigurationError, load_decoding_tables
+from maskdrop.spool import SpoolFull
 
 if TYPE_CHECKING:
     from maskdrop.check.findings import Findings, Tally
@@ -43,7 +53,8 @@ def check(
     """Decode every picture below a folder in full, and report those that are broken.
 
     Exits 0 if all are whole, 1 if any is broken or could not be read, 130 or 143 after Ctrl-C or SIGTERM,
-    75 if something was to be moved and a daemon has the folder as its inbox, 78 if it can't be done as asked.
+    75 if something was to be moved and a daemon has the folder as its inbox, or if the folder for temporary
+    files is full, 78 if it can't be done as asked.
     """
     from maskdrop.check.pool import PoolUnfit
     from maskdrop.check.run import Check
@@ -55,6 +66,7 @@ def check(
     except ConfigurationError as error:
         end_with(str(error), EX_CONFIG)
     source, target = _folder(folder), _target(folder, move, delete, dry_run)
+    _check_output(output)
     acts = (move is not None or delete) and not dry_run
     try:
         with progress() as show:
@@ -64,17 +76,19 @@ def check(
                     one.make_ready()
                 one.count()
                 one.decode_all(processes or usable_cores())
-        if acts and _agreed(one, target, yes):
-            with one.interrupt.heeded():
-                one.put_away_all(target)
     except InboxHeld as error:
         end_with(str(error), EX_TEMPFAIL)
+    except SpoolFull as error:
+        end_with(_room(error), EX_TEMPFAIL)
     except (OSError, PoolUnfit) as error:
         end_with(f"{folder}: {error}", EX_FAILED)
-    _report(one, form, output)
+    code, trouble = _put_away(one, folder, target) if acts and _agreed(one, target, yes) else (0, "")
+    failed = _report(one, form, output)
+    if trouble:
+        end_with(trouble, code)
     if one.interrupt.came():
         raise typer.Exit(SIGNAL_EXIT + one.interrupt.number)
-    raise typer.Exit(1 if one.findings.broken or one.findings.unread else 0)
+    raise typer.Exit(EX_FAILED if one.findings.broken or one.findings.unread else failed)
 
 
 def _folder(folder: Path) -> Path:
@@ -104,6 +118,36 @@ def _target(folder: Path, move: Path | None, delete: bool, dry_run: bool) -> Pat
     return target
 
 
+def _check_output(output: Path | None) -> None:
+    """Found out before anything is done."""
+    if output is None:
+        return
+    if not output.parent.is_dir() or output.is_dir():
+        end_with(f"--output {output}: name a file in a folder that is there", EX_CONFIG)
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        end_with(f"--output {output}: may not be written; name another file", EX_CONFIG)
+
+
+def _put_away(one: "Check", folder: Path, target: Path | None) -> tuple[int, str]:
+    """Move or delete what is broken; the exit code and the message where that came to an end too soon."""
+    from maskdrop.inbox.lock import InboxHeld
+
+    try:
+        with one.interrupt.heeded():
+            one.put_away_all(target)
+    except InboxHeld as error:
+        return EX_TEMPFAIL, str(error)
+    except SpoolFull as error:
+        return EX_TEMPFAIL, f"{_room(error)}; some may be put away, which the report doesn't tell"
+    except OSError as error:
+        return EX_FAILED, f"{folder}: {error}"
+    return 0, ""
+
+
+def _room(error: SpoolFull) -> str:
+    return f"{error.filename}: {error.strerror}; make room there, or set TMPDIR"
+
+
 def _agreed(one: "Check", target: Path | None, yes: bool) -> bool:
     """Whether what is broken may go; asked where it was not said."""
     if not one.findings.broken or one.interrupt.came():
@@ -123,9 +167,11 @@ def _show(show: Show, tally: "Tally", findings: "Findings") -> None:
     show(tally.checked, tally.total, f"{findings.broken} broken")
 
 
-def _report(one: "Check", form: str, output: Path | None) -> None:
+def _report(one: "Check", form: str, output: Path | None) -> int:
+    """The report and the summary; the exit code where the report can't be written."""
     from maskdrop.check.report import WRITERS, summary_line
 
+    code = 0
     try:
         if output is None:
             WRITERS[form](one.findings, one.tally, sys.stdout)
@@ -136,5 +182,10 @@ def _report(one: "Check", form: str, output: Path | None) -> None:
     except BrokenPipeError:
         stop_telling()
     except OSError as error:
-        end_with(f"--output {output}: {error.strerror}", EX_FAILED)
+        code = EX_FAILED
+        if output is None:
+            stop_telling()  # or Python tries once more at its end
+        place = "standard output" if output is None else f"--output {output}"
+        say(f"{place}: {error.strerror}; the report isn't whole")
     sys.stderr.write(summary_line(one.findings, one.tally) + "\n")
+    return code
