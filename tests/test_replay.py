@@ -23,6 +23,8 @@ Start = Callable[..., Daemon]
 
 COMMAND = [sys.executable, "-m", "maskdrop", "replay"]
 
+WITHOUT_ROOTS_POWERS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all"]
+
 
 def replay(rooms: Rooms, *arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
     done = maskdrop(["replay", "--inbox", str(rooms.inbox), *arguments])
@@ -243,6 +245,23 @@ def test_where_no_file_can_be_made_pictures_come_back_and_reasons_stay(rooms: Ro
         assert everything_in(full.quarantine) == {"a.jpg.reason.json"}
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_folder_that_may_not_be_read_is_told_and_the_others_come_back(rooms: Rooms) -> None:
+    quarantined(rooms, "closed/a.jpg", b"a")
+    quarantined(rooms, "open/b.jpg", b"b")
+    closed = rooms.quarantine / "closed"
+    closed.chmod(0)
+    prefix = WITHOUT_ROOTS_POWERS if os.geteuid() == 0 else []
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("capabilities can't be taken away here")
+    done = maskdrop(["replay", "--inbox", str(rooms.inbox), "--all"], prefix)
+    closed.chmod(0o755)
+    assert done.returncode == 1
+    told = "maskdrop: closed: Permission denied; what is in it stays there"
+    end = "1 are back in the inbox, 1 folders could not be read"
+    assert done.stderr.splitlines() == [told, end]
+    assert rooms.pictures("inbox") == ["open/b.jpg"]
 
 
 def test_a_reader_that_has_seen_enough_ends_nothing(rooms: Rooms) -> None:

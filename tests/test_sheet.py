@@ -133,6 +133,18 @@ def test_the_newest_are_shown_and_an_older_sheet_is_replaced(base: Path, tmp_pat
     assert after - {"mine.txt"} < before
 
 
+def test_a_folder_that_may_not_be_read_is_told(base: Path, tmp_path: Path) -> None:
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("capabilities can't be taken away here")
+    closed = base / "outbox" / "closed"
+    closed.mkdir(mode=0)
+    done = maskdrop(["sheet", str(base / "outbox"), "--output", str(tmp_path / "sheet")], prefix)
+    closed.rmdir()
+    assert done.returncode == 0
+    assert done.stderr.splitlines()[0] == "maskdrop: closed: Permission denied; what is in it isn't shown"
+
+
 def test_what_is_not_a_sheet_is_never_written_over(base: Path, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<p>my homepage</p>")
     told = sheet(base, "--output", str(tmp_path), code=78).stderr

@@ -20,7 +20,7 @@ from typing import Any
 
 from maskdrop.beneath import identity_at, open_folder, open_folder_at, open_regular, split
 from maskdrop.durable import move_new, remove, rename_new, sync_folder
-from maskdrop.inbox.scan import Seen, scan
+from maskdrop.inbox.scan import Seen, Unread, scan
 from maskdrop.names import numbered, printable
 from maskdrop.quarantine import LONGEST_REASON, REASON_TAIL
 from maskdrop.ticket import Identity
@@ -78,18 +78,21 @@ class Kept:
         return str(self.reason.get("error", ""))
 
 
-def find(room: Path, kind: Room, wanted: Wanted, now: float | None = None) -> Iterator[Kept]:
+def find(
+    room: Path, kind: Room, wanted: Wanted, now: float | None = None, unread: Unread | None = None
+) -> Iterator[Kept]:
     """The wanted pictures in a room, as they are met.
 
     Args:
         room: absolute and without links.
         now: seconds since 1970.
+        unread: told of each sub-folder that can't be read.
 
     Raises:
         OSError: the room can't be read.
     """
     now = time.time() if now is None else now
-    for seen in scan(room, recursive=True):
+    for seen in scan(room, recursive=True, unread=unread):
         if not isinstance(seen, Seen) or not _fits_any(seen.path, wanted.patterns):
             continue
         if kind is Room.QUARANTINE and _is_reason(room, seen.path):

@@ -48,11 +48,17 @@ def replay(
     if reason and room is Room.ARCHIVE:
         end_with("--reason: pictures in the archive have none; leave it out", EX_CONFIG)
     source, target, mode = _folders(config, inbox, quarantine, archive, room)
-    moved = failed = 0
+    moved = failed = unread = 0
+
+    def pass_over(folder: str, error: OSError) -> None:
+        nonlocal unread
+        unread += 1
+        sys.stderr.write(f"maskdrop: {printable(folder)}: {error.strerror}; what is in it stays there\n")
+
     try:
         if room is Room.QUARANTINE and not dry_run:  # pictures in the archive have no reasons
             clear_leftovers(source)
-        for kept in find(source, room, wanted):
+        for kept in find(source, room, wanted, unread=pass_over):
             try:
                 name = printable(kept.path) if dry_run else _put_back(source, target, kept, mode)
             except OSError as error:
@@ -70,8 +76,10 @@ def replay(
         told = f"interrupted; {moved} are back in the inbox, the others where they were"
         end_with(told, SIGNAL_EXIT + signal.SIGINT)
     told = f"{moved} would be put back" if dry_run else f"{moved} are back in the inbox"
-    sys.stderr.write(told + (f", {failed} could not be moved" if failed else "") + "\n")
-    raise typer.Exit(EX_FAILED if failed else 0)
+    told += f", {failed} could not be moved" if failed else ""
+    told += f", {unread} folders could not be read" if unread else ""
+    sys.stderr.write(told + "\n")
+    raise typer.Exit(EX_FAILED if failed or unread else 0)
 
 
 def _put_back(source: Path, target: Path, kept: Kept, mode: int) -> str | None:

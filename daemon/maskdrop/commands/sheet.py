@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, end_with
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, end_with, say
 from maskdrop.commands.progress import progress
 from maskdrop.config import FolderSettings, SaveSettings
 from maskdrop.config_file import ConfigurationError, load_decoding_tables, load_settings
@@ -58,6 +58,8 @@ def sheet(
             made = Sheet(target, rooms, decoding, saving).make(last, show)
     except OSError as error:
         end_with(f"{error.filename or target}: {error.strerror or error}", EX_FAILED)
+    for unread in made.unread:
+        say(f"{unread}; what is in it isn't shown")
     told = f"{made.saved} pictures, {made.broken} from quarantine"
     if made.without_original:
         told += f", {made.without_original} without their originals"

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from maskdrop.beneath import open_folder
 from maskdrop.config import EXTENSION, DecodeSettings, ImageOutput, SaveSettings
 from maskdrop.decoding import BrokenPicture
-from maskdrop.inbox.scan import Seen, look, scan
+from maskdrop.inbox.scan import Seen, Unread, look, scan
 from maskdrop.original import LeaveAlone, read_original
 from maskdrop.replay import Kept, Room, Wanted, find
 from maskdrop.results.provenance import source_of
@@ -41,16 +41,17 @@ class Shown:
     results: dict[ImageOutput, str] = field(default_factory=dict)
 
 
-def newest_pictures(outbox: Path, settings: SaveSettings, most: int) -> list[Shown]:
+def newest_pictures(outbox: Path, settings: SaveSettings, most: int, unread: Unread) -> list[Shown]:
     """The pictures whose results are the newest, the newest first.
 
     Args:
         outbox: absolute and without links.
+        unread: told of each sub-folder that can't be read.
 
     Raises:
         OSError: the outbox can't be read.
     """
-    files = (seen for seen in scan(outbox, recursive=True) if isinstance(seen, Seen))
+    files = (seen for seen in scan(outbox, recursive=True, unread=unread) if isinstance(seen, Seen))
     images = (seen for seen in files if PurePath(seen.path).suffix in EXTENSION.values())
     newest = heapq.nlargest(most * _FILES_A_PICTURE, images, key=lambda seen: seen.identity.mtime_ns)
     groups: dict[tuple[str, str], Shown] = {}
@@ -120,11 +121,14 @@ class Originals:
         return by_stem
 
 
-def newest_broken(quarantine: Path, most: int) -> list[Kept]:
+def newest_broken(quarantine: Path, most: int, unread: Unread) -> list[Kept]:
     """What came into quarantine last, the newest first.
+
+    Args:
+        unread: told of each sub-folder that can't be read.
 
     Raises:
         OSError: it can't be read.
     """
-    kept: Iterator[Kept] = find(quarantine, Room.QUARANTINE, Wanted())
+    kept: Iterator[Kept] = find(quarantine, Room.QUARANTINE, Wanted(), unread=unread)
     return heapq.nlargest(most, kept, key=lambda one: one.since)

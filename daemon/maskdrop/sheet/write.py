@@ -37,11 +37,16 @@ class Rooms:
 
 @dataclass(frozen=True)
 class Made:
-    """How much is on a sheet."""
+    """How much is on a sheet.
+
+    Attributes:
+        unread: sub-folders that could not be read, each with the reason.
+    """
 
     saved: int
     broken: int
     without_original: int
+    unread: tuple[str, ...]
 
 
 def is_ours_or_empty(folder: Path) -> bool:
@@ -71,6 +76,7 @@ class Sheet:
         self._target, self._rooms = target, rooms
         self._decoding, self._saving = decoding, saving
         self._used: set[str] = set()
+        self._unread: list[str] = []
 
     def make(self, most: int, progress: Callable[[int, int], None]) -> Made:
         """Write everything; the old page stays until the new one is whole.
@@ -84,7 +90,7 @@ class Sheet:
         """
         set_up_decoding()
         (self._target / PICTURES).mkdir(parents=True, exist_ok=True)
-        pictures = newest_pictures(self._rooms.outbox, self._saving, most)
+        pictures = newest_pictures(self._rooms.outbox, self._saving, most, self._note_unread)
         originals = Originals(self._rooms.originals, self._decoding) if self._rooms.originals else None
         kinds = [_ORIGINAL] if originals else []
         kinds += [output for output in IMAGE_OUTPUTS if any(output in one.results for one in pictures)]
@@ -98,10 +104,14 @@ class Sheet:
             when = datetime.fromtimestamp(shown.modified_ns / 1e9, UTC).isoformat(" ", "seconds")
             cards.append(Card(printable(shown.name), f"{when} · sha256 {shown.sha256[:16]}", "", files))
             progress(number, len(pictures))
-        broken = newest_broken(self._rooms.quarantine, most) if self._rooms.quarantine else []
+        lost = self._rooms.quarantine
+        broken = newest_broken(lost, most, self._note_unread) if lost else []
         cards += [_card(kept) for kept in broken]
         self._finish(contact.image, page(f"maskdrop: {printable(self._rooms.outbox.name)}", cards, kinds))
-        return Made(len(pictures), len(broken), without)
+        return Made(len(pictures), len(broken), without, tuple(self._unread))
+
+    def _note_unread(self, folder: str, error: OSError) -> None:
+        self._unread.append(f"{printable(folder)}: {error.strerror}")
 
     def _images(self, shown: Shown, originals: Originals | None) -> dict[str, Image.Image]:
         """Small pictures of everything that is there and can be decoded, in the order of the page."""
