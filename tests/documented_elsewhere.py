@@ -139,7 +139,7 @@ ELSEWHERE: dict[str, Elsewhere] = {
     "kubectl apply -f etc/kuberay.yaml": _KUBERNETES,
     "python3 dispatch.py /srv/faces/arriving /srv/faces/host-a/inbox /srv/faces/host-b/inbox"
     " --most 64": _DISPATCH,
-    "python3 dispatch.py /srv/faces/host-b/inbox /srv/faces/host-a/inbox --once": _DISPATCH,
+    "python3 dispatch.py /srv/faces/host-b/inbox /srv/faces/host-a/inbox --once --most 1000000": _DISPATCH,
     "python tools/train.py FACES --out run2 --start-from first.safetensors"
     " --stages 256x33 384x18 512x5 --rate 1.2e-3": _LONG,
     "python tools/train.py FACES --out run3 --start-from second.safetensors"

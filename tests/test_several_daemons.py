@@ -288,7 +288,9 @@ def test_a_dispatcher_replaces_nothing_and_overfills_no_inbox(tmp_path: Path) ->
         "--most",
         "2",
     ]
-    subprocess.run([*command, "--once"], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    done = subprocess.run([*command, "--once"], capture_output=True, text=True, timeout=60)
+    told = "every inbox holds --most 2, and some of 2 files wait: run it again when these are done"
+    assert (done.returncode, done.stderr) == (75, f"{told}, or with more for --most\n")
     assert (one / "same.jpg").read_bytes() == b"first"
     inboxes = [sorted(path.name for path in folder.iterdir()) for folder in (one, other)]
     assert inboxes == [["b.jpg", "same.jpg"], ["a.jpg", "c.jpg"]]
@@ -298,6 +300,32 @@ def test_a_dispatcher_replaces_nothing_and_overfills_no_inbox(tmp_path: Path) ->
         "link.jpg",
         "same.jpg",
     ]
+
+
+def test_a_dispatcher_neither_makes_an_inbox_that_is_gone_nor_gives_it_anything(tmp_path: Path) -> None:
+    arriving, one, other = (tmp_path / name for name in ("arriving", "one", "other"))
+    (arriving / "holiday").mkdir(parents=True)
+    one.mkdir()
+    other.mkdir()
+    command = [*DISPATCH, str(arriving), str(one), str(other), "--settle", "0", "--every", "0.05"]
+    with (tmp_path / "told").open("w+") as told:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told)
+        try:
+            wait_for((arriving / ".dispatch.lock").exists, "a dispatcher at work")
+            other.rename(tmp_path / "elsewhere")
+            wait_for(lambda: "no such folder" in Path(told.name).read_text(), "the missing inbox told")
+            for name in ("a.jpg", "b.jpg", "holiday/c.jpg"):
+                (arriving / name).write_bytes(b"a picture")
+            wait_for(lambda: len(list(one.rglob("*.jpg"))) == 3, "all in the one that is there")
+            assert not other.exists()
+            (tmp_path / "elsewhere").rename(other)
+            (arriving / "d.jpg").write_bytes(b"a picture")
+            wait_for((other / "d.jpg").exists, "something in the one that is back")
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+    line = f"{str(other)!a}: no such folder; it is given nothing\n"
+    assert Path(told.name).read_text() == line
 
 
 @pytest.mark.parametrize("has_renames", [True, False])
@@ -319,9 +347,9 @@ def test_a_dispatcher_leaves_what_is_in_the_way_and_goes_on(
     told = dispatch.Told()
     for moved in (1, 0):
         files = sorted(dispatch.pictures(arriving), key=lambda file: file.path)
-        done, troubles = dispatch.spread(arriving, [inbox], files, 64)
-        assert done == moved
-        told.tell(troubles)
+        done = dispatch.spread(arriving, [inbox], files, 64)
+        assert (done.moved, done.is_full) == (moved, False)
+        told.tell(done.troubles)
     assert (inbox / "a.jpg").is_symlink()
     assert (inbox / "last.jpg").read_bytes() == b"second"
     assert sorted(file.path for file in dispatch.pictures(arriving)) == sorted(names[:3])

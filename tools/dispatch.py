@@ -6,7 +6,7 @@ For inboxes on one shared disk (NFS or another), one for each host. Each file go
 fewest waiting, the oldest file first, and no inbox gets more than --most: so a quick host gets more than a
 slow one, and one that stands still keeps no more than that from the others. A file whose name is in use in
 an inbox stays until that is done, and nothing is ever replaced. One that can't be moved stays, is told once,
-and is tried again.
+and is tried again. An inbox that is gone is given nothing until it is back, and never made.
 
 A move is one rename, which a file system does whole or not at all: at any instant a picture is in ARRIVING
 or in one inbox, whatever is killed. Where no rename replaces nothing, as over NFS, it is a link and then an
@@ -15,7 +15,8 @@ renamed over an empty file that keeps its name, which a kill just between leaves
 for ARRIVING at a time; a second one says so and exits 75. Needs Python 3.11 and nothing else: copy it where
 it is to run.
 
-To take a dead host's pictures back, name its inbox as ARRIVING and the others as inboxes, once.
+To take a dead host's pictures back, name its inbox as ARRIVING and the others as inboxes, once, with more for
+--most than it holds. With --once and inboxes that are full it says so and exits 75.
 """
 
 import argparse
@@ -30,7 +31,8 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import NamedTuple
 
 UNFINISHED = (".part", ".tmp", ".crdownload")
 LOCK = ".dispatch.lock"
@@ -80,14 +82,14 @@ def pictures(folder: Path) -> Iterator[Waiting]:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a file of ARRIVING stays there."""
+    """Why a file of ARRIVING stays there, or an inbox is given nothing."""
 
     path: str
     why: str
 
 
 class Told:
-    """Says why files stay, once each for as long as it is so."""
+    """Tells troubles, once each for as long as they last."""
 
     def __init__(self) -> None:
         self._before: set[Trouble] = set()
@@ -95,32 +97,54 @@ class Told:
     def tell(self, troubles: list[Trouble]) -> None:
         for trouble in troubles:
             if trouble not in self._before:
-                sys.stderr.write(f"{trouble.path!a}: {trouble.why}; it stays where it is\n")
+                sys.stderr.write(f"{trouble.path!a}: {trouble.why}\n")
         self._before = set(troubles)
 
 
-def spread(arriving: Path, inboxes: list[Path], files: list[Waiting], most: int) -> tuple[int, list[Trouble]]:
-    """Move each file to the inbox with fewest; how many were moved, and why others couldn't be."""
-    held = {inbox: {file.path for file in pictures(inbox)} for inbox in inboxes}
-    moved, troubles = 0, list[Trouble]()
-    for file in files:
+class Spread(NamedTuple):
+    """How many files were moved, what is in the way of others, and whether any wait for room in an inbox."""
+
+    moved: int
+    troubles: list[Trouble]
+    is_full: bool
+
+
+def spread(arriving: Path, inboxes: list[Path], files: list[Waiting], most: int) -> Spread:
+    """Move each file to the inbox with fewest."""
+    there = [inbox for inbox in inboxes if inbox.is_dir()]
+    gone = [str(inbox) for inbox in inboxes if inbox not in there]
+    held = {inbox: {file.path for file in pictures(inbox)} for inbox in there}
+    moved, troubles = 0, [Trouble(inbox, "no such folder; it is given nothing") for inbox in gone]
+    for file in files if held else ():
         if any(file.path in names for names in held.values()):
             continue
-        inbox = min(inboxes, key=lambda inbox: len(held[inbox]))
+        inbox = min(held, key=lambda inbox: len(held[inbox]))
         if len(held[inbox]) >= most:
-            break
-        target = inbox / file.path
+            return Spread(moved, troubles, True)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            rename_new(arriving / file.path, target)
+            make_below(inbox, PurePath(file.path).parent)
+            rename_new(arriving / file.path, inbox / file.path)
         except FileNotFoundError:
-            continue  # its writer took it away
+            continue  # its writer took it away, or somebody the inbox
         except OSError as error:  # such as a name that a daemon has put back since the look
-            troubles.append(Trouble(file.path, error.strerror or str(error)))
+            troubles.append(Trouble(file.path, f"{error.strerror or error}; it stays where it is"))
             continue
         held[inbox].add(file.path)
         moved += 1
-    return moved, troubles
+    return Spread(moved, troubles, False)
+
+
+def make_below(inbox: Path, folders: PurePath) -> None:
+    """Make sub-folders, and never the inbox itself: where it is gone nobody would watch it.
+
+    Raises:
+        FileNotFoundError: the inbox is gone.
+        OSError: one can't be made.
+    """
+    at = inbox
+    for name in folders.parts:
+        at /= name
+        at.mkdir(exist_ok=True)
 
 
 def rename_new(source: Path, target: Path) -> None:
@@ -208,13 +232,17 @@ def main() -> int:
     while not over.is_set():
         files = list(pictures(options.arriving))
         settled = quiet.settled(files, time.monotonic())
-        moved, troubles = spread(options.arriving, options.inboxes, settled, options.most)
+        moved, troubles, is_full = spread(options.arriving, options.inboxes, settled, options.most)
         told.tell(troubles)
         if moved:
             sys.stdout.write(f"{moved} moved, {len(files) - moved} waiting\n")
             sys.stdout.flush()
         if options.once and not moved and len(settled) == len(files):
-            break
+            if not is_full:
+                break
+            full = f"every inbox holds --most {options.most}, and some of {len(files)} files wait"
+            sys.stderr.write(f"{full}: run it again when these are done, or with more for --most\n")
+            return EX_TEMPFAIL
         over.wait(options.every)
     return 0
 
