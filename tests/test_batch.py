@@ -245,6 +245,18 @@ def test_what_may_not_be_read_is_left_and_told(job: Job) -> None:
     (job.source / "closed").chmod(0o755)  # so that it can be cleared away
 
 
+def test_broken_ones_are_copied_where_nobody_may_write_the_copies(job: Job) -> None:
+    """Nor may who made them, unless it is root."""
+    job.put("a.jpg", face_bytes(1))
+    job.put("broken.jpg", b"no picture")
+    prefix = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    settings = '[folders]\nfile_mode = "0444"\n'
+    job.run("--quarantine", str(job.lost), code=1, prefix=prefix, settings=settings)
+    copy = job.lost / "broken.jpg"
+    assert copy.read_bytes() == b"no picture"
+    assert copy.stat().st_mode & 0o777 == 0o444
+
+
 def test_a_batch_gives_what_the_daemon_gives_and_shows_how_far_it_is(job: Job, tiny_weights: Path) -> None:
     rooms = Rooms.make(job.base)
     for index in range(6):

@@ -43,6 +43,31 @@ def test_the_number_stands_before_the_ending() -> None:
     assert list(islice(numbered("a.tar.jpg"), 3)) == ["a.tar.jpg", "a.tar~2.jpg", "a.tar~3.jpg"]
 
 
+@given(st.integers(0, 10**7))
+def test_of_however_many_names_the_next_one_is_found_by_few_questions(count: int) -> None:
+    asked, tried = [], []
+
+    def is_taken(name: str) -> bool:
+        asked.append(name)
+        return int(name.removeprefix("a~").removesuffix(".jpg")) <= count
+
+    for name in numbered("a.jpg", is_taken=is_taken):
+        tried.append(name)
+        if name == "a.jpg" and count >= 1:
+            continue
+        if name == "a.jpg" or int(name.removeprefix("a~").removesuffix(".jpg")) > count:
+            break
+    assert tried[-1] == ("a.jpg" if count == 0 else f"a~{count + 1}.jpg")
+    assert len(asked) + len(tried) <= 70
+
+
+@given(st.sets(st.integers(2, 200)))
+def test_whatever_names_are_taken_a_free_one_is_found(taken: set[int]) -> None:
+    used = {"a.jpg", *(f"a~{number}.jpg" for number in taken)}
+    found = next(name for name in numbered("a.jpg", is_taken=used.__contains__) if name not in used)
+    assert int(found.removeprefix("a~").removesuffix(".jpg")) <= 201
+
+
 @given(st.text("aäあ𝄞", min_size=80, max_size=300), st.text("abc.~", max_size=20))
 def test_a_name_is_cut_between_two_characters(stem: str, tail: str) -> None:
     name = fit(stem, tail)

@@ -137,7 +137,7 @@ def _enter(folder: int, name: str, make_mode: int | None) -> int:
     except FileNotFoundError:
         if make_mode is None:
             raise
-    with contextlib.suppress(FileExistsError):  # another worker was quicker
+    with contextlib.suppress(FileExistsError):  # another worker was quicker; is it synced yet?
         os.mkdir(name, make_mode, dir_fd=folder)
-        os.fsync(folder)
+    os.fsync(folder)
     return os.open(name, _FOLDER, dir_fd=folder)

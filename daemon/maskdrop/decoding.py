@@ -53,10 +53,16 @@ def decode_at_least(
         BrokenPicture: not a picture of a configured format, truncated, damaged, or larger
             than ``max_pixels``, which is checked before any pixel is decoded.
     """
+    with nullcontext() if is_guest else quiet_libraries():  # whose own errors are not the picture's
+        return _decoded(content, settings, least)
+
+
+def _decoded(
+    content: bytes, settings: DecodeSettings, least: int | None
+) -> tuple[Image.Image, tuple[int, int], bool]:
     formats = [name.upper() for name in settings.formats]
     try:
-        quiet = nullcontext() if is_guest else quiet_libraries()
-        with quiet, Image.open(io.BytesIO(content), formats=formats) as image:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
             pixels = image.width * image.height
             if pixels > settings.max_pixels:
                 problem = f"{image.width} x {image.height} pixels are more than decode.max_pixels"

@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 FOLDER_SYNCS = 4
 """Waits for the disk that saving one picture takes where its original is archived, beside one for each result
@@ -121,6 +122,19 @@ def rename_over(folder: int, name: str, new_name: str) -> None:
     os.replace(name, new_name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
+def new_file(folder: int, name: str, mode: int) -> BinaryIO:
+    """A new file to write, in place of what has its name. Never follows a link there.
+
+    Args:
+        mode: its permissions, less the umask; they may be such that it can't be opened once more.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    remove(folder, name)
+    return open(os.open(name, _NEW_FILE, mode, dir_fd=folder), "wb")  # noqa: PTH123 - a descriptor
+
+
 def write_synced(folder: int, name: str, content: bytes, mode: int) -> None:
     """Write a whole file and wait until it is on disk. Never follows a link at its name.
 
@@ -130,9 +144,7 @@ def write_synced(folder: int, name: str, content: bytes, mode: int) -> None:
     Raises:
         OSError: it can't be written; what was is left there, for whoever tries again or removes it.
     """
-    remove(folder, name)
-    descriptor = os.open(name, _NEW_FILE, mode, dir_fd=folder)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+    with new_file(folder, name, mode) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

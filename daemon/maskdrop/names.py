@@ -5,7 +5,7 @@ surrogates, and go back to the same bytes when the name is used.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import PurePath
 
@@ -15,6 +15,9 @@ NAME_MAX = 255
 
 _LONGEST_CHARACTER = 4
 """Bytes of UTF-8; all but the first have the bits 10 uppermost (RFC 3629, section 3)."""
+
+_ONE_BY_ONE = 8
+"""Numbers that are tried in turn before it is looked how many there are."""
 
 _LONG_SUFFIX = 32
 """Bytes from which on what follows a name's last dot is no suffix, but part of the name."""
@@ -49,10 +52,32 @@ def fit(stem: str, tail: str, limit: int = NAME_MAX) -> str:
     return os.fsdecode(encoded[: next(starts, room)]) + tail
 
 
-def numbered(name: str, limit: int = NAME_MAX) -> Iterator[str]:
-    """``stem.ext``, ``stem~2.ext``, ``stem~3.ext`` and so on, without end, each within the limit."""
+def numbered(
+    name: str, limit: int = NAME_MAX, is_taken: Callable[[str], bool] | None = None
+) -> Iterator[str]:
+    """``stem.ext``, ``stem~2.ext``, ``stem~3.ext`` and so on, without end, each within the limit.
+
+    Args:
+        is_taken: whether a name is in use. Where the first ones are, as many are passed over as seem to be,
+            up to the last of these: the millionth picture of one name doesn't ask for a million names.
+    """
     path = PurePath(name)
     stem, suffix = (path.stem, path.suffix) if len(os.fsencode(path.suffix)) <= _LONG_SUFFIX else (name, "")
+
+    def at(number: int) -> str:
+        return fit(stem, f"~{number}{suffix}", limit)
+
     yield fit(stem, suffix, limit)
-    for number in count(2):
-        yield fit(stem, f"~{number}{suffix}", limit)
+    yield from map(at, range(2, _ONE_BY_ONE))
+    yield from map(at, count(_ONE_BY_ONE if is_taken is None else _last_taken(at, is_taken)))
+
+
+def _last_taken(at: Callable[[int], str], is_taken: Callable[[str], bool]) -> int:
+    """A number that is taken before one that isn't, or the first that is asked for; found by bisection."""
+    low, high = _ONE_BY_ONE, 2 * _ONE_BY_ONE
+    while is_taken(at(high)):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_taken(at(middle)) else (low, middle)
+    return low

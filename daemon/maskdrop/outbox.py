@@ -162,7 +162,7 @@ def move_into(folder: int, name: str, base: Path, relative: str, folder_mode: in
     """
     parent, wanted = split(relative)
     with open_folder(base, parent, folder_mode) as target:
-        for new_name in numbered(wanted):
+        for new_name in numbered(wanted, is_taken=lambda name: identity_at(target, name) is not None):
             try:
                 move_new(folder, name, target, new_name)
             except FileExistsError:

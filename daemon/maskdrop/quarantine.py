@@ -15,7 +15,7 @@ from maskdrop.beneath import identity_at, open_file, open_folder, open_regular, 
 from maskdrop.claim import Claimed, OriginalChanged, OriginalStuck, claim, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
-from maskdrop.durable import move_new, remove, rename_new, rename_over, sync_folder, write_synced
+from maskdrop.durable import move_new, new_file, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, numbered, printable
 from maskdrop.outbox import found_in, temporary_for
@@ -196,9 +196,7 @@ def _reserved(folder: int, temporary: str, note: str, is_ours: bool) -> bool:
 
 
 def _copy_synced(original: int, folder: int, name: str, mode: int) -> None:
-    write_synced(folder, name, b"", mode)
-    target = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    with open(target, "wb") as copy, open(os.dup(original), "rb") as source:  # noqa: PTH123 - descriptors
+    with new_file(folder, name, mode) as copy, open(os.dup(original), "rb") as source:  # noqa: PTH123
         shutil.copyfileobj(source, copy)
         copy.flush()
         os.fsync(copy.fileno())
@@ -206,7 +204,11 @@ def _copy_synced(original: int, folder: int, name: str, mode: int) -> None:
 
 def _move(claimed: Claimed, folder: int, entry: _Entry) -> str:
     """Move a claimed picture into a folder of the quarantine, and return its name there."""
-    for name in numbered(claimed.name, LONGEST_COPY_NAME):
+
+    def is_taken(name: str) -> bool:
+        return identity_at(folder, name) is not None or identity_at(folder, name + REASON_TAIL) is not None
+
+    for name in numbered(claimed.name, LONGEST_COPY_NAME, is_taken):
         note = name + REASON_TAIL
         if identity_at(folder, name) is not None:
             continue

@@ -110,14 +110,14 @@ class Renderer:
         if profile := profile_for(carried, metadata):
             traits["icc_profile"] = profile
         buffer = io.BytesIO()
-        try:
-            with quiet_libraries():
+        with quiet_libraries():  # whose own errors are not the picture's
+            try:
                 image.save(buffer, form, quality=settings.quality, **traits)
-        except (OSError, ValueError) as error:  # such as WebP's limit of 16,383 pixels a side
-            refuse_want_of_memory(error)
-            size = f"{image.width} x {image.height}"
-            problem = f"{size} pixels can't be written as {form}: {error}; choose another save.format"
-            raise BrokenPicture(type(error).__name__, problem) from error
+            except (OSError, ValueError) as error:  # such as WebP's limit of 16,383 pixels a side
+                refuse_want_of_memory(error)
+                size = f"{image.width} x {image.height}"
+                problem = f"{size} pixels can't be written as {form}: {error}; choose another save.format"
+                raise BrokenPicture(type(error).__name__, problem) from error
         return buffer.getvalue()
 
 
