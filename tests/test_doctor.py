@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from maskdrop.machine.cores import usable_cores
+from maskdrop.supervisor.plan import GPU_BATCH, GPU_HELD
 from running import Rooms, maskdrop
 
 COMMAND = ["doctor", "--json"]
@@ -214,9 +216,10 @@ def test_a_gpu_that_is_asked_for_and_not_there_fails(rooms: Rooms) -> None:
     assert examine("--config", str(config), *at(rooms), code=0)["GPU driver"]["status"] == "ok"
 
 
-def with_a_gpus_device_file() -> list[str]:
+def with_a_gpus_device_file(*others: str) -> list[str]:
     """A command's beginning, in a mount namespace of its own."""
-    shell = 'mount -t tmpfs none /dev && : > /dev/nvidiactl && : > /dev/null && mkdir /dev/shm && exec "$@"'
+    files = " ".join(("/dev/nvidiactl", "/dev/null", *others))
+    shell = f'mount -t tmpfs none /dev && touch {files} && mkdir /dev/shm && exec "$@"'
     prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", shell, "sh"]
     if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
         pytest.skip("no mount namespace to be had here")
@@ -236,6 +239,17 @@ def test_no_limit_of_addresses_is_enough_for_a_gpu(rooms: Rooms) -> None:
         )
         assert findings["address space"]["status"] == status
     assert "64.0 GiB" in findings["address space"]["told"]
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("auto", 8), ("cuda", 8), ("cuda:3", 1), ("cpu", 0)])
+def test_slots_are_those_that_the_gpus_here_will_have(rooms: Rooms, device: str, gpus: int) -> None:
+    prefix = with_a_gpus_device_file(*(f"/dev/nvidia{number}" for number in range(8)))
+    config = rooms.base / "c.toml"
+    config.write_text(f"[model]\ndevice = '{device}'\n")
+    told = examine("--config", str(config), *at(rooms), prefix=prefix)["memory for slots"]["told"]
+    slots = int(told.split()[0])
+    others = 2 * max(2, usable_cores())
+    assert slots == gpus * GPU_HELD * GPU_BATCH + others if gpus else slots < GPU_BATCH * GPU_HELD
 
 
 NVIDIA_SMI = """#!/bin/sh

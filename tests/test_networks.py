@@ -22,7 +22,7 @@ from drawing import draw_face, encode
 from maskdrop.config import ModelSettings
 from maskdrop.model.embedded import embedded_weights
 from maskdrop.model.errors import WeightsError
-from maskdrop.model.export import export_network
+from maskdrop.model.export import ENDINGS, export_network
 from maskdrop.model.known import known_labels, known_picture
 from maskdrop.model.load import Form, load_network
 from maskdrop.model.parser import load_parser
@@ -501,6 +501,25 @@ def test_export_and_install(tmp_path: Path) -> None:
     assert load_network(target).sha256[:12] in installed.name
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_export_that_finds_no_room_is_told_and_leaves_nothing(tmp_path: Path, ending: str) -> None:
+    skip_without_programs()
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(small)]).returncode != 0:
+        pytest.skip("mounting needs root")
+    try:
+        done = command("export", str(small / f"face{ending}"))
+        left = list(small.iterdir())
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"maskdrop: {small / f'face{ending}'}: can't be written (")
+    assert "; make room, or name another place" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert left == []
+
+
 def test_what_fails_the_check_is_not_installed(tmp_path: Path, tiny_weights: Path) -> None:
     done = command("install", str(tiny_weights), "--state", str(tmp_path / "state"))
     assert done.returncode == 1
@@ -514,6 +533,10 @@ def test_what_fails_the_check_is_not_installed(tmp_path: Path, tiny_weights: Pat
         (["show", "/nowhere.pth"], 1, "/nowhere.pth: No such file"),
         (["export", "/tmp/x.docx"], 1, "choose .onnx, .pt2, .safetensors"),
         (["check", "--config", "/nowhere.toml"], 78, "/nowhere.toml"),
+        (["check", "--device", "gpu"], 78, "model.device = 'gpu'"),
+        (["check", "--device", "cuda:97"], 78, "model.device = 'cuda:97'"),
+        (["install", "/nowhere.pth", "--device", "cuda:97"], 78, "model.device = 'cuda:97'"),
+        (["export", "/nowhere/x.safetensors"], 1, "/nowhere/x.safetensors: name a file in a folder that is"),
     ],
 )
 def test_commands_fail_with_one_line(arguments: list[str], code: int, said: str) -> None:

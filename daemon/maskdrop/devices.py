@@ -49,6 +49,16 @@ def find_devices(wanted: str, patience_s: float = PROBE_S) -> tuple[str, ...]:
     return (wanted,)
 
 
+def likely_devices(wanted: str) -> tuple[str, ...]:
+    """What `find_devices` will say, going by the device files of NVIDIA's driver: one of each GPU. Nobody is
+    asked."""
+    if wanted == "cpu" or wanted.startswith("cuda:"):
+        return (wanted,)
+    count = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    least = 1 if wanted == "cuda" else 0
+    return tuple(f"cuda:{index}" for index in range(max(count, least))) or ("cpu",)
+
+
 def count_gpus(patience_s: float = PROBE_S) -> int:
     """Usable GPUs. Asked of a process of its own: only inference workers touch CUDA.
 

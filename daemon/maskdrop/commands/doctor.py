@@ -44,6 +44,7 @@ def doctor(
 
 
 def _examine(config: Path | None, inbox: Path | None, outbox: Path | None, torch: bool) -> "list[Finding]":
+    from maskdrop.devices import likely_devices
     from maskdrop.doctor.finding import fail, ok, warning
     from maskdrop.doctor.machine import check_gpu, check_inotify, check_open_files, check_systemd
     from maskdrop.doctor.memory import check_memory
@@ -66,7 +67,7 @@ def _examine(config: Path | None, inbox: Path | None, outbox: Path | None, torch
         None, {"folders": {"inbox": Path("/inbox"), "outbox": Path("/outbox")}}
     )
     device = assumed.model.device
-    plan = plan_for(assumed, ("cpu",) if device in ("auto", "cpu", "cuda") else (device,))
+    plan = plan_for(assumed, likely_devices(device))
     findings += check_memory(assumed, plan)
     findings += [check_inotify(settings), check_open_files(plan), *check_gpu(device, torch), check_systemd()]
     if settings is not None:

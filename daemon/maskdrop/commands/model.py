@@ -12,7 +12,7 @@ import typer
 from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, end_with
 from maskdrop.config import ModelSettings
 from maskdrop.config_file import ConfigurationError, load_model_settings
-from maskdrop.model.errors import WeightsError
+from maskdrop.model.errors import WeightsError, first_line
 
 if TYPE_CHECKING:
     from maskdrop.model.load import Loaded
@@ -25,7 +25,7 @@ File = Annotated[
     Path | None, typer.Argument(help="The network's file. Default: as configured, else embedded.")
 ]
 Config = Annotated[Path | None, typer.Option(help="TOML file; its model table is used.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; of several the first.")]
 
 
 @model_app.command()
@@ -45,8 +45,8 @@ def check(file: File = None, config: Config = None, device: Device = "cpu") -> N
     with _refusals():
         from maskdrop.model.check import check_model
 
-        settings = _settings(file, config)
-        verdict = check_model(settings, device, _cores())
+        settings = _settings(file, config, device)
+        verdict = check_model(settings, _first_device(settings), _cores())
     likeness = "not compared: its classes are others"
     if verdict.likeness is not None:
         likeness = f"{verdict.likeness:.1%} of the labels are the embedded weights' in fp32"
@@ -97,8 +97,8 @@ def install(
         from maskdrop.model.check import check_model
         from maskdrop.model.install import default_state_folder, install_file
 
-        settings = _settings(file, config)
-        verdict = check_model(settings, device, _cores())
+        settings = _settings(file, config, device)
+        verdict = check_model(settings, _first_device(settings), _cores())
         if verdict.problem:
             end_with(f"{file}: not installed: {verdict.problem}", EX_FAILED)
         target = install_file(file, verdict.info.sha256, state or default_state_folder())
@@ -116,10 +116,24 @@ def _refusals() -> Iterator[None]:
         end_with(str(error), EX_CONFIG)
     except WeightsError as error:
         end_with(str(error), EX_FAILED)
+    except Exception as error:
+        from maskdrop.model.faults import is_devices_fault
+
+        if not is_devices_fault(error):
+            raise
+        told = f"the device failed: {first_line(error)}"
+        end_with(f"{told}; is there room on it? try another --device", EX_FAILED)
 
 
-def _settings(file: Path | None, config: Path | None) -> ModelSettings:
-    return load_model_settings(config, {"weights": file} if file else {})
+def _settings(file: Path | None, config: Path | None, device: str | None = None) -> ModelSettings:
+    given = {"weights": file, "device": device}
+    return load_model_settings(config, {key: value for key, value in given.items() if value is not None})
+
+
+def _first_device(settings: ModelSettings) -> str:
+    from maskdrop.devices import find_devices
+
+    return find_devices(settings.device)[0]
 
 
 def _facts(loaded: "Loaded", settings: ModelSettings) -> dict[str, str]:

@@ -1,5 +1,8 @@
 """Writing a network for other programs: ONNX, a torch.export program, or our safetensors."""
 
+import io
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,25 +20,49 @@ _MOST = 512
 
 
 def export_network(loaded: Loaded, side: int, target: Path) -> None:
-    """Write a network in the form that the target's ending names; any batch size stays possible.
+    """Write a network in the form that the target's ending names, whole or not at all; any batch size stays
+    possible.
 
     Raises:
-        WeightsError: no such form, a network that is no BiSeNet, a missing package, or a PyTorch that can't.
+        WeightsError: no such form, a network that is no BiSeNet, a missing package, a PyTorch that can't, or
+            a place that can't be written.
     """
+    if not target.parent.is_dir() or target.is_dir():
+        raise WeightsError(f"{target}: name a file in a folder that is there")
     if loaded.form is not Form.BISENET:
         problem = f"is a network from a file of another kind ({loaded.form}), exported already"
         raise WeightsError(f"{loaded.path}: {problem}; give BiSeNet weights")
+    write = _writer(loaded, side, target)
+    unfinished = target.with_name(f".{target.stem}.tmp{target.suffix}")
+    try:
+        write(unfinished)
+        unfinished.replace(target)
+    except (OSError, RuntimeError) as error:
+        problem = f"can't be written ({first_line(error)})"
+        raise WeightsError(f"{target}: {problem}; make room, or name another place") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _writer(loaded: Loaded, side: int, target: Path) -> Callable[[Path], None]:
+    """What writes the form that the target's ending names."""
     match target.suffix.lower():
         case ".onnx":
-            _write_onnx(loaded.network, side, target)
+            return _onnx_writer(loaded.network, side, target)
         case ".pt2":
             if (reason := why_no_programs()) is not None:
                 raise WeightsError(f"{target}: {reason}; install it, or choose .safetensors")
-            torch.export.save(_exported(loaded.network, side), target)
+            content = io.BytesIO()  # where a file finds no room, PyTorch's writer of it ends the process
+            torch.export.save(_exported(loaded.network, side), content)
+            return partial(_write, content=content.getvalue())
         case ".safetensors":
-            save_weights(target, loaded.network, loaded.card)
+            return partial(save_weights, network=loaded.network, card=loaded.card)
         case _:
             raise WeightsError(f"{target}: no form ends in {target.suffix!r}; choose {', '.join(ENDINGS)}")
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _exported(network: nn.Module, side: int) -> torch.export.ExportedProgram:
@@ -45,7 +72,7 @@ def _exported(network: nn.Module, side: int) -> torch.export.ExportedProgram:
         return torch.export.export(network, sample, dynamic_shapes=({0: batch},))
 
 
-def _write_onnx(network: nn.Module, side: int, target: Path) -> None:
+def _onnx_writer(network: nn.Module, side: int, target: Path) -> Callable[[Path], None]:
     try:
         import onnxscript  # noqa: F401 - torch.onnx needs it, and says so only deep inside
     except ImportError as error:
@@ -65,4 +92,4 @@ def _write_onnx(network: nn.Module, side: int, target: Path) -> None:
         problem = f"PyTorch {torch.__version__} can't write it as ONNX ({why})"
         raise WeightsError(f"{target}: {problem}; install a newer one") from error
     assert program is not None
-    program.save(target)
+    return program.save

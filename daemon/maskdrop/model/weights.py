@@ -41,13 +41,20 @@ class Card:
 
 
 def save_weights(path: Path, network: nn.Module, card: Card) -> None:
-    """Write fp16 safetensors without the auxiliary heads, the card in their header."""
+    """Write fp16 safetensors without the auxiliary heads, the card in their header.
+
+    Raises:
+        OSError: they can't be written.
+    """
     tensors = {
         name: tensor.half().contiguous() if tensor.is_floating_point() else tensor
         for name, tensor in network.state_dict().items()
         if not name.startswith(AUXILIARY)
     }
-    save_file(tensors, path, metadata={_CARD_KEY: json.dumps(asdict(card))})
+    try:
+        save_file(tensors, path, metadata={_CARD_KEY: json.dumps(asdict(card))})
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def bisenet_of(content: bytes, path: Path) -> tuple[BiSeNet, Card, str]:
