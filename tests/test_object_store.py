@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import io
 import json
 import logging
 import pickle
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,6 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("pyarrow", reason="needs pip install 'maskdrop[ray]'")
 
@@ -49,6 +52,7 @@ from maskdrop.durable import FolderTrouble
 from maskdrop.original import LeaveAlone
 from maskdrop.outbox import Result
 from maskdrop.parts import Part
+from maskdrop.results.provenance import provenance
 from maskdrop.ticket import Facts, Fault, Stage
 from waiting import PATIENCE_S
 
@@ -330,6 +334,26 @@ def test_results_are_written_while_others_are(bucket: Any) -> None:
         ends = finished(objects(endpoint, "beside", PATIENT), BESIDE)
     assert [path for path, _ in ends] == [f"{number}.jpg" for number in range(BESIDE)]
     assert {(end.outcome, end.classes) for _, end in ends} == {(Outcome.SAVED, ("hair",))}
+
+
+def test_of_a_large_object_that_has_a_results_name_little_is_read(bucket: Any) -> None:
+    """Of one that is a result as much as tells it: of a WebP that lies behind the pixels."""
+    place, sha256 = objects(bucket.endpoint, "large"), "1" * 64
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (800, 800, 3), np.uint8))
+    results = []
+    for form in ("PNG", "WEBP"):
+        made = io.BytesIO()
+        noise.save(made, form, lossless=True, exif=provenance(sha256))
+        assert len(made.getvalue()) > 2**20
+        results.append(Result(f".{form.lower()}", made.getvalue()))
+    names = ("a.png", "a.webp")
+    assert [place.publish("a.jpg", sha256, results, False) for _ in range(2)] == [names, names]
+    bucket.put("large/a.jpg", bytes(16 * 2**20))
+    tracemalloc.start()
+    assert place.publish("a.jpg", sha256, [Result(".jpg", b"small")], False) == ("a~11111111.jpg",)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 4 * 2**20
 
 
 def test_results_that_are_refused_are_left_and_hold_up_no_others(

@@ -1,7 +1,9 @@
 """Of which picture a result was made: told by all that is written, and little is read of what is planted."""
 
+import errno
 import hashlib
 import io
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,22 @@ class Counted(io.FileIO):
         content = super().readall()
         self.count += len(content)
         return content
+
+
+class Failing(io.RawIOBase):
+    """A file on a disk that fails."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.json"])
+def test_that_a_file_cant_be_read_says_nothing_of_what_it_is(name: str) -> None:
+    with pytest.raises(OSError, match="Input/output error"):
+        source_in(io.BufferedReader(Failing()), name)
 
 
 PLANTED = {

@@ -67,6 +67,7 @@ class Labeller:
             from maskdrop.model.errors import WeightsError
             from maskdrop.model.parser import load_parser
             from maskdrop.model.precision import is_usable
+            from maskdrop.rehearsal import Rehearsal
 
         self._look = None if self._looks_again else FirstLook(self._job.settings)
         torch.set_num_threads(self._threads)
@@ -84,6 +85,9 @@ class Labeller:
                     fault("model.weights", weights, problem, "have one file, and one maskdrop, on all nodes")
                 )
             parser.probe()
+            if device != "cpu":  # what the first batches take there, no picture's time is
+                look = self._look.finds_small if self._look else _dont_look
+                Rehearsal(parser, self._side, look, self._judges).warm_up(self._max_batch)
         except WeightsError as error:
             return str(error)
         return parser
@@ -145,6 +149,10 @@ class Labeller:
             keeps = not self._looks_again and self._renderer.shows_slot(work.facts)
             done.append(Piece(work, piece.pixels if keeps else None, labels, piece.content))
         return done
+
+
+def _dont_look(labels: Pixels) -> None:
+    """In place of a first look."""
 
 
 class _Told:

@@ -26,6 +26,9 @@ SCHEME = "s3://"
 _PART = 10 * 2**20
 """Bytes from which on Arrow uploads in parts (its kPartUploadSize); fewer are one PUT."""
 
+_SMALL = 2**20
+"""Bytes up to which an object is read at once, where little of it is wanted: each read is a request."""
+
 _REFUSED = re.compile(
     "AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT"
     "|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|MISSING_AUTHENTICATION_TOKEN"
@@ -201,7 +204,7 @@ class ObjectStore:
             name = str(path.parent / fit(path.stem, mark + result.tail))
             try:
                 with self._files(name).open_input_file(self._key(name)) as file:
-                    owner = source_in(io.BytesIO(file.read()), name)
+                    owner = source_in(file if file.size() > _SMALL else io.BytesIO(file.read()), name)
             except FileNotFoundError:
                 return name
             except OSError as error:

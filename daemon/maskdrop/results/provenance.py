@@ -54,21 +54,46 @@ def source_at(folder: int, name: str) -> str | None:
         return None
 
 
+class _Reads:
+    """Reads of a file, whose errors are told from those of what was read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def read(self, most: int) -> bytes:
+        try:
+            return self._file.read(most)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def seek(self, place: int) -> int:
+        return self._file.seek(place)
+
+
 def source_in(file: IO[bytes], name: str) -> str | None:
-    """The same of a file that is open, and has this name."""
+    """The same of a file that is open, and has this name.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    reads = _Reads(file)
     try:
         if name.endswith(SIDECAR_ENDING):
-            told = json.loads(file.read(_LONGEST_SIDECAR))
+            told = json.loads(reads.read(_LONGEST_SIDECAR))
             return str(told["sha256"]) if "maskdrop" in told else None
         exif = Image.Exif()
-        exif.load(_exif_of(file))
+        exif.load(_exif_of(reads))
         text = str(exif.get(_DOCUMENT_NAME, ""))
     except Exception:  # whatever lies there, it is not our result
+        if reads.error is not None:
+            raise reads.error from None
         return None
     return text.removeprefix("sha256:") if text.startswith("sha256:") else None
 
 
-def _exif_of(file: IO[bytes]) -> bytes:
+def _exif_of(file: _Reads) -> bytes:
     """The EXIF data of a result; none, or any exception, where it is no result."""
     head = file.read(_RIFF_HEAD)
     if head.startswith(b"RIFF"):  # Pillow would read a WebP to its end
@@ -78,7 +103,7 @@ def _exif_of(file: IO[bytes]) -> bytes:
     return found
 
 
-def _exif_of_webp(file: IO[bytes]) -> bytes:
+def _exif_of_webp(file: _Reads) -> bytes:
     """From its chunk, which lies behind the pixels (RFC 9649, 2.7.1.5); those are passed over."""
     place = _RIFF_HEAD
     for _ in range(_MOST_CHUNKS):
