@@ -1,6 +1,6 @@
 """A batch by the local engine, by Ray on one node and by Ray on two, on the same pictures and cores, in turn.
 
-    python bench/cluster.py [--pictures 4800] [--side 512 2048] [--repeats 2] [--cores 0,1] [--no-write]
+    python bench/cluster.py [--pictures 4800] [--side 512 2048] [--repeats 3] [--cores 0,1] [--no-write]
 
 Each turn runs `maskdrop batch` with the embedded weights and all defaults. Two cores for everybody: one
 node of two processors, or two nodes of one. Rates are of the last 80 % of the pictures, so that loading Ray
@@ -248,7 +248,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pictures", type=int, default=4800, help="in each run; a third of the larger ones")
     parser.add_argument("--side", type=int, nargs="+", default=[512, 2048], help="pixels a side")
-    parser.add_argument("--repeats", type=int, default=2, help="turns; medians are of them")
+    parser.add_argument("--repeats", type=int, default=3, help="turns; medians are of them")
     parser.add_argument("--cores", default="0,1", help="the two cores, as 0,1")
     parser.add_argument("--no-write", action="store_true", help="print, and change no file")
     for name in ("--turn", "--folder", "--out"):

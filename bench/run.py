@@ -1,6 +1,6 @@
 """`make bench`: everybody on the same pictures and cores, in turn; medians and ratios.
 
-    python bench/run.py [--pictures N] [--repeats 5] [--only throughput idle …] [--cores 0,1]
+    python bench/run.py [--pictures N] [--repeats 3] [--only throughput idle …] [--cores 0,1]
 
 Parts: throughput (plain loop, the article's pipeline, maskdrop, limits), full-width (the same with a network
 as wide as the public checkpoint's), idle (start, latency, memory, idle share), workers, threads, inferrers,
@@ -196,7 +196,7 @@ PARTS: dict[str, Part] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pictures", type=int, help="512 x 512 pictures in each run")
-    parser.add_argument("--repeats", type=int, default=5, help="turns; medians are of them")
+    parser.add_argument("--repeats", type=int, default=3, help="turns; medians are of them")
     parser.add_argument("--backlog", type=int, default=10_000, help="largest backlog")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--cores", help="cores for everybody, as 0,1,2; default: all that may be used")

@@ -54,7 +54,7 @@ class Job(Pictures):
     def run(self, *arguments: str, code: int, **options: Any) -> str:
         """All that the batch says."""
         process = self.begin(*arguments, **options)
-        told: str = process.communicate(timeout=280)[0]
+        told: str = process.communicate(timeout=500)[0]
         check_end(told, process.returncode, code)
         return told
 

@@ -50,7 +50,6 @@ def _readme(reader: Reader, weights: Path) -> None:
     """The daemon that the page starts, seen from its own folder."""
     _portrait(reader, weights)
     (reader.home / "faces" / "inbox").mkdir(parents=True)
-    (reader.home / "health.json").symlink_to("faces/health.json")
 
 
 def _batch(reader: Reader, weights: Path) -> None:

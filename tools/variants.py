@@ -3,7 +3,7 @@
     python tools/variants.py FACES --weights A.safetensors B.safetensors --sizes 320 384 448 512 640
 
 Each network reads the validation pictures at each size; its labels are scaled to 512 x 512 and
-compared there. Milliseconds are the median of one picture at a time, all cores, automatic precision.
+compared there. Milliseconds are the median of one picture at a time, one core, automatic precision.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     _, validation = find_faces(options.faces)
     pairs = [face.load(MODEL_SIDE) for face in validation]
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    print(f"torch {torch.__version__}\n")
     print("| weights | width | MB | input | mIoU | ms a picture |\n|---|---|---|---|---|---|", flush=True)
     for weights in options.weights:
         for size in options.sizes:

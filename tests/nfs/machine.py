@@ -23,7 +23,7 @@ PROGRAMS = (
     "nsenter",
     "unshare",
 )
-SECONDS = 240.0
+SECONDS = 800.0
 
 UNKNOWN_REGISTERS = "set fp regs failed"
 """What the kernel says on processors with AMX, whose registers are more than its buffer for them holds."""

@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from drawing import face_bytes
 from nfs.machine import run_in_machine
 from nfs.two_daemons import PICTURES
 from weights_for_tests import write_tiny_weights
+
+pytestmark = pytest.mark.timeout(900)  # a machine within a machine is slow, and slower on a slow one
 
 
 def test_the_lock_holds_between_hosts_and_what_else_nfs_does(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ locate = "off"
 interval_s = 0.5
 """
 PICTURES = 8
-PATIENCE_S = 150.0
+PATIENCE_S = 500.0
+"""A page fault costs this machine many times what it costs a real one, and importing PyTorch is full of
+them."""
 
 
 def daemon(host: Host, disk: Path, room: str, name: str) -> "subprocess.Popen[str]":
