@@ -186,7 +186,7 @@ class Reader:
 
     def _watch(self, command: Command, text: str) -> None:
         """In a terminal, left by its key."""
-        terminal = Terminal([*TOP, str(self.home / shlex.split(text)[-1])], 100, 30)
+        terminal = Terminal([*TOP, str(self.home / shlex.split(text)[-1].removeprefix("~/"))], 100, 30)
         try:
             terminal.wait("running")
             terminal.type(b"q")
