@@ -1,14 +1,19 @@
 """What decoding calls broken, and what it doesn't."""
 
 import contextlib
+import io
 import os
 import resource
+import struct
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from drawing import face_bytes
 from maskdrop.config import DecodeSettings
-from maskdrop.decoding import decode
+from maskdrop.decoding import decode, refuse_want_of_memory
+from maskdrop.results.metadata import exif_for, read_metadata
 
 
 def test_a_process_that_may_open_no_more_files_says_nothing_of_the_picture() -> None:
@@ -28,3 +33,119 @@ def test_a_process_that_may_open_no_more_files_says_nothing_of_the_picture() -> 
         for descriptor in opened:
             os.close(descriptor)
     assert decode(content, DecodeSettings()).size
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("out of memory when reading image file"),
+        OSError("decoder error -9"),
+        OSError("encoder error -9"),
+        RuntimeError("Failed to decode frame 0: Out of memory"),
+        ValueError("encoding error 1"),
+        MemoryError(),
+    ],
+)
+def test_want_of_memory_is_known_however_a_codec_tells_it(error: Exception) -> None:
+    with pytest.raises(MemoryError):
+        refuse_want_of_memory(error)
+
+
+@pytest.mark.parametrize("told", ["decoder error -2", "encoding error 10", "encoding error 5", "truncated"])
+def test_other_errors_are_not_want_of_memory(told: str) -> None:
+    refuse_want_of_memory(OSError(told))
+
+
+def grey_tiff(bits: int, meaning: int, pixels: bytes) -> bytes:
+    """An uncompressed TIFF of two pixels (TIFF 6.0)."""
+    values = {256: 2, 257: 1, 258: bits, 259: 1, 262: meaning, 273: 8, 277: 1, 278: 1, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    data = pixels.ljust(len(pixels) + len(pixels) % 2, b"\0")
+    head = b"II*\0" + struct.pack("<I", 8 + len(data))
+    return head + data + struct.pack("<H", len(values)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("content", "greys"),
+    [
+        (grey_tiff(16, 1, struct.pack("<HH", 65535, 0)), [255, 0]),
+        (grey_tiff(16, 0, struct.pack("<HH", 65535, 0)), [0, 255]),
+        (grey_tiff(8, 0, b"\xff\x00"), [0, 255]),
+        (grey_tiff(12, 1, b"\xff\xf8\x00"), [255, 127]),
+    ],
+    ids=["16 bits", "16 bits, white is 0", "8 bits, white is 0", "12 bits"],
+)
+def test_grey_tiffs_of_any_depth_are_as_light_as_they_are(content: bytes, greys: list[int]) -> None:
+    picture = decode(content, DecodeSettings())
+    assert np.asarray(picture)[0].tolist() == [[grey] * 3 for grey in greys]
+
+
+SRGB_COLOURS = {
+    b"r": (0.436, 0.2225, 0.0139),
+    b"g": (0.3851, 0.7169, 0.0971),
+    b"b": (0.1431, 0.0606, 0.7141),
+}
+
+
+def linear_profile(space: bytes, description: str) -> bytes:
+    """A display's profile of linear light (ICC.1:2001-04), for RGB with sRGB's colours."""
+
+    def numbers(*values: float) -> bytes:
+        return struct.pack(f">{len(values)}i", *(round(value * 65536) for value in values))
+
+    text = description.encode() + b"\0"
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78),
+        b"wtpt": b"XYZ " + bytes(4) + numbers(0.9642, 1.0, 0.8249),
+    }
+    line = b"curv" + bytes(8)
+    if space == b"GRAY":
+        tags[b"kTRC"] = line
+    else:
+        for name, colour in SRGB_COLOURS.items():
+            tags[name + b"XYZ"] = b"XYZ " + bytes(4) + numbers(*colour)
+            tags[name + b"TRC"] = line
+    at, table, data = 128 + 4 + 12 * len(tags), b"", b""
+    for name, content in tags.items():
+        padded = content.ljust(-(-len(content) // 4) * 4, b"\0")
+        table += name + struct.pack(">II", at + len(data), len(content))
+        data += padded
+    kind = b"mntr" + space.ljust(4) + b"XYZ "
+    head = struct.pack(">I4xI12s12x4s", at + len(data), 0x02100000, kind, b"acsp")
+    head = head.ljust(68, b"\0") + numbers(0.9642, 1.0, 0.8249)
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
+
+
+@pytest.mark.parametrize("name", ["sRGB-elle-V2-g10.icc", "GIMP built-in Linear sRGB", "Linear"])
+@pytest.mark.parametrize("space", [b"RGB", b"GRAY"])
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_linear_light_is_made_srgb_whatever_its_profile_is_called(
+    name: str, space: bytes, has_alpha: bool
+) -> None:
+    """Half of the light is grey 188 in sRGB (IEC 61966-2-1), and was taken for grey 128."""
+    mode = ("LA" if has_alpha else "L") if space == b"GRAY" else "RGBA" if has_alpha else "RGB"
+    grey = (128, 128, 128)[: 1 if space == b"GRAY" else 3]
+    made = io.BytesIO()
+    Image.new(mode, (4, 4), (*grey, 255) if has_alpha else grey).save(
+        made, "PNG", icc_profile=linear_profile(space, name)
+    )
+    pixels = np.asarray(decode(made.getvalue(), DecodeSettings()))
+    assert abs(pixels.astype(int) - 188).max() <= 1
+
+
+def test_a_profile_for_greys_says_nothing_of_colours() -> None:
+    made = io.BytesIO()
+    Image.new("RGBA", (4, 4), (200, 100, 50, 255)).save(made, "PNG", icc_profile=linear_profile(b"GRAY", "g"))
+    assert np.asarray(decode(made.getvalue(), DecodeSettings()))[0, 0].tolist() == [200, 100, 50]
+
+
+def test_text_that_is_not_ascii_is_carried_over_as_it_is() -> None:
+    """As UTF-8, which most write there, and as Latin-1."""
+    artist, rights = "Zoë Müller".encode("latin-1"), "© 2024 José".encode()
+    exif = Image.Exif()
+    exif[0x013B], exif[0x8298] = artist, rights
+    made = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(made, "JPEG", exif=exif)
+    written = exif_for(read_metadata(made.getvalue(), DecodeSettings()), ("exif",), "0" * 64)
+    assert artist + b"\0" in written
+    assert rights + b"\0" in written

@@ -68,6 +68,16 @@ def test_scaled_labels_are_the_nearest_ones(labels: Pixels, width: int, height: 
             assert scaled[y, x] in {labels[row, column] for row in rows for column in columns}
 
 
+def test_an_overlay_is_the_same_in_every_row() -> None:
+    """It is made in bands of some rows, the last of which is shorter."""
+    random = np.random.default_rng(1)
+    picture = random.integers(0, 256, (150, 3, 3), np.uint8)
+    labels = random.integers(0, 19, (150, 3), np.uint8)
+    whole = overlay(picture, labels)
+    for row in range(150):
+        assert np.array_equal(overlay(picture[row : row + 1], labels[row : row + 1])[0], whole[row])
+
+
 def test_parts_are_numbered_named_and_coloured_apart() -> None:
     assert [int(part) for part in Part] == list(range(19))
     assert len({part.label for part in Part}) == len(set(PALETTE)) == len(PALETTE) == 19

@@ -107,6 +107,48 @@ def test_paths_images_and_arrays_give_the_same(parser: Parser, tmp_path: Path) -
     assert np.array_equal(parser.parse(grey).picture, np.dstack([grey] * 3))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["TIFF", "JPEG", "PNG", "WEBP"])
+def test_an_image_from_a_file_is_turned_as_the_file_is(
+    parser: Parser, tmp_path: Path, form: str, orientation: int
+) -> None:
+    path, exif = tmp_path / f"face.{form.lower()}", Image.Exif()
+    exif[0x0112] = orientation
+    draw_face(3, 90, 120).save(path, form, exif=exif)
+    wanted = parser.parse(path).picture
+    for is_loaded in (False, True):
+        with Image.open(path) as image:
+            if is_loaded:
+                image.load()
+            assert np.array_equal(parser.parse(image).picture, wanted)
+
+
+def test_the_transparent_colour_of_an_image_is_that_of_its_file_and_it_stays_as_it_is(
+    parser: Parser, tmp_path: Path
+) -> None:
+    path = tmp_path / "grey.png"
+    Image.new("L", (8, 8), 15).save(path, bits=4, transparency=15)  # a depth that Pillow widens
+    wanted = parser.parse(path).picture
+    with Image.open(path) as image:
+        before = dict(image.info)
+        assert np.array_equal(parser.parse(image).picture, wanted)
+        assert image.info == before
+
+
+def test_as_many_pixels_as_are_set_are_taken_and_the_limit_of_others_stays(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    path = tmp_path / "face.png"
+    draw_face(3, 90, 120).save(path)
+    few = {"model": {"input_size": 64}, "decode": {"max_pixels": 6_000}}
+    with pytest.raises(BrokenPicture, match="10800 pixels are more than"):
+        Parser(weights=tiny_weights, settings=few).parse(path)
+    many = {**few, "decode": {"max_pixels": 20_000}}
+    assert Parser(weights=tiny_weights, settings=many).parse(path).labels.shape == (120, 90)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
 def test_masks_and_images(parser: Parser) -> None:
     parsed: Parsed = parser.parse(draw_face(5, 100, 80))
     masks = parsed.masks()

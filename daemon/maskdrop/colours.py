@@ -20,9 +20,15 @@ _TURNS = {
 
 _FIRST_ON_ITS_SIDE = 5
 
-_BLACK_TO_WHITE_16 = 65535.0
+_BLACK_TO_WHITE_12, _BLACK_TO_WHITE_16 = 4095.0, 65535.0
 _GREATEST_GREY = {"L;2": 3, "L;4": 15}
 """White in PNGs of two and four bits, by Pillow's raw modes: it gives their pixels with eight."""
+
+_TIFF_BITS, _TIFF_MEANING, _WHITE_IS_ZERO = 258, 262, 0
+"""TIFF 6.0: BitsPerSample, PhotometricInterpretation and its value for pictures whose white is 0."""
+
+_OTHER_CURVES = ("linear", "-g10", "-g18", "-g22", "-labl", "-rec709")
+"""In names of profiles: the last five as Elle Stone's have them, which Krita brings along."""
 
 _MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Pillow's modes of the colour spaces that ICC profiles of pictures describe (ICC.1, table 19)."""
@@ -93,7 +99,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 or 32 bits scaled so that 65,535 is white, one value of it perhaps transparent; floats,
     so that 1.0 is, unless some are larger: then 255 is."""
     if image.mode.startswith("I"):
-        grey = np.asarray(image, dtype=np.float32) * (255.0 / _BLACK_TO_WHITE_16)
+        tags = getattr(image, "tag_v2", {})  # of a TIFF
+        white = _BLACK_TO_WHITE_12 if tags.get(_TIFF_BITS) == (12,) else _BLACK_TO_WHITE_16
+        grey = np.asarray(image, dtype=np.float32) * (255.0 / white)
+        if tags.get(_TIFF_MEANING) == _WHITE_IS_ZERO and image.mode.startswith("I;16"):
+            grey = 255.0 - grey  # Pillow inverts those of eight bits alone
         key = image.info.get("transparency")
         if isinstance(key, int):
             opaque = Image.fromarray(np.where(np.asarray(image) == key, 0, 255).astype(np.uint8))
@@ -107,6 +117,22 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return _grey(grey)
 
 
+def _is_srgb(description: str) -> bool:
+    """Whether a profile is sRGB's by its name. Those of its colours with another curve, such as linear light,
+    have its name in theirs too: GIMP's "built-in Linear sRGB", Krita's "sRGB-elle-V2-g10.icc"."""
+    return "sRGB" in description and not any(mark in description.lower() for mark in _OTHER_CURVES)
+
+
+def is_grey(image: Image.Image) -> bool:
+    """Whether a picture has no colours: by its mode, or where transparency had made it RGBA by its pixels."""
+    if image.mode in ("1", "L"):
+        return True
+    if image.mode != "RGBA":
+        return False
+    red, green, blue, _ = image.split()
+    return red.tobytes() == green.tobytes() == blue.tobytes()
+
+
 def _grey(values: NDArray[np.float32]) -> Image.Image:
     return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
@@ -115,11 +141,13 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
     """The picture's colours in sRGB, or None where the profile says nothing usable or sRGB."""
     try:
         given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in (given.profile.profile_description or ""):
+        if _is_srgb(given.profile.profile_description or ""):
             return None
         mode = _MODE_OF_PROFILE.get(given.profile.xcolor_space.strip())
         if mode == "RGB":
             image = image.convert("RGB")
+        if mode == "L" and is_grey(image):
+            image = image.getchannel("R") if image.mode == "RGBA" else image.convert("L")
         if image.mode != mode:
             return None
         return ImageCms.profileToProfile(image, given, ImageCms.createProfile("sRGB"), outputMode="RGB")

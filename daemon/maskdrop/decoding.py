@@ -1,6 +1,7 @@
 """From a file's content to an upright picture in RGB, or to what is wrong with it."""
 
 import io
+import re
 import warnings
 from contextlib import nullcontext
 
@@ -9,6 +10,10 @@ from PIL import Image, UnidentifiedImageError
 from maskdrop.colours import fit_colour_key, lies_on_its_side, to_rgb, upright
 from maskdrop.config import DecodeSettings
 from maskdrop.quiet import quiet_libraries
+
+_WANT_OF_MEMORY = re.compile(r"out of memory|(?:de|en)coder error -9\b|^encoding error 1$", re.IGNORECASE)
+"""How codecs tell it: code -9 of ``PIL.ImageFile.ERRORS`` in words or, of libtiff, as a number; libavif's
+words; libwebp's VP8_ENC_ERROR_OUT_OF_MEMORY (``webp/encode.h``)."""
 
 
 class BrokenPicture(Exception):
@@ -96,10 +101,9 @@ def _has_metadata(image: Image.Image) -> bool:
 def refuse_want_of_memory(error: Exception) -> None:
     """Raise MemoryError if that is what a decoder or encoder means by its error.
 
-    Want of memory is not the picture's fault on the first try: it ends the worker and
-    counts as an attempt. Codecs tell it as an OSError of code -9 (``PIL.ImageFile.ERRORS``).
+    Want of memory is not the picture's fault on the first try: it ends the worker and counts as an attempt.
     """
-    if isinstance(error, MemoryError) or "out of memory" in str(error):
+    if isinstance(error, MemoryError) or _WANT_OF_MEMORY.search(str(error)):
         raise MemoryError(str(error) or "no memory for the picture") from error
 
 

@@ -2,7 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -11,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
-from maskdrop.colours import to_rgb, upright
+from maskdrop.colours import fit_colour_key, to_rgb, upright
 from maskdrop.config import ImageOutput, Settings
 from maskdrop.config_file import load_settings
 from maskdrop.decoding import BrokenPicture, decode
@@ -130,7 +131,7 @@ class Parser:
             BrokenPicture: the file, image or array can't become a picture.
             OSError: the file can't be read.
         """
-        with self._lock, warnings.catch_warnings():
+        with self._lock, warnings.catch_warnings(), _pixels_allowed(self.settings.decode.max_pixels):
             warnings.simplefilter("ignore")  # Pillow's; what is too large is refused below
             picture = self._picture(image)
             put_whole(picture, self._slots, 0)
@@ -151,9 +152,34 @@ class Parser:
                 raise BrokenPicture("TooManyBytes", f"{path}: larger than decode.max_bytes = {most}")
             return decode(path.read_bytes(), self.settings.decode, is_guest=True)
         if isinstance(image, Image.Image):
-            return to_rgb(upright(image))
+            return _as_a_file_s(image)
         right = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
         if image.dtype != np.uint8 or not right or 0 in image.shape:
             problem = f"an array of {image.dtype} and shape {image.shape} is no picture"
             raise BrokenPicture("BadArray", f"{problem}; give uint8 (height, width, 3), RGB")
         return to_rgb(Image.fromarray(image))
+
+
+def _as_a_file_s(image: Image.Image) -> Image.Image:
+    """What `decode` makes of the file that an image was opened from. The image stays as it is, but for being
+    loaded, which has to come first: some formats are made upright by that."""
+    before = dict(image.info)
+    if isinstance(image, ImageFile.ImageFile):
+        fit_colour_key(image)
+    try:
+        image.load()
+        return to_rgb(upright(image))
+    finally:
+        image.info = before
+
+
+@contextmanager
+def _pixels_allowed(most: int) -> Iterator[None]:
+    """Have Pillow open so many pixels, where somebody has set more than what it takes for an attack."""
+    before = Image.MAX_IMAGE_PIXELS
+    if before is not None:
+        Image.MAX_IMAGE_PIXELS = max(before, most)
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before

@@ -109,7 +109,7 @@ class Intake:
         for event in events:
             if not event.is_folder:
                 self._see(look(self._inbox, event.path), now, _writing(event.change))
-            elif self._settings.recursive:
+            elif self._settings.recursive and self._is_ours:
                 self._folder_came = True
         if overflowed:
             logger.warning("too many file events at once; scanning the inbox")

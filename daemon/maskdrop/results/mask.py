@@ -62,6 +62,10 @@ def _where(labels: Pixels, numbers: Collection[int]) -> Image.Image:
     return Image.fromarray(labels).point([255 * (number in numbers) for number in range(256)], "1")
 
 
+_BAND = 64
+"""Rows that are mixed at a time: as floats they take eight times a picture's memory."""
+
+
 def overlay(picture: Pixels, labels: Pixels, palette: Sequence[Colour] = PALETTE) -> Pixels:
     """The picture tinted with each label's colour, background untouched.
 
@@ -75,9 +79,13 @@ def overlay(picture: Pixels, labels: Pixels, palette: Sequence[Colour] = PALETTE
     """
     colours = np.zeros((256, 3), dtype=np.float32)
     colours[: len(palette)] = palette
-    share = np.where(labels == Part.BACKGROUND, 0.0, OVERLAY_SHARE).astype(np.float32)[:, :, np.newaxis]
-    mixed = picture * (1 - share) + colours[labels] * share
-    return np.rint(mixed).astype(np.uint8)
+    mixed = np.empty_like(picture)
+    for top in range(0, len(picture), _BAND):
+        band = slice(top, top + _BAND)
+        there = labels[band]
+        share = np.where(there == Part.BACKGROUND, 0.0, OVERLAY_SHARE).astype(np.float32)[:, :, np.newaxis]
+        mixed[band] = np.rint(picture[band] * (1 - share) + colours[there] * share)
+    return mixed
 
 
 def scale_labels(labels: Pixels, width: int, height: int) -> Pixels:

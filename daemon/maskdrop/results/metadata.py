@@ -86,7 +86,8 @@ def _exif(
 ) -> bytes:
     exif = provenance(sha256)
     for tag, value in describing.items():
-        exif[tag] = value
+        # The very bytes: Pillow reads text as Latin-1, and would write what isn't ASCII as question marks.
+        exif[tag] = value.encode("latin-1") if isinstance(value, str) else value
     if camera:
         exif[_CAMERA] = {**camera, _COLOUR_SPACE: _SRGB}
     if place:

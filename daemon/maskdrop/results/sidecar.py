@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from maskdrop import __version__
 from maskdrop.locate import face_boxes
@@ -58,7 +59,7 @@ def sidecar(task: Save, labels: NDArray[np.uint8], classes: Sequence[str]) -> by
 
 def _classes(task: Save, labels: NDArray[np.uint8], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Pixels, share and confidence of each class that is present."""
-    counts = np.bincount(labels.ravel(), minlength=len(classes))
+    counts = Image.fromarray(labels).histogram()  # by value; numpy would widen every label to count it
     sure = dict(task.judged.by_class) if task.judged else {}
     return {
         classes[number]: {

@@ -77,7 +77,7 @@ def kind_of(path: str, sha256: str, settings: SaveSettings) -> tuple[ImageOutput
     usual: ImageOutput = "face"
     output = max(fitting, key=lambda output: len(suffixes[output]), default=usual)
     stem = pure.stem.removesuffix(suffixes[output])
-    stem = re.sub(rf"~{sha256[:8]}(-\d+)?$", "", stem)
+    stem = re.sub(rf"~{re.escape(sha256[:8])}(-\d+)?$", "", stem)
     return output, str(pure.with_name(stem)) if stem else str(pure)
 
 
