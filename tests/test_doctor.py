@@ -138,6 +138,28 @@ def test_folders_that_may_not_be_used_fail(rooms: Rooms) -> None:
     assert f"mkdir -p {rooms.archive}" in missing["remedy"]
 
 
+def test_folders_that_may_not_be_reached_are_told(rooms: Rooms) -> None:
+    """As of the service, by somebody who isn't in its group: below a folder that isn't everybody's."""
+    prefix = WITHOUT_ROOTS_POWERS if os.geteuid() == 0 else []
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("capabilities can't be taken away here")
+    closed = rooms.base / "closed"
+    places = {name: closed / name for name in ("inbox", "outbox", "quarantine", "archive")}
+    for place in places.values():
+        place.mkdir(parents=True)
+    config = rooms.base / "c.toml"
+    lines = [f"{name} = '{place}'" for name, place in places.items()]
+    config.write_text("\n".join(["[folders]", *lines, "[health]", f"file = '{closed / 'h.json'}'"]))
+    closed.chmod(0)
+    try:
+        findings = examine("--config", str(config), code=1, prefix=prefix)
+    finally:
+        closed.chmod(0o755)
+    for name in places:
+        assert "can't be reached by" in findings[name]["told"]
+        assert "sudo -u maskdrop" in findings[name]["remedy"]
+
+
 def test_other_disks_full_disks_and_disks_without_inodes_are_told(
     rooms: Rooms, mount: Callable[[Path, str], None]
 ) -> None:

@@ -5,7 +5,10 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from broken_files import broken_files
 from drawing import face_bytes
@@ -81,6 +84,35 @@ def test_a_log_file_on_a_full_disk_is_told_once(start: Start, rooms: Rooms) -> N
     assert daemon.log.count("the log file '/dev/full' can't be written: ") == 1
     assert "Logging error" not in daemon.log
     assert "saved a.jpg" in daemon.log
+
+
+def test_a_log_on_a_full_disk_keeps_no_reload_from_being_taken_up(start: Start, rooms: Rooms) -> None:
+    full = QUICK + "[log]\nfile = '/dev/full'\n"
+    daemon = start(settings=full).wait_ready()
+    elsewhere = rooms.base / "elsewhere.log"
+    for settings in (full + "[save]\nquality = 60\n", QUICK + f"[log]\nfile = '{elsewhere}'\n"):
+        count = daemon.log.count("the configuration is taken up")
+        (rooms.base / "maskdrop.toml").write_text(settings)
+        daemon.process.send_signal(signal.SIGHUP)
+        wait_for(lambda n=count: daemon.log.count("the configuration is taken up") > n, "the reload")  # type: ignore[misc]
+        daemon.wait_ready()
+    assert "can't be opened" not in daemon.log
+    assert daemon.stop() == 0
+    assert "ended with exit code 0" in elsewhere.read_text()
+
+
+def test_where_neither_log_nor_standard_error_can_be_written_the_work_goes_on() -> None:
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from maskdrop.config import LogSettings\n"
+        "from maskdrop.log import logger, set_up\n"
+        "set_up(LogSettings(file=Path('/dev/full')))\n"
+        "for _ in range(3): logger.error('a line')\n"
+        "os._exit(7)"
+    )
+    with Path("/dev/full").open("w") as full:
+        assert subprocess.run([sys.executable, "-c", program], stderr=full).returncode == 7
 
 
 def test_a_log_file_that_is_moved_away_is_made_anew(start: Start, rooms: Rooms) -> None:

@@ -215,6 +215,23 @@ def test_a_metrics_file_in_a_wrong_place_is_refused(rooms: Rooms, place: str, pr
         prepare_folders(settings)
 
 
+@pytest.mark.parametrize("other", ["health", "metrics"])
+def test_a_log_file_that_is_another_file_of_the_daemon_is_refused(rooms: Rooms, other: str) -> None:
+    """By a way through a link, too."""
+    (rooms.base / "link").symlink_to(rooms.base)
+    files = {"health": rooms.base / "health.json", "metrics": rooms.base / "m.prom"}
+    settings = load_settings(
+        None,
+        {
+            "folders": {"inbox": rooms.inbox, "outbox": rooms.outbox},
+            **{name: {"file": file} for name, file in files.items()},
+            "log": {"file": rooms.base / "link" / files[other].name},
+        },
+    )
+    with pytest.raises(ConfigurationError, match=rf"^log\.file = .*is the {other} file too; "):
+        prepare_folders(settings)
+
+
 def test_a_metrics_file_that_cannot_be_written_stops_no_work(start: Start, rooms: Rooms) -> None:
     file = rooms.base / "m" / "maskdrop.prom"
     daemon = start(settings=metrics(file=str(file))).wait_ready()

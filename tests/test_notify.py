@@ -283,8 +283,11 @@ def test_a_stage_is_silent_only_while_it_has_work() -> None:
     vigil.note_answer(Stage.SAVE, 1031)
     assert vigil.silent({Stage.SAVE, Stage.INFER}, 1060) == []
     assert vigil.silent({Stage.SAVE, Stage.INFER}, 1062) == [Stage.INFER, Stage.SAVE]
-    vigil.note_all(1062)
+    vigil.forgive(40, 1062)
     assert vigil.silent(set(Stage), 1092) == []
+    vigil.forgive(2, 1095)
+    assert vigil.silent(set(Stage), 1094) == []
+    assert vigil.silent(set(Stage), 1095) == list(Stage)
 
 
 def test_fields_get_names_that_the_journal_takes() -> None:

@@ -113,6 +113,15 @@ def open_regular(folder: int, name: str) -> BinaryIO:
     return file
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there, as far as this user may find out; Python 3.11's own question raises where it
+    may not."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
+
+
 def identity_at(folder: int, name: str) -> Identity | None:
     """The identity of what has this name in a folder, never following a link; None: nothing has."""
     try:

@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskdrop.beneath import is_folder
 from maskdrop.config import Settings
 from maskdrop.config_file import fault
 
@@ -137,18 +138,19 @@ def check_own_files(settings: Settings, folders: dict[str, Path]) -> None:
         folders: by their keys, resolved.
 
     Raises:
-        ConfigurationError: one does, or is a folder, or both are the same.
+        ConfigurationError: one does, or is a folder, or two are the same.
     """
     others = {} if settings.log.file is None else {"log.file": settings.log.file}
+    taken: dict[Path, str] = {}
     for key, file in {**own_files(settings), **others}.items():
         if file.parent.resolve().is_relative_to(folders["inbox"]):
             raise fault(key, file, "lies inside the inbox", "choose a place outside the inbox")
-        if file.is_dir():
+        if is_folder(file):
             raise fault(key, file, "is a folder", "name a file")
-    if settings.metrics.file == settings.health_file:
-        raise fault(
-            "metrics.file", settings.metrics.file, "is the health file too", "give each a name of its own"
-        )
+        place = file.parent.resolve() / file.name
+        if (other := taken.get(place)) is not None:
+            raise fault(key, file, f"is the {other} file too", "give each a name of its own")
+        taken[place] = key.partition(".")[0]
 
 
 def check_writable(key: str, folder: Path) -> None:

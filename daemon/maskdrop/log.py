@@ -1,5 +1,6 @@
 """Log lines: for people, as JSON or with journal fields, to standard error and a file; workers' lines."""
 
+import contextlib
 import json
 import logging
 import logging.handlers
@@ -93,7 +94,9 @@ class _LogFile(logging.handlers.WatchedFileHandler):
         except OSError as error:
             self._trouble = error
         if self._trouble is not None and not self._fails:
-            print(f"the log file {self.baseFilename!r} can't be written: {self._trouble}", file=sys.stderr)
+            told = f"the log file {self.baseFilename!r} can't be written: {self._trouble}"
+            with contextlib.suppress(OSError):  # it may be on the same disk
+                print(told, file=sys.stderr)
         self._fails = self._trouble is not None
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
@@ -140,11 +143,12 @@ def set_up(settings: LogSettings) -> None:
         handlers.append(journal_handler(FIELDS))
     root = logging.getLogger()
     before, root.handlers = root.handlers, handlers
-    for handler in before:
-        handler.close()
     root.setLevel(logging.WARNING)
     logger.setLevel(settings.level.upper())
     logging.captureWarnings(True)
+    for handler in before:
+        with contextlib.suppress(OSError):  # of lines that a full disk hadn't taken, as was told
+            handler.close()
 
 
 def one_line(text: str) -> str:

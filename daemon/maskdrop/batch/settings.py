@@ -28,7 +28,7 @@ def settings_for(
     return settings.with_values(
         {
             "folders": {"quarantine": quarantine, "archive": None},
-            "health": {"file": outbox.absolute() / HEALTH_NAME},
+            "health": {"file": settings.folders.outbox / HEALTH_NAME},
             "metrics": {"file": None, "port": None},
             "log": {"level": "info" if verbose else "error", "format": "text", "file": None},
         }

@@ -9,6 +9,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from maskdrop.beneath import is_folder
 from maskdrop.config import Settings
 from maskdrop.devices import GPU_NODES, count_gpus
 from maskdrop.doctor.finding import Finding, fail, ok, warning
@@ -34,7 +35,7 @@ def check_inotify(settings: Settings | None) -> Finding:
     if settings is not None and settings.watch.polling:
         return ok(name, "not needed: watch.polling = true")
     inbox = settings.folders.inbox if settings is not None else None
-    refused = refusal_to_watch(inbox if inbox is not None and inbox.is_dir() else Path("/"))
+    refused = refusal_to_watch(inbox if inbox is not None and is_folder(inbox) else Path("/"))
     more = "or set watch.polling = true"
     if refused == errno.EMFILE:
         told = "no inotify instance is to be had (fs.inotify.max_user_instances, or the limit of open files)"

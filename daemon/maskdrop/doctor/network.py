@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from maskdrop.beneath import is_folder
 from maskdrop.config import Settings
 from maskdrop.doctor.finding import Finding, ok, warning
 from maskdrop.machine.mounts import Mount, mount_of
@@ -43,7 +44,7 @@ def _lock(mount: Mount) -> Finding:
 
 
 def _mount(folder: Path) -> Mount | None:
-    there = folder if folder.is_dir() else next(parent for parent in folder.parents if parent.is_dir())
+    there = next(place for place in (folder, *folder.parents) if is_folder(place))
     try:
         return mount_of(there)
     except OSError:

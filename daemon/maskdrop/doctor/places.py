@@ -4,7 +4,7 @@ import os
 import pwd
 from pathlib import Path
 
-from maskdrop.beneath import open_folder
+from maskdrop.beneath import is_folder, open_folder
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.doctor.finding import Finding, fail, ok, size, warning
@@ -36,8 +36,8 @@ def check_places(settings: Settings) -> list[Finding]:
     if settings.log.file is not None:
         findings.append(_folder("log file", settings.log.file.parent))
     inbox = folders["inbox"]
-    if inbox.is_dir():
-        kept = [name for name in ("quarantine", "archive") if name in folders and folders[name].is_dir()]
+    if is_folder(inbox):
+        kept = [name for name in ("quarantine", "archive") if name in folders and is_folder(folders[name])]
         findings += [_rename(name, inbox.resolve(), folders[name].resolve()) for name in kept]
         findings.append(_rename_new(inbox.resolve()))
     findings += check_network(settings, folders)
@@ -56,10 +56,16 @@ def _nesting(settings: Settings, folders: dict[str, Path]) -> Finding:
 
 def _folder(name: str, folder: Path) -> Finding:
     """Whether this user may use a folder: tried by writing, because file systems have rules of their own."""
-    if not folder.is_dir():
-        return _missing(name, folder)
     user = _user()
     remedy = f"chown {user} {folder}, or run maskdrop doctor as the daemon's user (sudo -u maskdrop …)"
+    try:
+        folder.stat()
+    except PermissionError:
+        return fail(name, f"{folder} can't be reached by {user}", remedy)
+    except OSError:
+        return _missing(name, folder)
+    if not is_folder(folder):
+        return fail(name, f"{folder} is no folder", "name a folder, or move the file away")
     if not os.access(folder, os.R_OK | os.X_OK):
         return fail(name, f"{folder} can't be read by {user}", remedy)
     try:
@@ -70,9 +76,7 @@ def _folder(name: str, folder: Path) -> Finding:
 
 
 def _missing(name: str, folder: Path) -> Finding:
-    if folder.exists():
-        return fail(name, f"{folder} is no folder", "name a folder, or move the file away")
-    above = next(parent for parent in folder.parents if parent.exists())
+    above = next(parent for parent in folder.parents if is_folder(parent))
     if os.access(above, os.W_OK | os.X_OK):
         return warning(name, f"{folder} is not there yet; the daemon makes it", f"mkdir -p {folder}")
     told = f"{folder} is not there, and {_user()} may not make it in {above}"
@@ -101,7 +105,7 @@ def _rename_new(inbox: Path) -> Finding:
 
 
 def _space(name: str, folder: Path) -> Finding:
-    there = folder if folder.exists() else next(parent for parent in folder.parents if parent.exists())
+    there = next(place for place in (folder, *folder.parents) if is_folder(place))
     title = f"room in {name}"
     try:
         status = os.statvfs(there)

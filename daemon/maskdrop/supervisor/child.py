@@ -148,6 +148,11 @@ class Child:
         self._verdict = verdict
         self.kill()
 
+    def forgive(self, seconds: float, now: float) -> None:
+        """So much of its silence says nothing, and nothing for it either."""
+        self.heard_at = min(now, self.heard_at + seconds)
+        self.ready_at = min(now, self.ready_at + seconds)
+
     def has_proven_itself(self, now: float) -> bool:
         """Whether it was given a picture since it was ready, or has stood idle for long."""
         at_work = self.heard_at > self.ready_at

@@ -126,7 +126,7 @@ class Supervisor:
             events = self._selector.select(wanted)
             now = time.monotonic()
             if overslept(wanted, now - self._awake_at):
-                self._forgive(now)
+                self._forgive(now - self._awake_at - wanted, now)
             self._awake_at = now
             if events or now >= due or not self._pulse.renew(now):
                 break
@@ -265,11 +265,11 @@ class Supervisor:
         busy = is_over or not self._pipeline.is_idle(child.name)
         return self._patience.deadline(child.state, busy, child.heard_at)
 
-    def _forgive(self, now: float) -> None:
-        """The supervisor itself was stopped: silence so far says nothing."""
-        self._vigil.note_all(now)
+    def _forgive(self, seconds: float, now: float) -> None:
+        """The supervisor itself was stopped for so long, and perhaps its workers with it."""
+        self._vigil.forgive(seconds, now)
         for child in self._crew.children:
-            child.heard_at = now
+            child.forgive(seconds, now)
 
     def _end_late_workers(self, now: float) -> None:
         for child in self._crew.children:

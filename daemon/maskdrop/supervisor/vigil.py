@@ -19,9 +19,9 @@ class Vigil:
         """A worker of the stage reported something."""
         self._answered_at[stage] = now
 
-    def note_all(self, now: float) -> None:
-        """Silence so far says nothing: the supervisor itself was stopped."""
-        self._answered_at = dict.fromkeys(Stage, now)
+    def forgive(self, seconds: float, now: float) -> None:
+        """So much of the silence says nothing: the supervisor itself was stopped."""
+        self._answered_at = {stage: min(now, at + seconds) for stage, at in self._answered_at.items()}
 
     def silent(self, busy: set[Stage], now: float) -> list[Stage]:
         """The stages that should have answered long ago.
