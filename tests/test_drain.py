@@ -1,9 +1,13 @@
 """Ending: SIGTERM, SIGINT, a second signal, a timeout, a full backlog."""
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -11,8 +15,38 @@ import pytest
 from drawing import face_bytes
 from maskdrop.supervisor.signals import ONE_REQUEST_S, Signals
 from running import EXECUTED, FULL, QUICK, Daemon, Rooms
+from waiting import wait_for
 
 Start = Callable[..., Daemon]
+
+
+def test_the_first_process_of_a_container_ends_when_it_is_told_before_it_has_begun(
+    rooms: Rooms, tiny_weights: Path
+) -> None:
+    """The kernel gives it no signal that it has no answer to."""
+    inside = ["unshare", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*inside, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no namespace for processes can be made here")
+    words = [
+        "run",
+        "--inbox",
+        str(rooms.inbox),
+        "--outbox",
+        str(rooms.outbox),
+        "--weights",
+        str(tiny_weights),
+    ]
+    process = subprocess.Popen([*inside, sys.executable, "-m", "maskdrop", *words], stderr=subprocess.PIPE)
+
+    def has_ended() -> bool:
+        for first in psutil.Process(process.pid).children() if process.poll() is None else ():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                first.terminate()
+        return process.poll() is not None
+
+    wait_for(has_ended, "its end")
+    assert process.returncode == 0
+    assert process.communicate()[1] == b""
 
 
 def test_sigterm_in_the_middle_loses_nothing_and_the_next_start_goes_on(start: Start, rooms: Rooms) -> None:

@@ -232,6 +232,16 @@ def test_a_log_file_that_is_another_file_of_the_daemon_is_refused(rooms: Rooms, 
         prepare_folders(settings)
 
 
+def test_whoever_collects_metrics_may_read_them_whatever_the_umask(start: Start, rooms: Rooms) -> None:
+    """The service's keeps results from others."""
+    file = rooms.base / "m" / "maskdrop.prom"
+    daemon = start(settings=metrics(file=str(file)), umask=0o077).wait_ready()
+    wait_for(file.exists, "metrics")
+    assert file.stat().st_mode & 0o777 == 0o644
+    assert rooms.health.stat().st_mode & 0o777 == 0o600
+    assert daemon.stop() == 0
+
+
 def test_a_metrics_file_that_cannot_be_written_stops_no_work(start: Start, rooms: Rooms) -> None:
     file = rooms.base / "m" / "maskdrop.prom"
     daemon = start(settings=metrics(file=str(file))).wait_ready()

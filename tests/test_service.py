@@ -14,8 +14,10 @@ import pytest
 from maskdrop.commands.exits import EX_CONFIG, EX_FAILED
 from maskdrop.config_file import load_settings
 from maskdrop.service.environment import build_wheel, why_unusable
+from maskdrop.service.install import Order, plan_install
 from maskdrop.service.layout import FILES, ROOMS
 from maskdrop.service.record import read_record
+from maskdrop.service.steps import MakeEnvironment
 from maskdrop.service.uninstall import units_there
 from running import maskdrop
 
@@ -187,6 +189,22 @@ def test_an_uninstallation_that_was_interrupted_names_only_units_that_are_left(r
     assert "nothing to do" in service(root, "uninstall")
 
 
+def test_an_installation_that_was_interrupted_makes_its_environment_anew(root: Path) -> None:
+    """Else its service would run from what is half made, and nobody would take that away."""
+    order = Order(root, Path("/opt/new"))
+    steps = plan_install(order)
+    (made,) = [place for place, step in enumerate(steps) if isinstance(step, MakeEnvironment)]
+    for step in steps[:made]:
+        step.do(root)
+    program = root / "opt" / "new" / "bin" / "maskdrop"
+    program.parent.mkdir(parents=True)
+    program.touch(0o755)
+    assert any(isinstance(step, MakeEnvironment) for step in plan_install(order))
+    record = read_record(root)
+    assert record is not None
+    assert (record.environment, record.made_environment) == ("/opt/new", True)
+
+
 def test_who_may_not_look_is_told_so_in_one_line(root: Path) -> None:
     """As where sudo was forgotten: the state folder shows its user and its group alone what is in it."""
     install(root)
@@ -271,7 +289,12 @@ def test_an_environment_is_made_from_a_wheel_with_units_and_configuration_in_it(
             for path in (installed / name).rglob("*")
             if path.is_file()
         }
-    # A checkout's next version has the same number; pip is made to take it all the same.
+    # A checkout's next version has the same number; pip is made to take it all the same. And the system's
+    # Python was exchanged for another one.
+    for link in (made / "bin").glob("python*"):
+        if link.readlink().is_absolute():
+            link.unlink()
+            link.symlink_to("/usr/bin/python3.0")
     (made / installed.relative_to(made).parent / "layout.py").write_text("raise SystemExit('an old version')")
     subprocess.run(command, check=True, env=environment)
     again = subprocess.run(show, capture_output=True, text=True, check=True, env=lent, cwd="/").stdout

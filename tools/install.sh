@@ -28,6 +28,9 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 
 [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
+# For --python, by which the service gets an environment of its own.
+"$folder/bin/python" -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (22, 3))' ||
+    "$folder/bin/python" -m pip install --quiet --upgrade pip
 "$folder/bin/python" -m pip install --quiet --constraint constraints.txt --editable ".[$extra]"
 
 can_build_systemd() {

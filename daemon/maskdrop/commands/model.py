@@ -1,5 +1,6 @@
 """``maskdrop model``: look at a network, try it, convert it, put it where the daemon keeps it."""
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -93,6 +94,8 @@ def install(
     device: Device = "cpu",
 ) -> None:
     """Check a network, then copy it into the state folder and say what to configure."""
+    if os.geteuid() == 0:
+        os.umask(0o022)  # the service's user is to read it
     with _refusals():
         from maskdrop.model.check import check_model
         from maskdrop.model.install import default_state_folder, install_file

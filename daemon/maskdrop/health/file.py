@@ -231,8 +231,11 @@ def at_another_time(content: bytes, updated_at: str) -> bytes:
     return head + key + updated_at.encode() + tail[tail.index(b'"') :]
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, mode: int | None = None) -> None:
     """Replace a file that is read at any time: it is seen as it was or as it is, never in part.
+
+    Args:
+        mode: its permissions, whatever the umask; None: as that has them.
 
     Raises:
         OSError: it can't be written; the old one stays.
@@ -240,6 +243,8 @@ def replace_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.write_bytes(content)
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

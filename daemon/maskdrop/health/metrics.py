@@ -39,6 +39,10 @@ _NEVER_S = 3600.0
 _UPDATED = "maskdrop_last_update_timestamp_seconds"
 
 
+_MODE = 0o644
+"""The collector that reads it is another user's, and nothing in it tells what is dropped."""
+
+
 class Metrics(Collector):
     """Takes what is published, and gives it to those who ask."""
 
@@ -80,7 +84,7 @@ class Metrics(Collector):
         self._latest = (health, totals)
         if self._file is not None:
             self._content = generate_latest(self._registry)
-            replace_file(self._file, self._content)
+            replace_file(self._file, self._content, _MODE)
 
     def renew(self, updated_at: str) -> None:
         """All metrics are as published last, at this time (ISO 8601).
@@ -92,7 +96,7 @@ class Metrics(Collector):
             health, totals = self._latest
             self._latest = (replace(health, updated_at=updated_at), totals)
         if self._file is not None:
-            replace_file(self._file, at_another_time(self._content, updated_at))
+            replace_file(self._file, at_another_time(self._content, updated_at), _MODE)
 
     def collect(self) -> Iterator[Metric]:
         """All metrics as published last; none before the first time.

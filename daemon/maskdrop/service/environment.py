@@ -93,7 +93,11 @@ def make_environment(
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     can_have_pip = subprocess.run([python, "-c", "import ensurepip"], check=False, capture_output=True)
     without = [] if with_pip and can_have_pip.returncode == 0 else ["--without-pip"]
-    subprocess.run([python, "-m", "venv", *without, folder], check=True, env=own)
+    link = folder / "bin" / "python"
+    clear = (
+        ["--clear"] if link.is_symlink() and not link.exists() else []
+    )  # the system's Python was exchanged
+    subprocess.run([python, "-m", "venv", *clear, *without, folder], check=True, env=own)
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--upgrade"]
     quiet = ["--quiet", "--disable-pip-version-check", "--no-compile"]
     there = (folder / "bin" / "maskdrop").exists()

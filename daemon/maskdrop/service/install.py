@@ -84,6 +84,10 @@ def plan_install(order: Order) -> list[Step]:
         raise CannotInstall(f"{packaged[0]} is there: a package installed the service; remove that first")
     environment = order.environment or _environment_before(record)
     made, steps = _environment_steps(order, environment, record)
+    if steps and record is None:
+        # What comes after an interruption has to know whose the environment is, and that it may be half made.
+        begun = Record("", str(environment), made, list(order.instances))
+        steps.insert(0, WriteFile(RECORD, begun.encoded(), "begun"))
     steps += [MakeUser()] if not user_exists(order.root) else []
     instances = sorted({*order.instances, *(record.instances if record else [])})
     wanted = wanted_files(environment, instances)
@@ -116,14 +120,18 @@ def _environment_steps(order: Order, environment: Path, record: Record | None) -
     there = below(order.root, environment)
     if program_of(there).exists():
         reason = environments.why_unusable(environment) if order.root == Path("/") else None
-        if reason:
+        if reason and not made_before:
             remedy = f"let the service have its own: --environment {ENVIRONMENT}"
             raise CannotInstall(f"{environment}: the service can't run from there: {reason}; {remedy}")
-        outdated = made_before and record is not None and record.version != __version__
+        outdated = made_before and (reason or (record is not None and record.version != __version__))
         if not outdated and order.source is None:
             return made_before, []
     elif order.environment is None and not made_before:
         raise CannotInstall(f"there is no {program_of(environment)}; name an environment with --environment")
+    if environment == environments.present_environment() and environments.checkout() is None:
+        problem = "this very maskdrop runs from there, and would put its own, older units beside the new code"
+        remedy = "run the new one: in a checkout, make install, then sudo .venv/bin/maskdrop service install"
+        raise CannotInstall(f"{environment}: {problem}; {remedy} --source .")
     made = made_before or not program_of(there).exists()
     source = order.source or environments.checkout()
     if source is None:
