@@ -114,3 +114,54 @@ def test_the_container_recipe_is_sound() -> None:
     program = Path(sys.executable).parent / "hadolint"
     answer = subprocess.run([program, ROOT / "Containerfile"], capture_output=True, text=True, check=False)
     assert (answer.returncode, answer.stdout) == (0, "")
+
+
+RECORDER = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$ASKED"
+case "$(basename "$0") $1" in
+"systemctl list-units") echo "maskdrop@x.service loaded active running maskdrop" ;;
+esac
+"""
+
+
+def asked_by(tmp_path: Path, *scripts: str) -> list[str]:
+    """What the package's scripts ask of the system, by programs that take systemd's place in a namespace
+    where it seems to run: one instance does, that is not enabled; and no policy forbids to start services."""
+    programs, asked, allow = tmp_path / "bin", tmp_path / "asked", tmp_path / "allow"
+    programs.mkdir()
+    for name in ("systemctl", "deb-systemd-invoke", "deb-systemd-helper", "journalctl"):
+        (programs / name).write_text(RECORDER)
+        (programs / name).chmod(0o755)
+    for name in ("systemd-sysusers", "systemd-tmpfiles"):
+        (programs / name).symlink_to("systemctl")
+    allow.write_text("#!/bin/sh\n")
+    allow.chmod(0o755)
+    policy = "/usr/sbin/policy-rc.d"
+    steps = ["mount -t tmpfs none /run", "mkdir -p /run/systemd/system"]
+    steps += [f"mount --bind {allow} {policy}"] if Path(policy).exists() else []
+    steps += [f"sh {ROOT / 'packaging' / 'deb'}/{script}" for script in scripts]
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if subprocess.run([*command, steps[0]], capture_output=True).returncode != 0:
+        pytest.skip("no namespace for mounts can be made here")
+    path = f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin"
+    subprocess.run([*command, " && ".join(steps)], check=True, env={"PATH": path, "ASKED": str(asked)})
+    return asked.read_text().splitlines()
+
+
+def test_an_upgrade_starts_again_what_ran_and_nothing_else(tmp_path: Path) -> None:
+    asked = asked_by(tmp_path, "prerm upgrade 0.2-1", "postinst configure 0.1-1")
+    stopped, started = "deb-systemd-invoke stop maskdrop@x.service", "systemctl start maskdrop@x.service"
+    assert asked.index(stopped) < asked.index(started)
+    assert [line for line in asked if " start " in line] == [started]
+
+
+def test_an_upgrade_whose_first_try_failed_still_knows_what_ran(tmp_path: Path) -> None:
+    asked = asked_by(
+        tmp_path, "prerm upgrade 0.2-1", "prerm failed-upgrade 0.1-1 0.2-1", "postinst configure 0.1-1"
+    )
+    assert "systemctl start maskdrop@x.service" in asked
+
+
+def test_installed_again_after_it_was_removed_it_is_started(tmp_path: Path) -> None:
+    asked = asked_by(tmp_path, "prerm remove", "postinst configure 0.1-1")
+    assert [line for line in asked if " start " in line] == ["deb-systemd-invoke start maskdrop.service"]
