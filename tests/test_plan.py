@@ -12,7 +12,16 @@ from maskdrop.config import Settings
 from maskdrop.machine.control_groups import groups_in
 from maskdrop.machine.cores import quota_in, usable_cores
 from maskdrop.machine.memory_limit import limit_in, usable_bytes
-from maskdrop.supervisor.plan import inference_for, make_plan, plan_for
+from maskdrop.supervisor.plan import (
+    CPU_HELD,
+    GPU_BATCH,
+    GPU_HELD,
+    INFERENCE_BYTES,
+    inference_for,
+    make_plan,
+    plan_for,
+    slot_bytes,
+)
 
 
 def settings(**workers: object) -> Settings:
@@ -60,6 +69,26 @@ def test_inference_workers_take_half_of_the_memory_at_most(
 ) -> None:
     assert inference_for(settings().workers, False, 16, gibibytes * 2**30) == chosen
     assert inference_for(settings(infer=7).workers, False, 16, gibibytes * 2**30) == (7, 2, 16)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 4, 8, 16, 64, 256])
+@pytest.mark.parametrize("gibibytes", [1, 2, 4, 8, 64])
+@pytest.mark.parametrize("devices", [("cpu",), ("cuda:0",), ("cuda:0", "cuda:1")])
+def test_slots_and_inference_workers_leave_a_quarter_of_the_memory(
+    monkeypatch: pytest.MonkeyPatch, cores: int, gibibytes: int, devices: tuple[str, ...]
+) -> None:
+    """As in a container, whose limit of memory may be small on a machine of many cores."""
+    monkeypatch.setattr("maskdrop.supervisor.plan.usable_cores", lambda: cores)
+    monkeypatch.setattr("maskdrop.supervisor.plan.usable_bytes", lambda: gibibytes * 2**30)
+    chosen = settings()
+    plan = plan_for(chosen, devices)
+    slots, workers = plan.slots * slot_bytes(chosen), len(plan.devices) * INFERENCE_BYTES
+    assert slots <= gibibytes * 2**28
+    assert slots + (workers if devices == ("cpu",) else 0) <= gibibytes * 3 * 2**28
+    assert plan.slots >= plan.held * len(plan.devices) + 4
+    assert plan.held == plan.max_batch * (CPU_HELD if devices == ("cpu",) else GPU_HELD)
+    if gibibytes == 64 and devices != ("cpu",):
+        assert plan.max_batch == GPU_BATCH
 
 
 @pytest.mark.parametrize(

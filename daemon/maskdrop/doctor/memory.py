@@ -9,7 +9,7 @@ from maskdrop.devices import GPU_NODES
 from maskdrop.doctor.finding import Finding, fail, ok, size, warning
 from maskdrop.machine.control_groups import own_groups
 from maskdrop.machine.cores import usable_cores
-from maskdrop.supervisor.plan import INFERENCE_BYTES, Plan
+from maskdrop.supervisor.plan import INFERENCE_BYTES, Plan, slot_bytes
 
 WORKER_BYTES = 60 * 2**20
 """Resident memory of a decoding or saving process without a picture, as measured."""
@@ -22,7 +22,7 @@ _SHM_BYTES = 64 * 2**20
 
 def slots_bytes(settings: Settings, plan: Plan) -> int:
     """Shared memory that the slots take."""
-    return plan.slots * (1 + settings.views) * settings.model.input_size**2 * 4
+    return plan.slots * slot_bytes(settings)
 
 
 def check_memory(settings: Settings, plan: Plan) -> list[Finding]:

@@ -23,6 +23,13 @@ INFERENCE_BYTES = 400 * 2**20
 """Resident memory of an inference process with the embedded weights on a CPU, as measured. Where their number
 is for the plan to choose, they take half of the memory at most."""
 
+SLOTS_SHARE = 4
+"""Of the memory one part in so many is for slots at most, where their number is for the plan to choose: with
+half of it for inference workers, a quarter is left for the others and for pictures at their own size."""
+
+OTHERS_SHARE = 4
+"""Of these slots one part in so many is for decoders at most, and as many for savers."""
+
 LANE_BATCH, MOST_LANES_BATCH = 8, 32
 """Pictures a batch for each of several threads, and at most, or one for each thread where there are
 more. Threads wait for each other at the end of a batch: the longer it is, the less of the time."""
@@ -132,9 +139,13 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
     on_gpu = devices[0] != "cpu"
     inference = inference_for(wanted, on_gpu, cores, memory)
     devices = tuple(device for device in dict.fromkeys(devices) for _ in range(inference.workers))
+    holds, most_slots = GPU_HELD if on_gpu else CPU_HELD, memory // SLOTS_SHARE // slot_bytes(settings)
+    others = _others_slots(wanted, min(cores, most_slots // OTHERS_SHARE))
     batch = batch_for(wanted, on_gpu, inference.threads)
-    held = batch * (GPU_HELD if on_gpu else CPU_HELD)
-    slots = _slots_for(wanted, held * len(devices), cores)
+    if (wanted.max_batch, wanted.slots) == ("auto", "auto"):
+        batch = max(1, min(batch, (most_slots - others) // (holds * len(devices))))
+    held = batch * holds
+    slots = held * len(devices) + others if wanted.slots == "auto" else wanted.slots
     waiters = _most_waiters(cores, memory, slots - batch * len(devices) - cores)
     preprocess, most_preprocess = (1, waiters) if wanted.preprocess == "auto" else (wanted.preprocess,) * 2
     save, most_save = (1, waiters) if wanted.save == "auto" else (wanted.save,) * 2
@@ -157,13 +168,16 @@ def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage,
     )
 
 
-def _slots_for(wanted: WorkerSettings, inferring: int, cores: int) -> int:
-    """What inference workers hold, and for each other worker its own slot and the next one; for each that may
-    come to be, its own. What was measured has no say: other slots would take other workers."""
-    if wanted.slots != "auto":
-        return wanted.slots
+def slot_bytes(settings: Settings) -> int:
+    """Shared memory that a slot takes: pixels and labels, of the picture and of each face."""
+    return (1 + settings.views) * settings.model.input_size**2 * 4
+
+
+def _others_slots(wanted: WorkerSettings, cores: int) -> int:
+    """For each worker that doesn't infer its own slot and the next one; for each that may come to be, its
+    own. What was measured has no say: other slots would take other workers."""
     others = (wanted.preprocess, wanted.save)
-    return inferring + sum(max(2, cores) if number == "auto" else 2 * number for number in others)
+    return sum(max(2, cores) if number == "auto" else 2 * number for number in others)
 
 
 def _most_waiters(cores: int, memory: int, spare: int) -> int:
