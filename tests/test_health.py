@@ -136,6 +136,18 @@ def test_status_exits_0_only_where_all_is_well(rooms: Rooms, state: str, age: in
     assert ("STALE" in shown.stdout) == (age > 0)
 
 
+def test_a_tilde_that_no_shell_saw_is_home(rooms: Rooms) -> None:
+    """As in ``--health=~/health.json``, of which bash makes nothing."""
+    updated = datetime.now(UTC).isoformat()
+    rooms.health.write_bytes(content_of(a_health(State.RUNNING, "", updated)))
+    (rooms.base / "own.toml").write_text("nothing")
+    environment = {**os.environ, "HOME": str(rooms.base)}
+    shown = maskdrop(["status", f"--health=~/{rooms.health.name}"], env=environment)
+    assert (shown.returncode, "running" in shown.stdout) == (0, True)
+    assert "is not TOML" in maskdrop(["run", "--config=~/own.toml"], env=environment).stderr
+    assert "no such user" not in maskdrop(["status", "--health=~nobody-at-all/h"]).stderr
+
+
 def a_health(state: State, reason: str, updated: str) -> Health:
     return Health(
         state=state,

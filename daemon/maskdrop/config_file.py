@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from maskdrop.config import DecodeSettings, ModelSettings, Settings, WorkerSettings
 from maskdrop.log import one_line
-from maskdrop.names import printable
+from maskdrop.names import at_home, printable
 
 MOST_SHOWN = 500
 """Characters of a value that a message shows, enough for a path or an address; of a path, all."""
@@ -128,7 +128,7 @@ def _tables(values: Mapping[str, Any], model: type[Tables]) -> Tables:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        with file.open("rb") as content:
+        with at_home(file).open("rb") as content:
             return tomllib.load(content)
     except OSError as error:
         raise fault("--config", file, error.strerror or str(error), "name a readable TOML file") from error

@@ -7,7 +7,7 @@ surrogates, and go back to the same bytes when the name is used.
 import os
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 NAME_MAX = 255
 """Longest file name in bytes on Linux (``NAME_MAX`` of limits.h)."""
@@ -30,6 +30,14 @@ def printable(name: str | PurePath) -> str:
         return whole
     text = "".join(c if c.isprintable() or 0xDC80 <= ord(c) <= 0xDCFF else _escape(c) for c in whole)
     return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def at_home(path: Path) -> Path:
+    """With what a shell makes of a leading ``~``; within ``--option=~/file`` it makes nothing of it."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # nobody has that name
+        return path
 
 
 def told_exactly(path: str) -> dict[str, str]:

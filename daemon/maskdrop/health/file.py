@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from maskdrop.names import at_home
+
 
 class State(StrEnum):
     """What the daemon as a whole is doing."""
@@ -263,7 +265,7 @@ def read_health(path: Path) -> dict[str, Any]:
         HealthUnreadable: it is missing or not a health file.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(at_home(path).read_bytes())
     except OSError as error:
         raise HealthUnreadable(
             f"{path}: {error.strerror}; is the daemon running with this health file?"
