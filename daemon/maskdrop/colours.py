@@ -123,7 +123,7 @@ def _is_srgb(description: str) -> bool:
     return "sRGB" in description and not any(mark in description.lower() for mark in _OTHER_CURVES)
 
 
-def is_grey(image: Image.Image) -> bool:
+def _is_grey(image: Image.Image) -> bool:
     """Whether a picture has no colours: by its mode, or where transparency had made it RGBA by its pixels."""
     if image.mode in ("1", "L"):
         return True
@@ -146,7 +146,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
         mode = _MODE_OF_PROFILE.get(given.profile.xcolor_space.strip())
         if mode == "RGB":
             image = image.convert("RGB")
-        if mode == "L" and is_grey(image):
+        if mode == "L" and _is_grey(image):
             image = image.getchannel("R") if image.mode == "RGBA" else image.convert("L")
         if image.mode != mode:
             return None

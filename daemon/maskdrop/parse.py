@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -36,6 +36,9 @@ RGB or (height, width, 4) RGBA."""
 
 _UNUSED = Path("/nonexistent")
 """Settings name an inbox and an outbox; nothing here touches them."""
+
+_LIMIT = Lock()
+"""Who holds it may change ``PIL.Image.MAX_IMAGE_PIXELS``."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ class Parser:
             BrokenPicture: the file, image or array can't become a picture.
             OSError: the file can't be read.
         """
-        with self._lock, warnings.catch_warnings(), _pixels_allowed(self.settings.decode.max_pixels):
+        with self._lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's; what is too large is refused below
             picture = self._picture(image)
             put_whole(picture, self._slots, 0)
@@ -150,7 +153,9 @@ class Parser:
             path, most = Path(image), self.settings.decode.max_bytes
             if path.stat().st_size > most:
                 raise BrokenPicture("TooManyBytes", f"{path}: larger than decode.max_bytes = {most}")
-            return decode(path.read_bytes(), self.settings.decode, is_guest=True)
+            content = path.read_bytes()
+            with _pixels_allowed(self.settings.decode.max_pixels):
+                return decode(content, self.settings.decode, is_guest=True)
         if isinstance(image, Image.Image):
             return _as_a_file_s(image)
         right = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
@@ -175,11 +180,18 @@ def _as_a_file_s(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _pixels_allowed(most: int) -> Iterator[None]:
-    """Have Pillow open so many pixels, where somebody has set more than what it takes for an attack."""
-    before = Image.MAX_IMAGE_PIXELS
-    if before is not None:
-        Image.MAX_IMAGE_PIXELS = max(before, most)
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+    """Have Pillow open so many pixels, where somebody has set more than what it takes for an attack: twice
+    its limit (``PIL.Image._decompression_bomb_check``), which is the whole process's: one raises it at a time.
+    """
+    with ExitStack() as held:
+        held.enter_context(_LIMIT)
+        before = Image.MAX_IMAGE_PIXELS
+        if before is None or most <= 2 * before:
+            held.close()
+            yield
+            return
+        Image.MAX_IMAGE_PIXELS = most
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before

@@ -9,6 +9,11 @@ from typing import IO, Any
 class SpoolFull(OSError):
     """A record can't be kept; the error's file name is that of the folder for temporary files."""
 
+    @property
+    def told(self) -> str:
+        """What is the matter and what to do, on one line."""
+        return f"{self.filename}: {self.strerror}; make room there, or set TMPDIR"
+
 
 class Spool:
     """JSON objects in an unnamed temporary file, in the order in which they came."""

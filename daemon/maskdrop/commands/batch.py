@@ -143,8 +143,7 @@ def _here(
     except InboxHeld as error:
         end_with(str(error), EX_TEMPFAIL)
     except SpoolFull as error:
-        room = f"{error.filename}: {error.strerror}; make room there, or set TMPDIR"
-        end_with(f"{room}; the same command goes on with what has no results yet", EX_TEMPFAIL)
+        end_with(f"{error.told}; the same command goes on with what has no results yet", EX_TEMPFAIL)
     if not fits:
         raise typer.Exit(EX_CONFIG)
     return one

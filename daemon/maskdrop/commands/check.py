@@ -79,7 +79,7 @@ def check(
     except InboxHeld as error:
         end_with(str(error), EX_TEMPFAIL)
     except SpoolFull as error:
-        end_with(_room(error), EX_TEMPFAIL)
+        end_with(error.told, EX_TEMPFAIL)
     except (OSError, PoolUnfit) as error:
         end_with(f"{folder}: {error}", EX_FAILED)
     code, trouble = _put_away(one, folder, target) if acts and _agreed(one, target, yes) else (0, "")
@@ -138,14 +138,10 @@ def _put_away(one: "Check", folder: Path, target: Path | None) -> tuple[int, str
     except InboxHeld as error:
         return EX_TEMPFAIL, str(error)
     except SpoolFull as error:
-        return EX_TEMPFAIL, f"{_room(error)}; some may be put away, which the report doesn't tell"
+        return EX_TEMPFAIL, f"{error.told}; some may be put away, which the report doesn't tell"
     except OSError as error:
         return EX_FAILED, f"{folder}: {error}"
     return 0, ""
-
-
-def _room(error: SpoolFull) -> str:
-    return f"{error.filename}: {error.strerror}; make room there, or set TMPDIR"
 
 
 def _agreed(one: "Check", target: Path | None, yes: bool) -> bool:

@@ -94,9 +94,8 @@ def make_environment(
     can_have_pip = subprocess.run([python, "-c", "import ensurepip"], check=False, capture_output=True)
     without = [] if with_pip and can_have_pip.returncode == 0 else ["--without-pip"]
     link = folder / "bin" / "python"
-    clear = (
-        ["--clear"] if link.is_symlink() and not link.exists() else []
-    )  # the system's Python was exchanged
+    is_dangling = link.is_symlink() and not link.exists()  # since the system's Python was exchanged
+    clear = ["--clear"] if is_dangling else []
     subprocess.run([python, "-m", "venv", *clear, *without, folder], check=True, env=own)
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--upgrade"]
     quiet = ["--quiet", "--disable-pip-version-check", "--no-compile"]
