@@ -181,7 +181,7 @@ def _as_a_file_s(image: Image.Image) -> Image.Image:
 @contextmanager
 def _pixels_allowed(most: int) -> Iterator[None]:
     """Have Pillow open so many pixels, where somebody has set more than what it takes for an attack: twice
-    its limit (``PIL.Image._decompression_bomb_check``), which is the whole process's: one raises it at a time.
+    its limit (``PIL.Image._decompression_bomb_check``). It is the whole process's: one at a time raises it.
     """
     with ExitStack() as held:
         held.enter_context(_LIMIT)
