@@ -380,6 +380,19 @@ def test_a_report_that_has_no_place_is_found_out_before_anything_is_done(tmp_pat
     assert (top / "broken.jpg").exists()
 
 
+def test_what_a_check_writes_may_lie_in_the_folder_that_is_checked(tmp_path: Path) -> None:
+    put(tmp_path, "broken.jpg", b"")
+    written, printed, told = (tmp_path / name for name in ("report.csv", "printed.txt", "told.txt"))
+    written.write_text("the report of last time")
+    command = [*COMMAND, str(tmp_path), "--delete", "--yes", "--format", "csv", "--output", str(written)]
+    with printed.open("w") as out, told.open("w") as errors:
+        subprocess.run(command, stdout=out, stderr=errors, timeout=200)
+    assert [row["path"] for row in csv.DictReader(io.StringIO(written.read_text()))] == ["broken.jpg"]
+    assert told.read_text().startswith("checked 1 of 1 files")
+    left = {entry.name for entry in tmp_path.iterdir() if entry.name != LOCK_NAME}
+    assert left == {"report.csv", "printed.txt", "told.txt"}
+
+
 def test_a_report_on_a_full_disk_is_told_and_so_is_the_rest(tmp_path: Path) -> None:
     full = Path("/dev/full")
     for place in (full, None):

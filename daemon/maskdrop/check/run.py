@@ -1,9 +1,10 @@
 """One check from beginning to end: count, decode, tell, and put away what is broken if that is wanted."""
 
+import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
@@ -54,7 +55,12 @@ class Check:
     """A check of one folder, and the owner of what it has found."""
 
     def __init__(
-        self, folder: Path, tables: DecodingTables, patterns: tuple[str, ...], progress: Progress
+        self,
+        folder: Path,
+        tables: DecodingTables,
+        patterns: tuple[str, ...],
+        progress: Progress,
+        reports: Collection[os.stat_result] = (),
     ) -> None:
         """Prepare.
 
@@ -62,8 +68,10 @@ class Check:
             folder: absolute and without links.
             patterns: globs for names, or for paths where they hold a ``/``; none: every file.
             progress: called after each file.
+            reports: files that are written to meanwhile or were before, which are nobody's pictures.
         """
         self._folder, self._tables, self._patterns = folder, tables, patterns
+        self._reports = frozenset((report.st_dev, report.st_ino) for report in reports)
         self._progress = progress
         self.interrupt = Interrupt()
         self.tally = Tally()
@@ -132,10 +140,13 @@ class Check:
 
     def _scan(self, unread: Unread | None = None) -> Iterator[Seen | Oddity]:
         found = scan(self._folder, recursive=True, unread=unread)
-        return (seen for seen in found if self._is_wanted(seen.path))
+        return (seen for seen in found if self._is_wanted(seen.path) and not self._is_report(seen))
 
     def _is_wanted(self, path: str) -> bool:
         return not self._patterns or any(matches(path, pattern) for pattern in self._patterns)
+
+    def _is_report(self, seen: Seen | Oddity) -> bool:
+        return isinstance(seen, Seen) and (seen.identity.device, seen.identity.inode) in self._reports
 
     def _tickets(self) -> Iterator[Ticket]:
         number = 0

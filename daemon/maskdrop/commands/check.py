@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -70,7 +71,7 @@ def check(
     acts = (move is not None or delete) and not dry_run
     try:
         with progress() as show:
-            one = Check(source, tables, tuple(only or ()), partial(_show, show))
+            one = Check(source, tables, tuple(only or ()), partial(_show, show), _reports(output))
             with one.interrupt.heeded():
                 if acts:
                     one.make_ready()
@@ -126,6 +127,16 @@ def _check_output(output: Path | None) -> None:
         end_with(f"--output {output}: name a file in a folder that is there", EX_CONFIG)
     if not os.access(output if output.exists() else output.parent, os.W_OK):
         end_with(f"--output {output}: may not be written; name another file", EX_CONFIG)
+
+
+def _reports(output: Path | None) -> list[os.stat_result]:
+    """The files that this check writes, if they are there: they may lie in the folder that it checks."""
+    looks = [partial(os.fstat, 1), partial(os.fstat, 2), *([output.stat] if output else [])]
+    found = []
+    for look in looks:
+        with suppress(OSError):
+            found.append(look())
+    return found
 
 
 def _put_away(one: "Check", folder: Path, target: Path | None) -> tuple[int, str]:
