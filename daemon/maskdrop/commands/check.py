@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -131,12 +130,8 @@ def _check_output(output: Path | None) -> None:
 
 def _reports(output: Path | None) -> list[os.stat_result]:
     """The files that this check writes, if they are there: they may lie in the folder that it checks."""
-    looks = [partial(os.fstat, 1), partial(os.fstat, 2), *([output.stat] if output else [])]
-    found = []
-    for look in looks:
-        with suppress(OSError):
-            found.append(look())
-    return found
+    standard = [os.fstat(1), os.fstat(2)]
+    return standard if output is None or not output.exists() else [*standard, output.stat()]
 
 
 def _put_away(one: "Check", folder: Path, target: Path | None) -> tuple[int, str]:
