@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 from PIL import Image
 
+from maskdrop_batch import SAMPLE_S, all_mib
 from measured import machine
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -153,14 +153,16 @@ def many(base: Path, count: int) -> None:
     (top / "whole").unlink()
     (top / "empty").unlink()
     command = [sys.executable, "-m", "maskdrop", "check", str(top), "--output", str(base / "report")]
-    began, largest = time.monotonic(), 0
+    began, largest = time.monotonic(), 0.0
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None:
-            largest = max(largest, psutil.Process(process.pid).memory_info().rss)
-            time.sleep(0.1)
+            largest = max(largest, all_mib(process.pid))
+            time.sleep(SAMPLE_S)
         assert process.stderr is not None
         told = process.stderr.read().strip()
-    print(f"{told}; in all {time.monotonic() - began:.0f} s, {largest / 2**20:.0f} MiB resident at most")
+    print(
+        f"{told}; in all {time.monotonic() - began:.0f} s, {largest:.0f} MiB at most (PSS of all processes)"
+    )
 
 
 def main() -> None:

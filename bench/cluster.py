@@ -139,10 +139,12 @@ def _control_group() -> Iterator[Used]:
                 group.rmdir()
 
 
-def same(out: Path, others: Path) -> tuple[int, int]:
-    """How many results of two engines are the same to the last bit, and how many there are."""
-    names = [path.name for path in out.glob("*.jpg")]
-    return sum((out / name).read_bytes() == (others / name).read_bytes() for name in names), len(names)
+def same(out: Path, others: Path, folder: Path) -> int:
+    """How many pictures' results of two engines are there and the same to the last bit."""
+    both = ((out / path.name, others / path.name) for path in folder.iterdir())
+    return sum(
+        one.exists() and other.exists() and one.read_bytes() == other.read_bytes() for one, other in both
+    )
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ class Race:
     """Runs on pictures of one size.
 
     Attributes:
-        alike: results that are the local engine's to the last bit, and all of an engine's results.
+        alike: results that are the local engine's to the last bit, and pictures that were to be done, over
+            all turns.
     """
 
     side: int
@@ -236,7 +239,8 @@ def race(side: int, count: int, repeats: int) -> Race:
                 out.mkdir(parents=True)
                 figures = turn(engine, folder, out)
                 runs[engine].append(figures)
-                alike[engine] = same(out, base / "local" / "out")
+                equal, every = alike.get(engine, (0, 0))
+                alike[engine] = equal + same(out, base / "local" / "out", folder), every + count
                 rate = f"{figures['per_second']:.2f} a second, cpu {figures['cpu_ms']} ms"
                 print(f"  {side} px {number + 1}/{repeats} {engine}: {rate}", file=sys.stderr, flush=True)
     finally:

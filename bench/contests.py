@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -18,7 +18,8 @@ HERE = Path(__file__).parent
 Figures = dict[str, Any]
 
 ALIKE = 32
-"""Results of two contestants differ at a pixel where a channel differs by more: JPEG alone makes less."""
+"""Results of two contestants differ at a pixel where a channel differs by more, of 255: JPEG alone makes
+less. Where no channel of either is above it, both are as black as what is masked away."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ INT8 = Contestant(
 LIMITS = Contestant("limits", ("limits.py", "PICTURES"))
 FP32_LIMITS = Contestant("limits, fp32", (*LIMITS.arguments, "--precision", "fp32"))
 ALL_LIMITS = (LIMITS.name, FP32_LIMITS.name)
+
+SAME_OUTPUTS = (ARTICLE, ARTICLE_ONE, MASKDROP, FP32, INT8)
+"""Those whose results have the plain loop's size and quality."""
 
 ALL = (PLAIN, ARTICLE, ARTICLE_ONE, MASKDROP, FP32, DEFAULTS, LIMITS, FP32_LIMITS)
 
@@ -91,6 +95,21 @@ def interleaved(
     return found
 
 
+def in_fresh_folders(
+    contestants: Sequence[Contestant], pictures: Path, results: Path, repeats: int
+) -> dict[str, list[Figures]]:
+    """The same with each turn's results in a folder of its own (`turn_of`): none is of an earlier one."""
+    found: dict[str, list[Figures]] = {}
+    for turn in range(repeats):
+        for name, runs in interleaved(contestants, pictures, turn_of(results, turn), 1).items():
+            found.setdefault(name, []).extend(runs)
+    return found
+
+
+def turn_of(results: Path, turn: int) -> Path:
+    return results / f"turn-{turn}"
+
+
 def results_of(name: str, results: Path) -> Path:
     """Where a contestant's results are."""
     return results / name.replace(" ", "-")
@@ -107,19 +126,24 @@ def ratio(runs: list[Figures], others: list[Figures], key: str = "per_second", o
     return float(median(mine[key] / theirs[other or key] for mine, theirs in pairs))
 
 
-def alike(results: Path, others: Path) -> float:
-    """Share of pixels that are the same in two folders of results, but for what JPEG does.
+def alike(results: Path, others: Path, pictures: Path) -> dict[str, float]:
+    """Share of pixels that are the same in two folders of results, but for what JPEG does: of "all", and of
+    those that are "kept", which are not black in both.
 
     Raises:
-        SystemExit: a result is missing.
+        SystemExit: a picture's result is missing.
     """
-    shares = []
-    for path in sorted(results.glob("*.jpg")):
-        if not (others / path.name).exists():
-            sys.exit(f"{others / path.name} is missing")
-        mine, theirs = (np.asarray(Image.open(p)).astype(int) for p in (path, others / path.name))
-        shares.append(float((np.abs(mine - theirs).max(axis=2) <= ALIKE).mean()))
-    return sum(shares) / len(shares)
+    same = kept = same_kept = every = 0
+    for picture in sorted(pictures.iterdir()):
+        paths = [folder / picture.name for folder in (results, others)]
+        if missing := [path for path in paths if not path.exists()]:
+            sys.exit(f"{missing[0]} is missing")
+        mine, theirs = (np.asarray(Image.open(path)).astype(int) for path in paths)
+        fits = np.abs(mine - theirs).max(axis=2) <= ALIKE
+        is_kept = np.maximum(mine, theirs).max(axis=2) > ALIKE
+        same, every = same + int(fits.sum()), every + fits.size
+        same_kept, kept = same_kept + int((fits & is_kept).sum()), kept + int(is_kept.sum())
+    return {"all": same / every, "kept": same_kept / kept}
 
 
 def _reach(figures: Figures, path: tuple[str, ...]) -> float:

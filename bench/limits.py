@@ -16,10 +16,12 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from threading import BrokenBarrierError
 from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the daemon starts its workers
@@ -31,11 +33,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskdrop.config import Settings
+from maskdrop.decoding import BrokenPicture
 from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.machine.cores import usable_cores
+from maskdrop.machine.heap import keep_memory
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.model.under_way import UnderWay
+from maskdrop.original import LeaveAlone
 from maskdrop.preprocess import prepare
 from maskdrop.save import Saver
 from maskdrop.supervisor.plan import make_plan
@@ -62,21 +67,27 @@ def settings_in(base: Path, precision: str = "auto") -> Settings:
 
 
 def tickets(settings: Settings) -> list[Ticket]:
-    paths = sorted(settings.folders.inbox.iterdir())
+    paths = sorted(path for path in settings.folders.inbox.iterdir() if path.is_file())
     return [Ticket(n, path.name, Identity.of(path.stat())) for n, path in enumerate(paths)]
 
 
 def decode_share(settings: Settings, slots: Slots, share: int, workers: int, barrier: Any) -> None:
     Image.init()
+    keep_memory()
     mine = tickets(settings)[share::workers]
     barrier.wait()
     for ticket in mine:
-        prepare(Prepare(ticket, share), settings, slots)
+        try:
+            prepare(Prepare(ticket, share), settings, slots)
+        except (BrokenPicture, LeaveAlone) as error:
+            barrier.abort()
+            sys.exit(f"{ticket.path}: {error}; name a folder of whole pictures")
     barrier.wait()
 
 
 def save_share(settings: Settings, slots: Slots, share: int, workers: int, barrier: Any) -> None:
     Image.init()
+    keep_memory()
     folders = prepare_folders(settings)
     saver = Saver(Workplace(Stage.SAVE, f"save-{share}", settings, folders, slots, InboxLock(-1)))
     everyone = tickets(settings)
@@ -89,19 +100,26 @@ def save_share(settings: Settings, slots: Slots, share: int, workers: int, barri
 
 
 def rate_of(share: Any, settings: Settings, slots: Slots, workers: int) -> float:
-    """Pictures a second of some workers that share a folder's pictures."""
+    """Pictures a second of some workers that share a folder's pictures.
+
+    Raises:
+        SystemExit: one of them failed, and said why.
+    """
     context = torch.multiprocessing.get_context("spawn")
-    barrier = context.Barrier(workers + 1)
     count = len(tickets(settings))
+    barrier = context.Barrier(workers + 1, timeout=PATIENCE_S + count)
     processes = [
         context.Process(target=share, args=(settings, slots, index, workers, barrier), daemon=True)
         for index in range(workers)
     ]
     for process in processes:
         process.start()
-    barrier.wait()
-    began = time.monotonic()
-    barrier.wait()
+    try:
+        barrier.wait()
+        began = time.monotonic()
+        barrier.wait()
+    except BrokenBarrierError:
+        sys.exit(f"{share.__name__}: a process failed")
     seconds = time.monotonic() - began
     for process in processes:
         process.join()
@@ -217,6 +235,8 @@ def measure(base: Path, pictures: Path, workers: int, precision: str) -> dict[st
     for folder in (settings.folders.outbox, base / "quarantine", base / "archive"):
         folder.mkdir()
     shutil.copytree(pictures, settings.folders.inbox)
+    if not tickets(settings):
+        sys.exit(f"{pictures}: no pictures")
     side = settings.model.input_size
     slots = Slots(max(workers, SAMPLES), side)
     decode = rate_of(decode_share, settings, slots, workers)

@@ -4,7 +4,8 @@
 
 Everything is at its default but the outputs: 512 x 512 at JPEG quality 75, as the article writes them.
 `seconds` runs from when all workers are ready to the last picture saved: the daemon and the article's
-pipeline are up before their clocks start, too; `whole_s` is the command from its start to its end. Memory
+pipeline are up before their clocks start, too; `ahead` is how many pictures were taken before, to be decoded
+while the network was loaded; `whole_s` is the command from its start to its end. Memory
 is the proportional set size of all its processes together, the largest that was seen. Prints JSON.
 """
 
@@ -52,6 +53,7 @@ def run(pictures: Path, target: Path, input_size: int = 512) -> dict[str, Any]:
         "pictures": counts["saved"],
         "skipped": counts["done_before"],
         "seconds": span(said) if counts["saved"] else whole,
+        "ahead": taken_before_ready(said),
         "whole_s": whole,
         **most,
     }
@@ -62,16 +64,19 @@ def watched(process: "subprocess.Popen[bytes]") -> dict[str, float]:
     most = {"all_mib": 0.0, "parent_mib": 0.0}
     while process.poll() is None:
         time.sleep(SAMPLE_S)
-        try:
-            parent = psutil.Process(process.pid)
-            children = parent.children(recursive=True)
-        except psutil.NoSuchProcess:
-            break
-        own = proportional_mib(process.pid)
-        most["parent_mib"] = max(most["parent_mib"], own)
-        most["all_mib"] = max(most["all_mib"], own + sum(proportional_mib(child.pid) for child in children))
+        most["parent_mib"] = max(most["parent_mib"], proportional_mib(process.pid))
+        most["all_mib"] = max(most["all_mib"], all_mib(process.pid))
     process.wait()
     return most
+
+
+def all_mib(pid: int) -> float:
+    """Memory of a process and all that it has started, in MiB."""
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return 0.0
+    return proportional_mib(pid) + sum(proportional_mib(child.pid) for child in children)
 
 
 def proportional_mib(pid: int) -> float:
@@ -86,9 +91,22 @@ def proportional_mib(pid: int) -> float:
 
 def span(log: str) -> float:
     """Seconds from when all workers were ready, or the first picture was taken, to the last one saved."""
-    ready = min(seconds_of(when) for when in _READY.findall(log))
-    saved = [(seconds_of(when), int(total) / 1000) for when, total in _SAVED.findall(log)]
-    return max(end for end, _ in saved) - max(ready, min(end - total for end, total in saved))
+    ends = [seconds_of(when) for when, _ in _SAVED.findall(log)]
+    return max(ends) - max(ready_at(log), min(taken_at(log)))
+
+
+def taken_before_ready(log: str) -> int:
+    """Pictures that were taken before all workers were ready."""
+    ready = ready_at(log)
+    return sum(taken < ready for taken in taken_at(log))
+
+
+def ready_at(log: str) -> float:
+    return min(seconds_of(when) for when in _READY.findall(log))
+
+
+def taken_at(log: str) -> list[float]:
+    return [seconds_of(when) - int(total) / 1000 for when, total in _SAVED.findall(log)]
 
 
 def seconds_of(when: str) -> float:

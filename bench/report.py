@@ -170,9 +170,17 @@ def _compared(runs: dict[str, list[Figures]]) -> str:
     return told
 
 
-def _alike(shares: dict[str, float]) -> str:
-    told = [f"{share:.2%} of the pixels of {name}'s results" for name, share in shares.items()]
-    return " and ".join(told) + " are those of the plain loop's."
+def _alike(shares: dict[str, dict[str, float]]) -> str:
+    """Shares of an earlier run may be of all pixels alone."""
+    told = []
+    for name, share in shares.items():
+        kept = f" ({share['kept']:.2%} of those that aren't black in both)" if "kept" in share else ""
+        told.append(f"{share['all']:.2%} of {name}'s{kept}")
+    return (
+        "Pixels that are the plain loop's but for 32 of 255 in any channel, which JPEG alone may make: "
+        + ", ".join(told)
+        + "."
+    )
 
 
 def _times(runs: dict[str, list[Figures]]) -> str:

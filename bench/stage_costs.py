@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -35,8 +36,10 @@ from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Workplace
 from measured import machine
 
-BATCH = 4
-"""Pictures that are labelled together: the daemon's own choice on a CPU."""
+BATCH = 8
+"""Pictures that are labelled together: the daemon's own choice for each lane on a CPU."""
+
+SUFFIXES = (".jpg", ".jpeg")
 
 
 class Spent:
@@ -111,7 +114,9 @@ def main() -> None:
     keep_memory()  # as decoders and savers do
     Image.MAX_IMAGE_PIXELS = None
     Image.init()
-    pictures = sorted(options.pictures.glob("*.jpg"))[: options.count]
+    paths = (path for path in options.pictures.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not (pictures := sorted(paths)[: options.count]):
+        sys.exit(f"{options.pictures}: no file ends in {' or '.join(SUFFIXES)}")
     measured = {}
     for side in options.sides:
         turns = [turn(pictures, side) for _ in range(options.turns)]

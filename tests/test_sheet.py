@@ -121,16 +121,36 @@ def test_the_newest_are_shown_and_an_older_sheet_is_replaced(base: Path, tmp_pat
     newest = base / "outbox" / "plain.jpg"
     ahead = newest.stat().st_mtime + 1000
     os.utime(newest, (ahead, ahead))
-    (target / "pictures" / "mine.txt").write_text("left alone")
+    for mine in ("mine.txt", "mine.webp"):
+        (target / "pictures" / mine).write_text("left alone")
     sheet(base, "--output", str(target), "--last", "1", "--originals", str(base / "outbox"))
     tags = Tags((target / "index.html").read_text())
     assert len(tags.all("article")) == 2
     assert "plain" in tags.text
     # A file of that name is no original unless its content is the one the results were made from.
     assert "original" not in [attributes["data-kind"] for attributes in tags.all("figure")]
+    # What the page showed that was replaced is still there, for whoever has it open; then it goes.
+    assert {path.name for path in (target / "pictures").iterdir()} == {*before, "mine.txt", "mine.webp"}
+    sheet(base, "--output", str(target), "--last", "1", "--originals", str(base / "outbox"))
     after = {path.name for path in (target / "pictures").iterdir()}
-    assert "mine.txt" in after
-    assert after - {"mine.txt"} < before
+    assert {"mine.txt", "mine.webp"} < after
+    assert after - {"mine.txt", "mine.webp"} < before
+
+
+def test_one_that_was_interrupted_is_begun_anew(base: Path, tmp_path: Path) -> None:
+    target = tmp_path / "sheet"
+    sheet(base, "--output", str(target))
+    (target / "index.html").unlink()  # which comes last
+    (target / ".index.html.tmp").write_text("<!doctype")
+    some = next((target / "pictures").iterdir())
+    some.rename(some.with_name(f".{some.name}.tmp"))
+    sheet(base, "--output", str(target))
+    assert (target / "index.html").exists()
+    assert some.exists()
+
+    (target / "index.html").unlink()
+    (target / "pictures" / "mine.webp").write_text("a picture of somebody's")
+    assert "holds other things" in sheet(base, "--output", str(target), code=78).stderr
 
 
 def test_a_folder_that_may_not_be_read_is_told(base: Path, tmp_path: Path) -> None:
@@ -187,6 +207,8 @@ def test_in_a_browser_it_filters_and_zooms(base: Path, tmp_path: Path, chromium:
     page.fill("input[name=text]", "PLAIN")
     assert cards.count() == 1
     assert page.text_content("article:visible h2") == "plain"
+    page.fill("input[name=text]", "overlay")  # no name, though a picture's caption says so
+    assert cards.count() == 0
     page.fill("input[name=text]", "no such name")
     assert cards.count() == 0
     page.fill("input[name=text]", "truncated")  # a reason

@@ -27,7 +27,8 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     $sudo apt-get install -y --no-install-recommends "python$version-venv"
 fi
 
-[ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
+# Without pip where it was interrupted in the middle; made anew, it is whole.
+"$folder/bin/python" -c 'import pip' 2>/dev/null || "$python" -m venv "$folder"
 # For --python, by which the service gets an environment of its own.
 "$folder/bin/python" -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (22, 3))' ||
     "$folder/bin/python" -m pip install --quiet --upgrade pip

@@ -13,6 +13,7 @@ would have without the stop: chance is seeded anew at each epoch.
 import argparse
 import json
 import math
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,9 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     training, validation = find_faces(options.faces)
+    if len(training) < options.batch or not validation:
+        told = f"{len(training)} faces to train with and {len(validation)} to measure on"
+        sys.exit(f"{options.faces}: {told}; --batch {options.batch} and one are the least")
     trainer = Trainer(options, training)
     checkpoint, weights = options.out / "last.pt", options.out / "ema.safetensors"
     first = trainer.resume(checkpoint) if checkpoint.exists() else 0

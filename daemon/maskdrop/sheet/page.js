@@ -3,7 +3,10 @@
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const form = document.querySelector("form");
 const shown = document.querySelector("#shown");
-const cards = all("article").map((card) => ({ card, text: card.textContent.toLowerCase() }));
+const cards = all("article").map((card) => ({
+  card,
+  text: all("h2, .why", card).map((part) => part.textContent).join(" ").toLowerCase(),
+}));
 
 function filter() {
   const words = form.text.value.toLowerCase().split(/\s+/).filter(Boolean);

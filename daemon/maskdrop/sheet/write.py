@@ -1,7 +1,8 @@
 """Everything that a sheet is: small pictures, the contact sheet, and the page, put in place last."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,8 @@ PAGE, CONTACT, PICTURES = "index.html", "sheet.png", "pictures"
 """What a sheet's folder holds."""
 
 _ORIGINAL = "original"
+_OUR_PICTURE = re.compile(r"[0-9a-f]{32}\.webp")
+_TEMPORARY = re.compile(rf"\.({_OUR_PICTURE.pattern}|{re.escape(PAGE)}|{re.escape(CONTACT)})\.tmp")
 _MODE, _FOLDER_MODE = 0o644, 0o755
 
 
@@ -50,18 +53,33 @@ class Made:
 
 
 def is_ours_or_empty(folder: Path) -> bool:
-    """Whether a folder may be filled with a sheet: it is missing or empty, or holds an older one.
+    """Whether a folder may be filled with a sheet: it is missing or empty, or holds an older one, or what is
+    left of one that was interrupted before it had a page.
 
     Raises:
         OSError: it can't be read.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists():
         return True
     try:
         with (folder / PAGE).open(encoding="utf-8", errors="replace") as file:
             return f'name="generator" content="{GENERATOR}' in file.read(2_000)
     except FileNotFoundError:
+        return _holds_only_remains(folder)
+
+
+def _holds_only_remains(folder: Path) -> bool:
+    names = {path.name for path in folder.iterdir() if not _TEMPORARY.fullmatch(path.name)}
+    if not names:
+        return True
+    pictures = folder / PICTURES
+    if PICTURES not in names or names - {PICTURES, CONTACT} or pictures.is_symlink() or not pictures.is_dir():
         return False
+    return all(_is_our_picture(path.name) for path in pictures.iterdir())
+
+
+def _is_our_picture(name: str) -> bool:
+    return bool(_OUR_PICTURE.fullmatch(name) or _TEMPORARY.fullmatch(name))
 
 
 class Sheet:
@@ -136,7 +154,9 @@ class Sheet:
         return f"{PICTURES}/{name}"
 
     def _finish(self, contact: Image.Image, text: str) -> None:
-        """Put contact sheet and page in place, then take away small pictures of older pages."""
+        """Put contact sheet and page in place, then take away small pictures of older pages, but not of the
+        one that is replaced: it may be open in a browser, which fetches what it comes to."""
+        keep = self._used | self._shown_before()
         with open_folder(self._target) as folder:
             temporary = self._target / f".{CONTACT}.tmp"
             contact.save(temporary, "PNG", optimize=True)
@@ -144,13 +164,16 @@ class Sheet:
             write_synced(folder, f".{PAGE}.tmp", text.encode(), _MODE)
             rename_over(folder, f".{PAGE}.tmp", PAGE)
             sync_folder(folder)
-        for old in _names(self._target / PICTURES):
-            if old.name not in self._used and old.suffix in (".webp", ".tmp"):
+        for old in (self._target / PICTURES).iterdir():
+            if old.name not in keep and _is_our_picture(old.name):
                 old.unlink()
 
-
-def _names(folder: Path) -> Iterable[Path]:
-    return [path for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
+    def _shown_before(self) -> set[str]:
+        """Names of the small pictures that the page shows which is to be replaced."""
+        try:
+            return set(_OUR_PICTURE.findall((self._target / PAGE).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return set()
 
 
 def _card(kept: Kept) -> Card:
