@@ -1,8 +1,8 @@
 """A slower disk, for any program started with the environment that `environment` gives.
 
-Each fsync(2), and each read(2) of a file below one folder, is done as ever and returns so many milliseconds
-later: as long as a file says, which may be written again while programs run. Linux can slow a whole device
-down (dm-delay), where it has that module and one may use it; this asks for a C compiler alone.
+Each fsync(2) and fdatasync(2), and each read(2) of a file below one folder, is done as ever and returns so
+many milliseconds later: as long as a file says, which may be written again while programs run. Linux can slow
+a whole device down (dm-delay), where it has that module and one may use it; this asks for a C compiler alone.
 """
 
 import os
@@ -30,11 +30,14 @@ static void wait_as_told(int which) {
     while (nanosleep(&left, &left));
 }
 
-int fsync(int descriptor) {
-    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fsync"), result = real(descriptor);
+static int sync_slowly(const char *call, int descriptor) {
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, call), result = real(descriptor);
     wait_as_told(0);
     return result;
 }
+
+int fsync(int descriptor) { return sync_slowly("fsync", descriptor); }
+int fdatasync(int descriptor) { return sync_slowly("fdatasync", descriptor); }
 
 ssize_t read(int descriptor, void *content, size_t size) {
     static ssize_t (*real)(int, void *, size_t);

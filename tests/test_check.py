@@ -370,7 +370,7 @@ def test_files_that_may_not_be_read_are_told_and_never_deleted(tmp_path: Path) -
     assert "0 broken, 2 could not be read" in done.stderr
 
 
-@pytest.mark.parametrize("place", ["none/report.json", "pictures"])
+@pytest.mark.parametrize("place", ["none/report.json", "pictures", 300 * "n"])
 def test_a_report_that_has_no_place_is_found_out_before_anything_is_done(tmp_path: Path, place: str) -> None:
     top = tmp_path / "pictures"
     put(top, "broken.jpg", b"")

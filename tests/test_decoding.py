@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from drawing import face_bytes
+from drawing import draw_face, face_bytes
 from maskdrop.config import DecodeSettings
-from maskdrop.decoding import decode, refuse_want_of_memory
+from maskdrop.decoding import BrokenPicture, decode, refuse_want_of_memory
 from maskdrop.results.metadata import exif_for, read_metadata
 
 
@@ -63,6 +63,35 @@ def grey_tiff(bits: int, meaning: int, pixels: bytes) -> bytes:
     data = pixels.ljust(len(pixels) + len(pixels) % 2, b"\0")
     head = b"II*\0" + struct.pack("<I", 8 + len(data))
     return head + data + struct.pack("<H", len(values)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{322: 64, 323: 2**28, 324: 8, 325: 9}, {278: 2**31}, {322: 2**15, 323: 2**15, 324: 8, 325: 9}],
+    ids=["tile length", "rows a strip", "tile"],
+)
+def test_a_tiff_whose_parts_are_larger_than_any_picture_is_broken_and_no_want_of_memory(
+    damage: dict[int, int],
+) -> None:
+    out = io.BytesIO()
+    draw_face(1, 64, 64).convert("L").save(out, "TIFF", compression="tiff_lzw")
+    whole = out.getvalue()
+    (at,) = struct.unpack_from("<I", whole, 4)
+    (count,) = struct.unpack_from("<H", whole, at)
+    tags = {}
+    for entry in range(count):
+        tag, kind, number = struct.unpack_from("<HHI", whole, at + 2 + 12 * entry)
+        tags[tag] = (
+            struct.pack("<HHI", tag, kind, number) + whole[at + 10 + 12 * entry : at + 14 + 12 * entry]
+        )
+    if 322 in damage:
+        del tags[273], tags[278], tags[279]
+    tags |= {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in damage.items()}
+    entries = b"".join(tags[tag] for tag in sorted(tags))
+    content = whole[:4] + struct.pack("<I", len(whole)) + whole[8:]
+    content += struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.raises(BrokenPicture, match=r"its tiles or strips are larger than decode\.max_pixels"):
+        decode(content, DecodeSettings())
 
 
 @pytest.mark.parametrize(

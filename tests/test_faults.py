@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from drawing import face_bytes
-from running import EXECUTED, PAIRS, Daemon, Rooms
+from running import EXECUTED, PAIRS, QUICK, Daemon, Rooms
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
@@ -89,6 +89,20 @@ def test_killed_while_idle_is_seen_logged_and_replaced(start: Start, rooms: Room
         rooms.drop(f"{index}.jpg", face_bytes(index))
     daemon.wait_count("saved", 10)
     daemon.wait_health(lambda h: h["state"] == "running", "state running")
+    assert daemon.stop() == 0
+
+
+def test_workers_are_replaced_where_the_folder_it_was_started_in_is_gone(start: Start, rooms: Rooms) -> None:
+    gone = rooms.base / "gone"
+    gone.mkdir()
+    daemon = start(settings=QUICK, cwd=gone, env=EXECUTED).wait_ready()
+    gone.rmdir()
+    for stage in STAGES:
+        (pid,) = daemon.workers(stage)
+        os.kill(pid, signal.SIGKILL)
+    daemon.wait_health(lambda h: sum(worker["restarts"] for worker in h["workers"]) == 3, "successors")
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
     assert daemon.stop() == 0
 
 

@@ -1,5 +1,6 @@
 """What can go wrong with the inbox itself: events lost, watches refused, the folder gone, jumping clocks."""
 
+import ctypes
 import os
 import shutil
 import signal
@@ -172,6 +173,53 @@ def test_what_is_on_a_disk_mounted_in_the_inbox_is_left_alone(
     ]
     intake.stop()
     lock.release()
+
+
+@pytest.fixture
+def dead_mount(rooms: Rooms) -> Iterator[Path]:
+    """Where a file system was whose program is gone (fuse(4))."""
+    place = rooms.inbox / "dead"
+    place.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        device = os.open("/dev/fuse", os.O_RDWR)
+    except OSError as error:
+        pytest.skip(f"no FUSE: {error}")
+    told = f"fd={device},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
+    failed = libc.mount(b"dead", os.fsencode(place), b"fuse", 0, told.encode())
+    os.close(device)
+    if failed:
+        pytest.skip(f"mounting needs root: {os.strerror(ctypes.get_errno())}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_what_cant_be_looked_at_keeps_nothing_beside_it_from_its_turn(
+    start: Start, rooms: Rooms, dead_mount: Path
+) -> None:
+    for index in range(3):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    daemon = start(settings=QUICK).wait_ready()
+    daemon.wait_count("saved", 3)
+    assert daemon.log.count("left alone dead: Transport endpoint is not connected") == 1
+    assert daemon.health()["state"] == "running"
+    assert daemon.stop() == 0
+
+
+def test_a_folder_that_may_not_be_read_is_told_once(start: Start, rooms: Rooms) -> None:
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("capabilities can't be taken away here")
+    rooms.drop("closed/a.jpg", face_bytes(1))
+    (rooms.inbox / "closed").chmod(0)
+    daemon = start(settings=QUICK.replace("rescan_s = 2", "rescan_s = 0.5"), prefix=prefix).wait_ready()
+    daemon.wait_log("left alone closed: Permission denied")
+    rooms.drop("b.jpg", face_bytes(2))
+    daemon.wait_count("saved", 1)
+    (rooms.inbox / "closed").chmod(0o755)
+    daemon.wait_count("saved", 2)
+    assert daemon.log.count("left alone closed") == 1
+    assert daemon.stop() == 0
 
 
 def test_the_inbox_is_removed_and_made_again(start: Start, rooms: Rooms) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from maskdrop.supervisor.child import ChildState, Death, Ending
 from maskdrop.supervisor.crew import FIRST_WAIT_S, LONGEST_WAIT_S, wait_before_start
-from maskdrop.supervisor.patience import OVERSLEPT_S, Patience, overslept
+from maskdrop.supervisor.patience import OVERSLEPT_S, LostTime, Patience
 
 PATIENCE = Patience(stage_timeout_s=20, start_timeout_s=300)
 
@@ -35,9 +35,19 @@ def test_the_verdict_names_the_time_and_the_key() -> None:
 
 
 def test_a_supervisor_that_was_stopped_itself_knows_it() -> None:
-    assert not overslept(wanted=3.0, slept=3.0 + OVERSLEPT_S)
-    assert overslept(wanted=3.0, slept=3.1 + OVERSLEPT_S)
-    assert not overslept(wanted=3.0, slept=0.0)
+    lost = LostTime()
+    assert lost.of(worked=0.0, wanted=3.0, waited=3.0 + OVERSLEPT_S) == 0
+    assert lost.of(worked=0.0, wanted=3.0, waited=5.0) == 2
+    assert lost.of(worked=0.0, wanted=3.0, waited=0.0) == 0
+    assert lost.of(worked=2.0, wanted=3.0, waited=3.0) == 2
+    assert lost.of(worked=0.1, wanted=3.0, waited=3.0) == 0
+    assert lost.of(worked=2.0, wanted=3.0, waited=5.0) == 4
+
+
+def test_a_supervisor_that_is_always_slow_does_not_forgive_for_ever() -> None:
+    lost = LostTime()
+    assert [lost.of(worked=2.0, wanted=0.0, waited=0.0) for _ in range(4)] == [2, 0, 0, 0]
+    assert lost.of(worked=2.0, wanted=0.0, waited=5.0) == 5
 
 
 def test_back_off_doubles_up_to_its_cap() -> None:

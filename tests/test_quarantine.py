@@ -4,21 +4,28 @@ import json
 import os
 import shutil
 import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
-import maskdrop.quarantine
 from broken_files import broken_files
 from drawing import draw_face, encode, face_bytes
+from maskdrop import quarantine as quarantine_module
 from maskdrop.config import FolderSettings
 from maskdrop.durable import write_synced
 from maskdrop.folders import Folders
 from maskdrop.quarantine import LARGEST_COPY, quarantine, quarantine_copy
 from maskdrop.ticket import Fault, Identity, Stage, Ticket
-from running import QUICK, Daemon, Rooms
+from running import EXECUTED, QUICK, Daemon, Rooms, maskdrop
 from waiting import wait_for
+
+sys.path.append("bench")
+
+from slow_disk import environment
 
 Start = Callable[..., Daemon]
 
@@ -116,7 +123,7 @@ def test_a_name_that_another_worker_takes_meanwhile_is_left_to_it(
         if b"no picture" in content and not others.exists():
             others.write_text("another one's")
 
-    monkeypatch.setattr(maskdrop.quarantine, "write_synced", write_late)
+    monkeypatch.setattr(quarantine_module, "write_synced", write_late)
     ticket = Ticket(1, "a.jpg", Identity.of(picture.stat()))
     put = quarantine_copy if keeps else quarantine
     name = put(folders, ticket, Fault(Stage.PREPROCESS, "Error", "no picture"), 0, settings)
@@ -128,6 +135,54 @@ def test_a_name_that_another_worker_takes_meanwhile_is_left_to_it(
         "a~2.jpg.reason.json",
     ]
     assert picture.exists() is keeps
+
+
+def test_a_large_copy_gives_signs_of_life_and_is_whole(rooms: Rooms) -> None:
+    settings = FolderSettings(inbox=rooms.inbox, outbox=rooms.outbox)
+    folders = Folders(rooms.inbox, rooms.outbox, rooms.quarantine, None, keeps=True)
+    content = os.urandom(2**20) * 40
+    ticket = Ticket(1, "film.jpg", Identity.of(rooms.drop("film.jpg", content).stat()))
+    fault, signs = Fault(Stage.PREPROCESS, "TooManyBytes", "no picture"), Counter[str]()
+    name = quarantine_copy(folders, ticket, fault, 0, settings, goes_on=lambda: signs.update(["sign"]))
+    assert (rooms.quarantine / name).read_bytes() == content
+    assert signs["sign"] == 2  # between three parts of 16 MiB
+
+
+def test_a_batch_ends_where_a_copy_takes_longer_than_a_worker_may_be_silent(
+    tmp_path: Path, tiny_weights: Path
+) -> None:
+    pictures, config = tmp_path / "in", tmp_path / "maskdrop.toml"
+    pictures.mkdir()
+    with_slow_reads = environment(tmp_path, read_ms=600, below=pictures)
+    (pictures / "film.jpg").write_bytes(b"no picture" * 8 * 2**20)
+    silent = QUICK.replace("[workers]", "[workers]\nstage_timeout_s = 2")
+    config.write_text(silent + "[decode]\nmax_bytes = 1_000_000\n")
+    words = ["batch", str(pictures), str(tmp_path / "out"), "--quarantine", str(tmp_path / "quarantine")]
+    words += ["--config", str(config), "--weights", str(tiny_weights)]
+    done = maskdrop(words, env={**EXECUTED, **with_slow_reads})
+    assert done.returncode == 1, done.stderr
+    assert "was hung and killed" not in done.stderr
+    assert (tmp_path / "quarantine" / "film.jpg").stat().st_size == 80 * 2**20
+
+
+def test_what_is_in_a_sticky_folder_of_others_is_left_before_there_is_work_in_it(
+    start: Start, rooms: Rooms
+) -> None:
+    prefix = ["setpriv", "--bounding-set=-fowner", "--inh-caps=-all"]
+    if os.geteuid() != 0 or subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("a folder of others' is made by root")
+    rooms.inbox.chmod(0o1777)
+    os.chown(rooms.inbox, 12345, -1)
+    os.chown(rooms.drop("theirs.jpg", face_bytes(1)), 23456, -1)
+    rooms.drop("ours.jpg", face_bytes(2))
+    daemon = start(settings=QUICK, prefix=prefix).wait_ready()
+    daemon.wait_log("left theirs.jpg: Operation not permitted when it was to be moved")
+    daemon.wait_count("saved", 1)
+    assert rooms.pictures("outbox") == ["ours.jpg"]
+    os.chown(rooms.inbox / "theirs.jpg", os.geteuid(), -1)
+    (rooms.inbox / "theirs.jpg").touch()
+    daemon.wait_count("saved", 2)
+    assert daemon.stop() == 0
 
 
 def test_of_a_very_large_picture_the_reason_alone_is_copied(rooms: Rooms) -> None:

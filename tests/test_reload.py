@@ -19,7 +19,7 @@ from maskdrop.config import FolderSettings, Section, Settings
 from maskdrop.supervisor.renewal import changes
 from maskdrop.ticket import Stage
 from maskdrop.topology.worker import settings_of
-from running import PAIRS, QUICK, Daemon, Rooms
+from running import EXECUTED, PAIRS, QUICK, Daemon, Rooms
 from waiting import wait_for
 
 Start = Callable[..., Daemon]
@@ -151,6 +151,18 @@ def test_weights_of_another_network_are_found_out_and_the_old_ones_go_on(start: 
     daemon.wait_count("saved", 1)
     reload(daemon, QUICK + "[save]\nquality = 50\n")
     wait_taken_up(daemon, times=3)
+    assert daemon.stop() == 0
+
+
+def test_workers_that_never_start_are_found_out_and_the_old_ones_go_on(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=QUICK, env=EXECUTED).wait_ready()
+    hasty = QUICK.replace("[workers]", "[workers]\nstart_timeout_s = 0.1").replace("= 256", "= 320")
+    reload(daemon, hasty)
+    daemon.wait_log("the new configuration is not taken: worker ")
+    assert "was hung and killed: not ready after 0.1 s" in daemon.log
+    wait_taken_up(daemon, times=2)
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
     assert daemon.stop() == 0
 
 

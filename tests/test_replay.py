@@ -277,6 +277,16 @@ def test_a_reader_that_has_seen_enough_ends_nothing(rooms: Rooms) -> None:
     assert len(rooms.pictures("inbox")) == 40
 
 
+def test_a_full_disk_for_what_it_prints_ends_nothing(rooms: Rooms) -> None:
+    for number in range(3):
+        quarantined(rooms, f"{number}.jpg", b"picture")
+    with Path("/dev/full").open("w") as full:
+        done = maskdrop(["replay", "--inbox", str(rooms.inbox), "--all"], stdout=full.fileno())
+    told = "maskdrop: standard output: No space left on device; going on without it"
+    assert (done.returncode, done.stderr.splitlines()) == (0, [told, "3 are back in the inbox"])
+    assert len(rooms.pictures("inbox")) == 3
+
+
 def test_names_that_the_locale_has_no_letters_for_end_nothing(rooms: Rooms) -> None:
     for name in ("漢.jpg", "é.jpg", "a.jpg"):
         quarantined(rooms, name, b"picture")

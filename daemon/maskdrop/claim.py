@@ -19,6 +19,7 @@ from pathlib import Path
 from maskdrop.beneath import identity_at, identity_below, open_folder, open_folder_at, split
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble, LinkRefused, move_new, rename_new, sync_folder
+from maskdrop.machine.capabilities import may_move_what_is_others
 from maskdrop.names import numbered, printable
 from maskdrop.ticket import Ticket
 
@@ -95,18 +96,28 @@ def claim(inbox: Path, ticket: Ticket) -> Iterator[Claimed]:
 
 
 def check_mobility(inbox: Path, path: str) -> None:
-    """See whether a picture's sub-folder lets it go, before there is work in it: that would be for nothing
+    """See whether a picture's folder lets it go, before there is work in it: that would be for nothing
     again and again. Where nothing can be moved in the inbox all waits, and `claim` tells.
 
     Raises:
         OriginalStuck: it doesn't.
     """
-    parent, _ = split(path)
-    if not parent:
-        return
+    parent, name = split(path)
     with contextlib.suppress(OSError), open_folder(inbox, parent) as folder:
-        if not os.access(".", os.W_OK | os.X_OK, dir_fd=folder) and os.access(inbox, os.W_OK | os.X_OK):
-            raise OriginalStuck(f"{os.strerror(errno.EACCES)} when it was to be moved")
+        if not parent or os.access(".", os.W_OK | os.X_OK, dir_fd=folder):
+            reason = errno.EPERM if _is_kept_by_others(folder, name) else 0
+        else:
+            reason = errno.EACCES if os.access(inbox, os.W_OK | os.X_OK) else 0
+        if reason:
+            raise OriginalStuck(f"{os.strerror(reason)} when it was to be moved")
+
+
+def _is_kept_by_others(folder: int, name: str) -> bool:
+    """Whether the folder is sticky, as /tmp is, and neither it nor the file is ours (inode(7))."""
+    status = os.fstat(folder)
+    if not status.st_mode & stat.S_ISVTX or status.st_uid == os.geteuid():
+        return False
+    return os.lstat(name, dir_fd=folder).st_uid != os.geteuid() and not may_move_what_is_others()
 
 
 def is_claimed(inbox: Path, ticket: Ticket) -> bool:

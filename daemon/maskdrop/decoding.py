@@ -16,6 +16,11 @@ _WANT_OF_MEMORY = re.compile(r"out of memory|(?:de|en)coder error -9\b|^encoding
 words; libwebp's VP8_ENC_ERROR_OUT_OF_MEMORY (``webp/encode.h``)."""
 
 
+_ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
+_ALL_ROWS = 2**32 - 1
+"""Tags of a TIFF, and what RowsPerStrip is by default."""
+
+
 class BrokenPicture(Exception):
     """The file's content can't become a picture. The message is for the reason file."""
 
@@ -76,7 +81,7 @@ def _decoded(
             if settings.draft and least is not None:
                 image.draft(None, (least, least))
             fit_colour_key(image)
-            image.load()
+            _load(image, settings.max_pixels)
             size = (height, width) if lies_on_its_side(image) else (width, height)
             return to_rgb(upright(image)), size, _has_metadata(image)
     except BrokenPicture:
@@ -87,6 +92,26 @@ def _decoded(
     except Exception as error:  # decoders raise every kind of error on damaged input
         refuse_want_of_memory(error)
         raise BrokenPicture(type(error).__name__, str(error) or type(error).__name__) from error
+
+
+def _load(image: Image.Image, max_pixels: int) -> None:
+    try:
+        image.load()
+    except OSError as error:
+        if image.format == "TIFF" and _pixels_in_a_part(image) > max_pixels:  # libtiff wants memory for it
+            problem = "its tiles or strips are larger than decode.max_pixels"
+            raise BrokenPicture(type(error).__name__, problem) from error
+        raise
+
+
+def _pixels_in_a_part(image: Image.Image) -> int:
+    """How many a tile or strip of a TIFF has by its tags (TIFF 6.0, sections 3 and 15)."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    wide = tags.get(_TILE_WIDTH, image.width)
+    high = tags.get(_TILE_LENGTH, tags.get(_ROWS_PER_STRIP, image.height))
+    if not isinstance(wide, int) or not isinstance(high, int):
+        return 0
+    return wide * (image.height if high == _ALL_ROWS else high)
 
 
 def _has_metadata(image: Image.Image) -> bool:

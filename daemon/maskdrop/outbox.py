@@ -16,7 +16,7 @@ from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import move_new, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
-from maskdrop.names import NAME_MAX, fit, numbered
+from maskdrop.names import fit, numbered
 from maskdrop.results.provenance import source_at
 from maskdrop.ticket import Ticket
 
@@ -173,17 +173,17 @@ def move_into(folder: int, name: str, base: Path, relative: str, folder_mode: in
     raise AssertionError("names never end")
 
 
-def found_in(base: Path, ticket: Ticket, limit: int = NAME_MAX) -> str | None:
-    """Where in a folder tree the ticket's very file lies, under one of its names; None: it doesn't."""
+def found_in(base: Path, ticket: Ticket) -> str | None:
+    """Where in a folder tree the ticket's very file lies, under whichever name; None: it doesn't."""
     try:
-        parent, wanted = split(ticket.path)
-        with open_folder(base, parent) as folder:
-            for name in numbered(wanted, limit):
-                identity = identity_at(folder, name)
-                if identity is None:
-                    return None
-                if identity == ticket.identity:
-                    return str(PurePath(parent) / name)
+        parent, _ = split(ticket.path)
+        with open_folder(base, parent) as folder, os.scandir(folder) as entries:
+            for entry in entries:
+                if (
+                    entry.inode() == ticket.identity.inode
+                    and identity_at(folder, entry.name) == ticket.identity
+                ):
+                    return str(PurePath(parent) / entry.name)
     except OSError:
         return None
-    raise AssertionError("names never end")
+    return None

@@ -4,8 +4,7 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +27,9 @@ LONGEST_COPY_NAME = NAME_MAX - len(REASON_TAIL)
 
 LARGEST_COPY = 2**30
 """Bytes of a picture that are copied at most; of a larger one the reason alone is written."""
+
+_COPY_PART = 2**24
+"""Bytes that are copied and synced in one go."""
 
 LONGEST_REASON = 65_536
 """Bytes of a reason file that are read at most."""
@@ -78,7 +80,7 @@ def quarantine(
             except OSError as error:
                 raise trouble_in("quarantine", folders.quarantine, error) from error
     except OriginalChanged:
-        found = found_in(folders.quarantine, ticket, LONGEST_COPY_NAME)
+        found = found_in(folders.quarantine, ticket)
         if found is None:
             raise
         return found
@@ -92,6 +94,7 @@ def quarantine_copy(
     attempts: int,
     settings: FolderSettings,
     sha256: str = "",
+    goes_on: Callable[[], None] = lambda: None,
 ) -> str:
     """Write the reason, then copy the picture beside it, unless it is larger than `LARGEST_COPY`; the
     original stays as it is.
@@ -101,6 +104,7 @@ def quarantine_copy(
     Args:
         sha256: of the content that is at fault, where it was read by who saw another state of the file; "":
             the ticket alone tells.
+        goes_on: called between parts of a large copy, which a slow disk may take minutes for.
 
     Returns:
         The copy's path relative to the quarantine folder; "" where there is none, and nothing is copied.
@@ -119,7 +123,7 @@ def quarantine_copy(
             raise OriginalChanged
         try:
             with open_folder(folders.quarantine, parent, settings.folder_mode) as folder:
-                name = _copy(original, folder, wanted, entry)
+                name = _copy(original, folder, wanted, entry, goes_on)
         except OSError as error:
             raise trouble_in("quarantine", folders.quarantine, error) from error
     return str(PurePath(parent) / name) if ticket.identity.size <= LARGEST_COPY else ""
@@ -157,12 +161,12 @@ def _digest(original: int) -> str:
     return told
 
 
-def _copy(original: int, folder: int, wanted: str, entry: _Entry) -> str:
+def _copy(original: int, folder: int, wanted: str, entry: _Entry, goes_on: Callable[[], None]) -> str:
     """Copy an original into a folder of the quarantine, and return its name there."""
     is_copied = entry.ticket.identity.size <= LARGEST_COPY
     try:
         if is_copied:
-            _copy_synced(original, folder, entry.unfinished_copy, entry.mode)
+            _copy_synced(original, folder, entry.unfinished_copy, entry.mode, goes_on)
         for name in numbered(wanted, LONGEST_COPY_NAME):
             note = name + REASON_TAIL
             is_ours = _is_reason_for(folder, note, entry.ticket)
@@ -195,9 +199,15 @@ def _reserved(folder: int, temporary: str, note: str, is_ours: bool) -> bool:
     return True
 
 
-def _copy_synced(original: int, folder: int, name: str, mode: int) -> None:
+def _copy_synced(original: int, folder: int, name: str, mode: int, goes_on: Callable[[], None]) -> None:
     with new_file(folder, name, mode) as copy, open(os.dup(original), "rb") as source:  # noqa: PTH123
-        shutil.copyfileobj(source, copy)
+        part = source.read(_COPY_PART)
+        while part:
+            copy.write(part)
+            if part := source.read(_COPY_PART):
+                copy.flush()
+                os.fdatasync(copy.fileno())  # or all of it would be waited for at the end, in one go
+                goes_on()
         copy.flush()
         os.fsync(copy.fileno())
 

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -36,6 +37,7 @@ from maskdrop.ticket import (
     Saved,
     Stage,
     Stalled,
+    Started,
     Stop,
     Ticket,
 )
@@ -49,7 +51,7 @@ def serve(workplace: Workplace, link: Link) -> None:
     warnings.simplefilter("ignore")  # preprocess has judged the picture
     Image.init()
     keep_memory()
-    saver = Saver(workplace)
+    saver = Saver(workplace, link.report)
     link.report(Ready(cost=measure(workplace) if workplace.measures else None))
     while (task := link.receive_after_rest()) is not None and not isinstance(task, Stop):
         assert isinstance(task, Save | Quarantine), task
@@ -79,9 +81,14 @@ def measure(workplace: Workplace) -> Cost:
 class Saver:
     """What a save worker does with its tasks."""
 
-    def __init__(self, workplace: Workplace) -> None:
+    def __init__(self, workplace: Workplace, report: Callable[[Report], None] = lambda report: None) -> None:
+        """Prepare.
+
+        Args:
+            report: given signs of life while a picture takes long.
+        """
         settings = workplace.settings
-        self._settings = settings
+        self._settings, self._report = settings, report
         self._renderer = Renderer(settings, workplace.slots)
         self._folders = workplace.folders
         self._outbox = Outbox(self._folders, settings.folders)
@@ -111,9 +118,12 @@ class Saver:
     def quarantine(self, task: Quarantine) -> Report:
         """Move a picture to quarantine, or copy it where originals are kept."""
         ticket = task.ticket
+        what = (self._folders, ticket, task.fault, task.attempts, self._settings.folders)
         try:
-            put = quarantine_copy if self._folders.keeps else quarantine
-            name = put(self._folders, ticket, task.fault, task.attempts, self._settings.folders)
+            if self._folders.keeps:
+                name = quarantine_copy(*what, goes_on=lambda: self._report(Started((ticket.number,))))
+            else:
+                name = quarantine(*what)
         except OriginalChanged:
             return Left(ticket.number, Absence.CHANGED, "gone or changed before it could be quarantined")
         except OriginalStuck as error:

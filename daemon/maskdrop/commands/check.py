@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from maskdrop.beneath import is_folder
 from maskdrop.commands.exits import (
     EX_CONFIG,
     EX_FAILED,
@@ -20,6 +21,7 @@ from maskdrop.commands.exits import (
 )
 from maskdrop.commands.progress import Show, progress
 from maskdrop.config_file import ConfigurationError, load_decoding_tables
+from maskdrop.names import NAME_MAX
 from maskdrop.spool import SpoolFull
 
 if TYPE_CHECKING:
@@ -122,7 +124,7 @@ def _check_output(output: Path | None) -> None:
     """Found out before anything is done."""
     if output is None:
         return
-    if not output.parent.is_dir() or output.is_dir():
+    if not is_folder(output.parent) or is_folder(output) or len(os.fsencode(output.name)) > NAME_MAX:
         end_with(f"--output {output}: name a file in a folder that is there", EX_CONFIG)
     if not os.access(output if output.exists() else output.parent, os.W_OK):
         end_with(f"--output {output}: may not be written; name another file", EX_CONFIG)

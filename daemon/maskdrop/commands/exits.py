@@ -35,12 +35,15 @@ def say(message: str) -> None:
 
 def tell(line: str) -> None:
     """Write a line to standard output, at once. A reader that has seen enough, such as ``head``, ends nothing
-    that is being done."""
+    that is being done, nor does a full disk."""
     try:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
     except BrokenPipeError:
         stop_telling()
+    except OSError as error:
+        stop_telling()
+        say(f"standard output: {error.strerror}; going on without it")
 
 
 def stop_telling() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from maskdrop.beneath import is_folder
 from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, SIGNAL_EXIT, end_with, tell
 from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.names import printable
@@ -104,7 +105,7 @@ def _folders(
     if source is None:
         end_with("folders.after = 'delete': there is no archive to take pictures from", EX_CONFIG)
     for folder in (source, folders.inbox):
-        if not folder.is_dir():
+        if not is_folder(folder):
             end_with(f"{folder}: no such folder", EX_FAILED)
     return source.resolve(), folders.inbox.resolve(), folders.folder_mode
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from maskdrop.beneath import is_folder
 from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, end_with, say
 from maskdrop.commands.progress import progress
 from maskdrop.config import FolderSettings, SaveSettings
@@ -36,7 +37,7 @@ def sheet(
     """
     from maskdrop.sheet.write import CONTACT, PAGE, Rooms, Sheet, is_ours_or_empty
 
-    if not outbox.is_dir():
+    if not is_folder(outbox):
         end_with(f"{outbox}: no such folder", EX_FAILED)
     try:
         decoding = load_decoding_tables(config).decode
@@ -78,7 +79,7 @@ def _configured(config: Path | None, outbox: Path) -> tuple[FolderSettings | Non
 def _room(given: Path | None, usual: Path | None) -> Path | None:
     """A folder that was named and must be there, or the usual one if it is there."""
     if given is not None:
-        if not given.is_dir():
+        if not is_folder(given):
             end_with(f"{given}: no such folder", EX_FAILED)
         return given.resolve()
-    return usual.resolve() if usual is not None and usual.is_dir() else None
+    return usual.resolve() if usual is not None and is_folder(usual) else None

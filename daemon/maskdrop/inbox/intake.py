@@ -224,7 +224,7 @@ class Intake:
     def _begin_pass(self, now: float) -> None:
         self._scan_began, self._turned_away, self._folder_came = now, False, False
         self._oldest, self._odd_now = Oldest(MOST_KNOWN), set()
-        self._scan = scan(self._inbox, self._settings.recursive)
+        self._scan = scan(self._inbox, self._settings.recursive, unread=self._note_unread)
 
     def _continue_scan(self, now: float) -> None:
         assert self._scan is not None
@@ -275,11 +275,18 @@ class Intake:
 
     def _note_oddity(self, oddity: Oddity) -> None:
         self._tracker.forget(oddity.path)
-        if oddity.path not in self._oddities and len(self._oddities) < MOST_ODDITIES:
-            logger.warning("left alone %s: a %s, not a file", printable(oddity.path), oddity.kind)
-            self._oddities.add(oddity.path)
-        if oddity.path in self._oddities:
-            self._odd_now.add(oddity.path)
+        self._tell_once(oddity.path, f"a {oddity.kind}, not a file")
+
+    def _note_unread(self, path: str, error: OSError) -> None:
+        self._tell_once(path, f"{error.strerror}; looking again at each rescan")
+
+    def _tell_once(self, path: str, why: str) -> None:
+        """Why something is left alone that a pass comes to, unless the pass before came to it too."""
+        if path not in self._oddities and len(self._oddities) < MOST_ODDITIES:
+            logger.warning("left alone %s: %s", printable(path), why)
+            self._oddities.add(path)
+        if path in self._oddities:
+            self._odd_now.add(path)
 
     def _see(self, seen: Seen | Oddity | None, now: float, writing: bool | None) -> None:
         if seen is None or not self._is_ours:

@@ -78,16 +78,17 @@ def scan(
 
     Args:
         one_device: leave folders on other file systems alone.
-        unread: told of each sub-folder that can't be read.
+        unread: told of each sub-folder that can't be read, and of what can't be looked at, such as where a
+            file system was mounted that is gone.
 
     Raises:
-        OSError: the inbox itself can't be read. A sub-folder that can't be is passed over.
+        OSError: the inbox itself can't be read. What else can't be is passed over.
     """
     waiting = [""]
     while waiting:
         folder = waiting.pop()
         try:
-            for found in _scan_one(inbox, folder, recursive, one_device):
+            for found in _scan_one(inbox, folder, recursive, one_device, unread):
                 if isinstance(found, str):
                     waiting.append(found)
                 else:
@@ -99,7 +100,9 @@ def scan(
                 unread(folder, error)
 
 
-def _scan_one(inbox: Path, folder: str, recursive: bool, one_device: bool) -> Iterator[Seen | Oddity | str]:
+def _scan_one(
+    inbox: Path, folder: str, recursive: bool, one_device: bool, unread: Unread | None
+) -> Iterator[Seen | Oddity | str]:
     """The entries of one folder; sub-folders as their paths."""
     with open_folder(inbox, folder) as descriptor, os.scandir(descriptor) as entries:
         device = os.fstat(descriptor).st_dev
@@ -110,6 +113,10 @@ def _scan_one(inbox: Path, folder: str, recursive: bool, one_device: bool) -> It
             try:
                 status = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
+                continue
+            except OSError as error:
+                if unread is not None:
+                    unread(path, error)
                 continue
             if not stat.S_ISDIR(status.st_mode):
                 found = _seen(path, status)

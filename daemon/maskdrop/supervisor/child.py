@@ -95,6 +95,7 @@ class Child:
             name=f"maskdrop-{workplace.name}",
             daemon=True,
         )
+        _have_a_folder()
         with _environment(workplace):
             self._process.start()
         for end in theirs:
@@ -177,6 +178,15 @@ class Child:
         self._process.close()
         self.state = ChildState.DEAD
         return self._verdict or Death(Ending.DIED, cause_of_death(code))
+
+
+def _have_a_folder() -> None:
+    """Go to one that is there, where the one that the daemon was started in is gone: no process could be
+    started from it, and none is needed, for all paths are absolute by now."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        os.chdir("/")
 
 
 def _widen(pipe: "Connection[Any, Any]") -> None:

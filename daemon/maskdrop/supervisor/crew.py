@@ -18,6 +18,10 @@ LONGEST_WAIT_S = 30.0
 between these."""
 
 
+STARTS = 3
+"""After so many in vain, a worker for a new configuration won't start at all."""
+
+
 def wait_before_start(failures: int) -> float:
     """Seconds to wait after so many starts in a row that failed: 0, 0.5, 1, 2, … 30, 30."""
     if failures == 0:
@@ -132,6 +136,11 @@ class Crew:
     def was_ready(self, child: Child) -> bool:
         """Whether this worker, or one before it in its place, could work as configured."""
         return self._place_of(child).was_ready
+
+    def never_starts(self, name: str) -> bool:
+        """Whether no worker of this place was ever ready, however often one was started."""
+        place = next(place for place in self.places if place.workplace.name == name)
+        return not place.was_ready and place.failures >= STARTS
 
     def start_due(self, now: float) -> list[Child]:
         """Start the workers whose time has come, and return them."""

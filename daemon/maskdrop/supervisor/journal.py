@@ -75,7 +75,11 @@ class Journal:
         self.record.left_as[report.absence] += 1
         name = printable(flight.ticket.path)
         level = logging.WARNING if report.absence is Absence.UNREADABLE else logging.INFO
-        again = "; tried again at the next rescan" if report.absence is Absence.UNREADABLE else ""
+        again = (
+            "; tried again at a later rescan, or once it is changed"
+            if report.absence is Absence.UNREADABLE
+            else ""
+        )
         message = f"left {name}: {report.message}{again}"
         tell(level, Event.LEFT, message, picture=name, result="left", absence=report.absence.value)
 

@@ -36,7 +36,23 @@ class Patience:
         return f"nothing heard for {self.stage_timeout_s:g} s (workers.stage_timeout_s)"
 
 
-def overslept(wanted: float, slept: float) -> bool:
-    """Whether a wait of so many seconds, and what was done before it, took so long that its sleeper was
-    stopped meanwhile, or did something long: in either case nobody heard what workers said."""
-    return slept > wanted + OVERSLEPT_S
+class LostTime:
+    """Owner of whether the loop's last round took long, too."""
+
+    def __init__(self) -> None:
+        self._took_long = False
+
+    def of(self, worked: float, wanted: float, waited: float) -> float:
+        """Seconds for which nobody heard what workers said; 0 where that was soon enough.
+
+        Rounds that take long one after the other are a loop that is slow by itself, and that hears its
+        workers in each of them: only the first counts, or nobody would ever be late.
+
+        Args:
+            worked: what the loop took for all it had to do.
+            wanted, waited: how long it was to wait then, and did.
+        """
+        takes_long = worked > OVERSLEPT_S
+        lost = worked if takes_long and not self._took_long else 0.0
+        self._took_long = takes_long
+        return lost + (waited - wanted if waited > wanted + OVERSLEPT_S else 0.0)

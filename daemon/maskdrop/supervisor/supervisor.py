@@ -30,7 +30,7 @@ from maskdrop.supervisor.course import Course
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.dispatch import Dispatch
 from maskdrop.supervisor.errand import Errand
-from maskdrop.supervisor.patience import Patience, overslept
+from maskdrop.supervisor.patience import LostTime, Patience
 from maskdrop.supervisor.pipeline import Pipeline, Step
 from maskdrop.supervisor.premises import Premises
 from maskdrop.supervisor.pulse import Pulse
@@ -62,7 +62,7 @@ class Supervisor:
         self._renewal = Renewal(premises, errand.read_again or (lambda: premises.as_read))
         self._staffing = Staffing(self._crew, self._renewal, self._pulse.busy)
         self._service = Service(manager)
-        self._awake_at = time.monotonic()
+        self._lost_time, self._awake_at = LostTime(), time.monotonic()
         self._move_in(premises)
 
     def _move_in(self, premises: Premises) -> None:
@@ -125,8 +125,8 @@ class Supervisor:
             wanted = max(0.0, min(due, self._pulse.next_at) - began)
             events = self._selector.select(wanted)
             now = time.monotonic()
-            if overslept(wanted, now - self._awake_at):
-                self._forgive(now - self._awake_at - wanted, now)
+            if lost := self._lost_time.of(began - self._awake_at, wanted, now - began):
+                self._forgive(lost, now)
             self._awake_at = now
             if events or now >= due or not self._pulse.renew(now):
                 break
@@ -307,6 +307,12 @@ class Supervisor:
         death = self._crew.note_death(child, time.monotonic())
         if self._course.stopping:
             return
+        if (
+            self._crew.never_starts(child.name)
+            and self._renewal.can_go_back
+            and self._renewal.pending is None
+        ):
+            self._renewal.go_back(f"worker {child.name} {death}")
         most = self._renewal.premises.settings.workers.max_attempts
         held = self._pipeline.lost(child.name, death.ending.value, death.cause, most)
         self._journal.died(child.stage, child.name, pid, death, held)
