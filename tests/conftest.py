@@ -1,5 +1,6 @@
 """What tests share: tiny weights, drawn pictures, and the real daemon as a process."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,8 @@ from hypothesis import HealthCheck, settings
 from batch_job import Job
 from running import Daemon, Rooms
 from schedule import Schedule, check_together, long_first
-from weights_for_tests import write_tiny_weights
 
+gc.disable()  # while tests and what they import are imported: none of it becomes garbage
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # where a test itself imports ONNX Runtime
 for word in (
     "COLUMNS",
@@ -42,14 +43,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     long_first(items)  # after pytest-randomly has shuffled
 
 
+def pytest_collection_finish() -> None:
+    gc.freeze()  # nor is it looked through again
+    gc.enable()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Schedule:
+    gc.enable()  # who gives out tests collects none
     return Schedule(config, log)
 
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of a narrow network: as real as any to the daemon, and quick."""
+    # Imports torch, for which the process that only gives out tests has no use.
+    from weights_for_tests import write_tiny_weights
+
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     write_tiny_weights(path)
     return path

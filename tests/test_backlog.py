@@ -66,6 +66,10 @@ def test_an_intake_gives_everything_in_order_and_knows_few_at_a_time(tmp_path: P
     intake.start()
     taken: list[str] = []
     now = 0.0
+    while intake._scan is not None:
+        now += 0.01
+        intake.advance(now)
+    assert intake.backlog == count
     while len(taken) < count:
         now += 0.01
         intake.advance(now)

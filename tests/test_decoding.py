@@ -66,6 +66,18 @@ def grey_tiff(bits: int, meaning: int, pixels: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
+    ("values", "greys"),
+    [([0.0, 100.0, 255.0, 300.0], [0, 100, 255, 255]), ([float("nan"), 0.5, 1.0], [0, 127, 255])],
+)
+def test_tiffs_of_floats_go_to_1_or_to_255_and_what_is_no_number_is_black(
+    values: list[float], greys: list[int]
+) -> None:
+    out = io.BytesIO()
+    Image.fromarray(np.asarray([values], dtype=np.float32)).save(out, "TIFF")
+    assert np.asarray(decode(out.getvalue(), DecodeSettings()))[0, :, 0].tolist() == greys
+
+
+@pytest.mark.parametrize(
     "damage",
     [{322: 64, 323: 2**28, 324: 8, 325: 9}, {278: 2**31}, {322: 2**15, 323: 2**15, 324: 8, 325: 9}],
     ids=["tile length", "rows a strip", "tile"],

@@ -7,11 +7,13 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
 
 from drawing import face_bytes
+from maskdrop.inbox.lock import LOCK_NAME
 from running import EXECUTED, PAIRS, QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -127,6 +129,10 @@ def test_the_supervisor_killed_takes_its_workers_along_and_the_next_start_goes_o
         rooms.drop(f"{index:02}.jpg", face_bytes(index))
     first.wait_count("saved", 5)
     workers = first.processes()[1:]
+    for stage in STAGES:
+        pid = first.workers(stage)[0]
+        assert str(rooms.inbox / LOCK_NAME) in map(os.readlink, Path(f"/proc/{pid}/fd").iterdir())
+        os.kill(pid, signal.SIGSTOP)  # it can't see that its pipe is closed
     first.process.kill()
     first.process.wait()
     assert psutil.wait_procs(workers, timeout=20)[1] == []

@@ -4,10 +4,12 @@ import logging
 import os
 import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from watchdog.observers.inotify_c import InotifyFD
@@ -87,10 +89,40 @@ def test_the_inbox_may_go_and_come_back(start: Start, rooms: Rooms) -> None:
     daemon.wait_count("saved", 1)
 
 
+def test_another_users_slow_copy_is_not_taken_half_where_the_kernel_may_not_be_asked(
+    start: Start, rooms: Rooms
+) -> None:
+    prefix = ["setpriv", "--bounding-set=-lease", "--inh-caps=-all"]
+    if os.geteuid() != 0 or subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("another user's file is made by root")
+    daemon = start(prefix=prefix, settings=NO_RESCAN).wait_ready()
+    content = face_bytes(3, width=600, height=600)
+    path = rooms.inbox / "slow.jpg"
+    with path.open("wb") as file:
+        os.chown(path, 12345, 12345)
+        for piece in (content[:500], content[500:1000]):
+            file.write(piece)
+            file.flush()
+            seen: set[str] = set()
+
+            def is_seen_often(health: dict[str, Any], seen: set[str] = seen) -> bool:
+                seen.add(health["updated_at"])
+                assert health["counts"]["accepted"] == 0
+                return len(seen) > 6  # many times settle_ms
+
+            daemon.wait_health(is_seen_often, "more health files")
+        file.write(content[1000:])
+    daemon.wait_count("saved", 1)
+    assert rooms.pictures("quarantine") == []
+    assert daemon.stop() == 0
+
+
 def test_polling(start: Start, rooms: Rooms) -> None:
     settings = NO_RESCAN.replace("[watch]", "[watch]\npolling = true")
     daemon = start(settings=settings).wait_ready()
     daemon.wait_health(lambda health: health["backlog"] == 0, "the first scan")
+    told = [path.read_text() for path in Path(f"/proc/{daemon.process.pid}/fdinfo").iterdir()]
+    assert not [each for each in told if "inotify" in each]
     rooms.drop("polled.jpg", face_bytes(1))
     rooms.drop("sub/polled.jpg", face_bytes(2))
     daemon.wait_count("saved", 2)
@@ -133,7 +165,7 @@ def test_what_is_left_alone(start: Start, rooms: Rooms) -> None:
         assert "left alone linked-folder: a symbolic link" in daemon.log
         assert "left alone socket.jpg: a socket" in daemon.log
         assert daemon.stop() == 0
-    assert daemon.health() == {} or daemon.health()["counts"]["accepted"] == 1
+    assert daemon.health()["counts"]["accepted"] == 1
     assert rooms.pictures("outbox") == ["good.jpg"]
     assert secret.read_bytes() == face_bytes(2)
     for name in names:

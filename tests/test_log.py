@@ -23,6 +23,19 @@ SAVED = re.compile(
 )
 
 
+def test_a_folders_name_with_a_line_break_breaks_no_line(start: Start, rooms: Rooms) -> None:
+    outbox, away = rooms.base / "out\nbox", rooms.base / "away"
+    outbox.mkdir()
+    daemon = start("--outbox", str(outbox)).wait_ready()
+    outbox.rename(away)
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_log("taking no more work")
+    assert [line for line in daemon.log.splitlines() if not re.match(TIME, line)] == []
+    away.rename(outbox)
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+
+
 def test_one_line_a_picture_with_result_times_and_place(start: Start, rooms: Rooms) -> None:
     daemon = start().wait_ready()
     for index in range(5):

@@ -285,6 +285,15 @@ def test_each_duration_is_in_one_bucket_and_percentiles_lie_between_the_extremes
         assert min(values) - 0.1 <= p50 <= p99 <= max(values) + 0.1
 
 
+def test_percentiles_are_those_of_what_was_noted() -> None:
+    durations = Durations()
+    for milliseconds in range(1, 101):
+        durations.note(float(milliseconds))
+    found = durations.percentiles()
+    assert found["p50"] == pytest.approx(50, abs=2)
+    assert found["p99"] == pytest.approx(99, abs=1)
+
+
 @given(
     st.lists(
         st.tuples(st.floats(0.001, 5), st.dictionaries(st.sampled_from(Stage), st.integers(0, 3))),

@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -200,6 +202,29 @@ def test_however_seldom_the_health_file_is_written_nothing_that_is_waited_for_is
     assert asked[0] == 10
     assert len(asked) == 2
     assert END_S <= asked[1] <= END_S + 1  # what is left of the drain, and the time to end after it
+
+
+def test_a_daemon_that_is_busy_for_long_is_fed(start: Start, rooms: Rooms, manager: Manager) -> None:
+    """For longer than the times after which a stage that says nothing is given up."""
+    settings = QUICK.replace("[workers]", "[workers]\nslots = 4\nstage_timeout_s = 4\nstart_timeout_s = 1000")
+    daemon = start(settings=settings, env=manager.environment()).wait_ready()
+    (rooms.base / "maskdrop.toml").write_text(settings.replace("1000", "3"))
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_log("the configuration is taken up: 0 workers")
+    first = datetime.fromisoformat(daemon.health()["updated_at"])
+    content, names = face_bytes(1, width=64, height=64), iter(range(1_000_000))
+    dropped = 0
+
+    def is_long_after(health: dict[str, Any]) -> bool:
+        nonlocal dropped
+        while dropped < health["counts"]["accepted"] + 200:
+            dropped += 1
+            rooms.drop(f"{next(names)}.jpg", content)
+        return datetime.fromisoformat(health["updated_at"]) - first > timedelta(seconds=10)
+
+    daemon.wait_health(is_long_after, "many pictures later")
+    manager.wait("WATCHDOG", "1", len(manager.heard))
+    assert "no answer from" not in daemon.log
 
 
 def test_a_stage_without_progress_stops_the_feeding(start: Start, rooms: Rooms, manager: Manager) -> None:

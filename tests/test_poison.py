@@ -60,6 +60,7 @@ def test_a_picture_that_kills_its_batch_is_found_alone_and_the_others_are_saved(
     daemon.wait_count("saved", 3)
     daemon.wait_count("quarantined", 1)
     assert all(marker.exists() for marker in markers)
+    assert daemon.health()["counts"]["retried"] == len(NAMES) + 1
     deaths = [line for line in daemon.log.splitlines() if "died of signal 9 (SIGKILL)" in line]
     assert [line.partition("it held ")[2] for line in deaths] == [", ".join(NAMES), NAMES[0]]
     assert rooms.pictures("archive") == rooms.pictures("outbox") == NAMES[1:]

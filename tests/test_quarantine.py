@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +107,29 @@ def test_a_file_without_read_permission_is_left_and_tried_again(start: Start, ro
     path.chmod(0o644)
     daemon.wait_count("saved", 2)
     assert rooms.pictures("archive") == ["other.jpg", "secret.jpg"]
+
+
+def test_a_file_without_read_permission_waits_for_a_rescan(start: Start, rooms: Rooms) -> None:
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("capabilities can't be taken away here")
+    settings = QUICK.replace("rescan_s = 2", "rescan_s = 86400") + "[metrics]\nfile = 'metrics.prom'\n"
+    rooms.drop("secret.jpg", face_bytes(1)).chmod(0)
+    daemon = start(settings=settings, prefix=prefix, cwd=rooms.base).wait_ready()
+    daemon.wait_count("left", 1)
+    rooms.drop("other.jpg", face_bytes(2))
+    daemon.wait_count("saved", 1)
+    seen: set[str] = set()
+
+    def is_seen_often(health: dict[str, Any]) -> bool:
+        seen.add(health["updated_at"])
+        return len(seen) > 10
+
+    daemon.wait_health(is_seen_often, "more health files")
+    assert daemon.log.count("left secret.jpg: ") == daemon.health()["counts"]["left"] == 1
+    assert daemon.stop() == 0
+    told = (rooms.base / "metrics.prom").read_text()
+    assert re.search(r'^maskdrop_pictures_left_total\{absence="unreadable".*\} 1\.0$', told, re.MULTILINE)
 
 
 @pytest.mark.parametrize("keeps", [False, True])

@@ -154,6 +154,19 @@ def test_weights_of_another_network_are_found_out_and_the_old_ones_go_on(start: 
     assert daemon.stop() == 0
 
 
+def test_a_hung_worker_that_is_replaced_is_killed(start: Start, rooms: Rooms) -> None:
+    settings = QUICK.replace("[workers]", "[workers]\nstage_timeout_s = 3")
+    daemon = start(settings=settings).wait_ready()
+    (save,) = daemon.workers("save")
+    os.kill(save, signal.SIGSTOP)
+    reload(daemon, settings + "[save]\nquality = 60\n")
+    wait_taken_up(daemon)
+    wait_for(lambda: not Path(f"/proc/{save}").exists(), "the end of the one that hangs")
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+
+
 def test_workers_that_never_start_are_found_out_and_the_old_ones_go_on(start: Start, rooms: Rooms) -> None:
     daemon = start(settings=QUICK, env=EXECUTED).wait_ready()
     hasty = QUICK.replace("[workers]", "[workers]\nstart_timeout_s = 0.1").replace("= 256", "= 320")

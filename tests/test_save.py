@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -154,6 +155,28 @@ def test_formats(start: Start, rooms: Rooms, form: str, ending: str, kind: str) 
         assert source_of(rooms.outbox / name) == hashlib.sha256(content).hexdigest()
     with Image.open(rooms.outbox / cutout) as image:
         assert image.mode == "RGBA"
+
+
+def test_what_a_format_has_no_room_for_is_told_and_costs_no_worker(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=QUICK + "[save]\nformat = 'webp'\n").wait_ready()
+    rooms.drop("wide.png", encode(Image.new("L", (17_000, 4), 99), "PNG"))
+    daemon.wait_count("quarantined", 1)
+    reason = json.loads((rooms.quarantine / "wide.png.reason.json").read_text())
+    assert (reason["stage"], reason["attempts"]) == ("save", 0)
+    assert "17000 x 4 pixels can't be written as webp" in reason["message"]
+    assert "choose another save.format" in reason["message"]
+    assert [worker["restarts"] for worker in daemon.health()["workers"]] == [0] * 3
+    assert daemon.stop() == 0
+
+
+def test_the_quality_is_the_configured_one(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=QUICK + "[save]\nquality = 10\n").wait_ready()
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    with Image.open(rooms.outbox / "a.jpg") as image:
+        coarsest = max(image.quantization[0])  # type: ignore[attr-defined]
+    assert coarsest > 100  # 5 at quality 95 (libjpeg's jcparam.c)
+    assert daemon.stop() == 0
 
 
 def test_the_default_is_the_own_size_upright(start: Start, rooms: Rooms) -> None:

@@ -220,9 +220,30 @@ def test_originals_exchanged_without_end(start: Start, rooms: Rooms, after: str)
     kept = set(contents_of(aside).values())
     gone = [content for content in versions if content not in kept]
     assert gone
-    assert digests(gone) <= made_from
+    assert digests(gone) <= made_from <= digests(versions)
     if after == "archive":
         assert sorted(contents_of(rooms.archive).values()) == sorted(gone)
+
+
+def test_what_changes_while_it_is_read_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.touch()
+    os.truncate(path, 2**28)  # holes, which take a while to read and no room on the disk
+
+    def is_caught_in_the_middle() -> bool:
+        ticket = Ticket(1, "a.jpg", Identity.of(path.stat()))
+        writer = threading.Timer(0.02, os.utime, [path])
+        writer.start()
+        try:
+            read_original(tmp_path, ticket, 2**28)
+            assert Identity.of(path.stat()) == ticket.identity, "of a file that was changed"
+        except LeaveAlone as error:
+            return str(error) == "changed while it was read"
+        finally:
+            writer.join()
+        return False
+
+    wait_for(is_caught_in_the_middle, "a change in the middle")
 
 
 EXCHANGE = """

@@ -1,5 +1,7 @@
 """`maskdrop sheet`: the real command on real results, and the page in a real browser."""
 
+import base64
+import hashlib
 import os
 import re
 import subprocess
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 OUTPUTS = '[save]\noutputs = ["face", "model", "cutout", "labels", "overlay", "json"]\n'
 
 HOSTILE = (
+    b'" onload="document.title=1" b=".jpg',
     b"<img src=x onerror=document.title='owned'>.jpg",
     b"<svg onload=document.title='owned'>\n&amp;'\".png",
     b"sub/not-utf-8-\xff\xfe <b>bold<!--.jpg",
@@ -81,20 +84,24 @@ def test_everything_is_on_the_page_escaped_and_nothing_from_elsewhere(base: Path
     target = tmp_path / "sheet"
     done = sheet(base, "--output", str(target))
     assert done.stdout.splitlines() == [str(target / "index.html"), str(target / "sheet.png")]
-    assert done.stderr == "5 pictures, 2 from quarantine\n"
+    assert done.stderr == "6 pictures, 2 from quarantine\n"
     html = (target / "index.html").read_text()
     tags = Tags(html)
-    assert len(tags.all("article")) == 7
+    assert len(tags.all("article")) == 8
     assert {name for name, _ in tags.tags} == {
         *("html", "head", "meta", "title", "style", "body", "header", "h1", "h2", "span", "form", "input"),
         *("select", "option", "label", "main", "article", "p", "div", "figure", "a", "img", "figcaption"),
         *("dialog", "button", "script"),
     }  # nothing that a name brought along
     assert len(tags.all("script")) == 1
+    script = html.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [meta["content"] or "" for meta in tags.all("meta") if "http-equiv" in meta]
+    assert {"default-src 'none'", f"script-src 'sha256-{digest}'"} <= set(policy.split("; "))
     assert not [key for _, attributes in tags.tags for key in attributes if key.startswith("on")]
     shown = [attributes["data-kind"] for attributes in tags.all("figure")]
     assert {kind: shown.count(kind) for kind in set(shown)} == dict.fromkeys(
-        ["original", "labels", "overlay", "face", "cutout", "model"], 5
+        ["original", "labels", "overlay", "face", "cutout", "model"], 6
     )
     linked = {attributes["src"] for attributes in tags.all("img") if "src" in attributes}
     assert linked == {attributes["href"] for attributes in tags.all("a")}
@@ -196,8 +203,8 @@ def test_in_a_browser_it_filters_and_zooms(base: Path, tmp_path: Path, chromium:
     page.on("request", lambda request: asked.append(request.url))
     page.goto((tmp_path / "sheet" / "index.html").as_uri())
     cards, figures = page.locator("article:visible"), page.locator("figure:visible")
-    assert page.text_content("#shown") == "7 of 7 shown"
-    assert cards.count() == 7
+    assert page.text_content("#shown") == "8 of 8 shown"
+    assert cards.count() == 8
     page.locator("main figure img").last.scroll_into_view_if_needed()
     page.wait_for_function(
         "[...document.querySelectorAll('main img')].every((i) => i.complete && i.naturalWidth)"
@@ -217,10 +224,10 @@ def test_in_a_browser_it_filters_and_zooms(base: Path, tmp_path: Path, chromium:
     page.select_option("select", "broken")
     assert (cards.count(), figures.count()) == (2, 0)
     page.select_option("select", "saved")
-    assert (cards.count(), figures.count()) == (5, 30)
+    assert (cards.count(), figures.count()) == (6, 36)
     for kind in ("original", "face", "model", "labels"):
         page.uncheck(f"input[value={kind}]")
-    assert figures.count() == 10
+    assert figures.count() == 12
     width = "document.querySelector('figure:not([hidden]) img').getBoundingClientRect().width"
     narrow = page.evaluate(width)
     page.locator("input[name=side]").fill("256")

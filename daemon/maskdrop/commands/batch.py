@@ -159,9 +159,10 @@ def _on_cluster(
 ) -> "tuple[ClusterBatch, str]":
     """The batch, and what ended it before its time; "": nothing."""
     try:
-        from maskdrop.cluster.order import Words, order_of
-        from maskdrop.cluster.run import BatchTrouble, ClusterBatch
-        from maskdrop.cluster.stores import PlaceTrouble
+        with lasting_imports():
+            from maskdrop.cluster.order import Words, order_of
+            from maskdrop.cluster.run import BatchTrouble, ClusterBatch
+            from maskdrop.cluster.stores import PlaceTrouble
     except ImportError as error:
         _no_ray(error)
     from maskdrop.inbox.lock import InboxHeld

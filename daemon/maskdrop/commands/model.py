@@ -13,6 +13,7 @@ import typer
 from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, end_with
 from maskdrop.config import ModelSettings
 from maskdrop.config_file import ConfigurationError, load_model_settings
+from maskdrop.lasting import lasting_imports
 from maskdrop.model.errors import WeightsError, first_line
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; of several
 def show(file: File = None, config: Config = None) -> None:
     """Parameters, size, precision, classes, source, licence and SHA-256 of a network."""
     with _refusals():
-        from maskdrop.model.embedded import embedded_weights
-        from maskdrop.model.load import load_network
+        with lasting_imports():
+            from maskdrop.model.embedded import embedded_weights
+            from maskdrop.model.load import load_network
 
         settings = _settings(file, config)
         _print(_facts(load_network(settings.weights or embedded_weights()), settings))
@@ -44,7 +46,8 @@ def show(file: File = None, config: Config = None) -> None:
 def check(file: File = None, config: Config = None, device: Device = "cpu") -> None:
     """Run a known picture through a network and compare. Exits 1 if the network is of no use here."""
     with _refusals():
-        from maskdrop.model.check import check_model
+        with lasting_imports():
+            from maskdrop.model.check import check_model
 
         settings = _settings(file, config, device)
         verdict = check_model(settings, _first_device(settings), _cores())
@@ -75,9 +78,10 @@ def export(
 ) -> None:
     """Write a network as ONNX, as a torch.export program or as safetensors."""
     with _refusals():
-        from maskdrop.model.embedded import embedded_weights
-        from maskdrop.model.export import export_network
-        from maskdrop.model.load import load_network
+        with lasting_imports():
+            from maskdrop.model.embedded import embedded_weights
+            from maskdrop.model.export import export_network
+            from maskdrop.model.load import load_network
 
         settings = _settings(file, config)
         export_network(load_network(settings.weights or embedded_weights()), settings.input_size, target)
@@ -97,8 +101,9 @@ def install(
     if os.geteuid() == 0:
         os.umask(0o022)  # the service's user is to read it
     with _refusals():
-        from maskdrop.model.check import check_model
-        from maskdrop.model.install import default_state_folder, install_file
+        with lasting_imports():
+            from maskdrop.model.check import check_model
+            from maskdrop.model.install import default_state_folder, install_file
 
         settings = _settings(file, config, device)
         verdict = check_model(settings, _first_device(settings), _cores())
