@@ -1,5 +1,6 @@
 """Configuration: defaults, and one clear line with exit code 78 for every fault."""
 
+import os
 import subprocess
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
@@ -130,6 +131,47 @@ def test_one_folder_for_two(rooms: Rooms) -> None:
 def test_health_file_inside_inbox(rooms: Rooms) -> None:
     message = refused(rooms, folders(rooms), "--health", str(rooms.inbox / "health.json"))
     assert "health.file" in message
+
+
+def test_a_health_file_that_is_none_is_not_replaced(rooms: Rooms) -> None:
+    pipe, link = rooms.base / "pipe", rooms.base / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(link)
+    for place in (pipe, link):
+        lines = f'inbox = "{rooms.inbox}"\noutbox = "{rooms.outbox}"\n[health]\nfile = "{place}"'
+        told = refused(rooms, "[folders]\n" + lines)
+        assert told.startswith(
+            f"maskdrop: health.file = {place}: is no regular file, and one would replace it"
+        )
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+
+
+def test_no_word_and_no_folder_is_empty(rooms: Rooms) -> None:
+    for words in (["run", "--inbox", "", "--outbox", "o"], ["run", "--inbox=", "--outbox=o"], ["check", ""]):
+        done = maskdrop(words, cwd=rooms.base)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "is empty; is a variable of the shell not set?" in done.stderr
+    told = refused(rooms, '[folders]\ninbox = ""\noutbox = "o"')
+    assert "folders.inbox = ''" in told
+    assert "is empty; name it, or leave the key out" in told
+
+
+def test_a_limit_of_file_sizes_is_told_as_one(rooms: Rooms) -> None:
+    words = ["run", "--inbox", str(rooms.inbox), "--outbox", str(rooms.outbox)]
+    done = maskdrop(words, prefix=["prlimit", "--fsize=65536"])
+    assert done.returncode == 78
+    assert "no file may be as large as so many slots" in done.stderr
+    assert "raise the limit (ulimit -f, LimitFSIZE)" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["version"], ["--help"], ["doctor", "--inbox", "i", "--outbox", "o"]])
+def test_what_cant_be_printed_is_told_in_one_line(tmp_path: Path, words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        buffered = ["env", "-u", "PYTHONUNBUFFERED"]
+        done = maskdrop(words, prefix=buffered, stdout=full.fileno(), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "maskdrop: standard output: No space left on device\n"
 
 
 def test_folder_on_another_file_system(rooms: Rooms) -> None:

@@ -170,6 +170,27 @@ def test_no_room_for_folders_in_archive_and_quarantine(
     assert on_disk.pictures("inbox") == []
 
 
+def test_it_starts_on_a_full_disk_and_works_once_there_is_room(
+    start: Start, rooms: Rooms, mounted: Callable[..., None]
+) -> None:
+    disk = rooms.base / "disk"
+    disk.mkdir()
+    mounted("-t", "tmpfs", "-o", "nr_inodes=60", "none", str(disk))
+    full = Rooms.make(disk)
+    full.drop("a.jpg", face_bytes(1))
+    (disk / "filler").mkdir()
+    (full.inbox / LOCK_NAME).touch()  # as it was left by the daemon before
+    fill(disk / "filler")
+    folders = ["--inbox", str(full.inbox), "--outbox", str(full.outbox), "--health", str(rooms.health)]
+    daemon = start(*folders, settings=QUICK)
+    degraded(daemon, os.strerror(errno.ENOSPC))
+    shutil.rmtree(disk / "filler")
+    daemon.wait_count("saved", 1)
+    daemon.wait_ready()
+    assert daemon.stop() == 0
+    assert full.pictures("archive") == ["a.jpg"]
+
+
 def test_permission_is_lost_in_the_middle(start: Start, rooms: Rooms) -> None:
     prefix: list[str] = []
     if os.geteuid() == 0:  # root writes everywhere, unless that capability is taken away
@@ -191,6 +212,19 @@ def test_permission_is_lost_in_the_middle(start: Start, rooms: Rooms) -> None:
         daemon.wait_count("saved", saved)
         daemon.wait_count("quarantined", quarantined)
         daemon.wait_ready()
+
+    for room in (rooms.outbox, rooms.archive):  # nor does one that results or originals can't go to
+        shut, name = room / "shut", f"shut/{room.name}.jpg"
+        shut.mkdir(mode=0o555, exist_ok=True)
+        shut.chmod(0o555)
+        rooms.drop(name, face_bytes(5))
+        daemon.wait_log(f"left {name}: the {room.name}'s folder {shut} can't take it: Permission denied")
+        rooms.drop(f"beside-{room.name}.jpg", face_bytes(6))
+        daemon.wait_count("saved", saved + 1)
+        shut.chmod(0o755)
+        (rooms.inbox / name).touch()
+        saved += 2
+        daemon.wait_count("saved", saved)
 
     closed = rooms.drop("closed/a.jpg", face_bytes(7)).parent
     closed.chmod(0o555)  # one sub-folder from which nothing can be moved doesn't hold up the others
@@ -284,7 +318,8 @@ def test_tries_that_are_not_made_are_not_waited_for(start: Start, rooms: Rooms, 
         daemon.wait_count("saved", 1)
         daemon.wait_count("quarantined", 1)
         daemon.terminate()
-    assert daemon.wait_end() == 0
+    assert daemon.wait_end() == (1 if end is signal.SIGTERM else 0)
+    assert rooms.pictures("inbox") == (["broken.jpg"] if end is signal.SIGTERM else [])
 
 
 @pytest.mark.parametrize("stuck", ["outbox", "quarantine"])
@@ -323,7 +358,7 @@ def test_a_name_that_a_folder_cannot_take_holds_nobody_up(start: Start, rooms: R
     rooms.drop("notes/bad.jpg", b"no picture")
     for name, room in (("portrait/1.jpg", rooms.archive), ("notes/bad.jpg", rooms.quarantine)):
         why = f"can't take it under its name: {os.strerror(errno.ENOTDIR)}"
-        daemon.wait_log(f"left {name}: the {room.name} {room} {why}; tried again at the next rescan")
+        daemon.wait_log(f"left {name}: the {room.name} {room} {why}; tried again at a later rescan")
     rooms.drop("other.jpg", face_bytes(3))
     daemon.wait_count("saved", 2)
     assert rooms.pictures("inbox") == ["notes/bad.jpg", "portrait/1.jpg"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskdrop.inbox.supply import Candidate
-from maskdrop.supervisor.pipeline import Flight, Pipeline, Step
+from maskdrop.supervisor.pipeline import Flight, Pipeline, Step, is_hopeless
 from maskdrop.ticket import Facts, Fault, Identity, Infer, Quarantine, Region, Save, Stage
 
 FACTS = Facts("00", 10, 10)
@@ -137,7 +137,8 @@ def test_of_a_batch_done_in_halves_only_the_half_at_work_counts() -> None:
     pipeline.begin("infer-0", (1, 2, 3))
     pipeline.begin("infer-0", (1,))
     held = pipeline.lost("infer-0", "WorkerDied", "want of memory", 1)
-    assert [flight.attempts for flight in held] == [1, 0, 0]
+    assert [flight.condemned_after for flight in held] == [1, 0, 0]
+    assert [flight.attempts for flight in held] == [0, 0, 0]
     assert [flight.step for flight in held] == [Step.QUARANTINE, Step.INFER, Step.INFER]
 
 
@@ -148,19 +149,20 @@ def test_the_reason_of_a_hang_names_it() -> None:
         pipeline.assign(Step.PREPARE, "preprocess-0")
         (flight,) = pipeline.lost("preprocess-0", "StageTimeout", "nothing heard for 3 s", 2)
     assert flight.fault is not None
-    assert (flight.fault.error, flight.attempts) == ("StageTimeout", 2)
+    assert (flight.fault.error, flight.condemned_after) == ("StageTimeout", 2)
     assert "nothing heard for 3 s" in flight.fault.message
 
 
-def test_a_death_while_quarantining_never_gives_up() -> None:
+def test_a_death_while_quarantining_finds_no_other_fault() -> None:
     pipeline = Pipeline(1)
     (flight,) = accept(pipeline, 1)
     pipeline.assign(Step.PREPARE, "preprocess-0")
     pipeline.condemn(flight.number, FAULT)
-    for _ in range(5):
+    for deaths in range(1, 6):
         pipeline.assign(Step.QUARANTINE, "save-0")
         (after,) = pipeline.lost("save-0", "WorkerDied", "exit code 1", 3)
         assert (after.step, after.fault) == (Step.QUARANTINE, FAULT)
+        assert is_hopeless(after, 3) == (deaths >= 3)
 
 
 @given(st.integers(1, 6), st.integers(0, 2**32))

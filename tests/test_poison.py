@@ -17,7 +17,7 @@ from cradle import started_by
 from drawing import face_bytes
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.model.weights import Card, save_weights
-from running import FULL, PAIRS, Daemon, Rooms
+from running import FULL, PAIRS, QUICK, Daemon, Rooms
 from waiting import wait_for
 from weights_for_tests import tiny_network
 
@@ -112,6 +112,34 @@ def test_a_picture_that_hangs_its_batch_is_found_alone_and_the_others_are_saved(
     assert (reason["stage"], reason["error"], reason["attempts"]) == ("infer", "StageTimeout", 2)
     assert "nothing heard for 6 s (workers.stage_timeout_s)" in str(reason["message"])
     assert daemon.stop() == 0
+
+
+def test_what_is_taken_for_a_reason_can_be_anything(start: Start, rooms: Rooms) -> None:
+    """Such as a file that was broken, and has the name of another one's reason."""
+    daemon = start(settings=quick_with("max_attempts = 2", QUICK)).wait_ready()
+    rooms.drop("a.jpg.reason.json", b"[" * 20_000)
+    daemon.wait_count("quarantined", 1)
+    rooms.drop("a.jpg", b"no picture")
+    daemon.wait_count("quarantined", 2)
+    assert [worker["restarts"] for worker in daemon.health()["workers"]] == [0] * 3
+    assert daemon.stop() == 0
+
+
+def test_a_picture_that_cant_be_quarantined_either_is_left_and_others_go_on(
+    start: Start, rooms: Rooms, tmp_path: Path
+) -> None:
+    """Its save worker really dies each time, between two steps of putting it there."""
+    markers = [tmp_path / f"died-{index}" for index in range(2)]
+    points = os.pathsep.join(f"{CrashPoint.REASON_SYNCED.value}@{marker}" for marker in markers)
+    settings = quick_with("max_attempts = 2", QUICK.replace("rescan_s = 2", "rescan_s = 86400"))
+    daemon = start(settings=settings, env={**os.environ, CRASH_AT: points}).wait_ready()
+    rooms.drop("bad.jpg", b"no picture")
+    daemon.wait_log("left bad.jpg: worker save-0 died of signal 9 (SIGKILL), when it was to be quarantined")
+    rooms.drop("good.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert daemon.health()["counts"]["left"] == 1
+    assert daemon.stop() == 0
+    assert rooms.pictures("inbox") == ["bad.jpg"]
 
 
 def test_workers_stopped_before_they_began_are_found_and_replaced(start: Start, rooms: Rooms) -> None:

@@ -277,6 +277,14 @@ def test_a_reader_that_has_seen_enough_ends_nothing(rooms: Rooms) -> None:
     assert len(rooms.pictures("inbox")) == 40
 
 
+def test_a_reason_that_is_nested_without_end_is_no_reason(rooms: Rooms) -> None:
+    quarantined(rooms, "a.jpg", b"picture")
+    (rooms.quarantine / "a.jpg.reason.json").write_text("[" * 20_000)
+    done = maskdrop(["replay", "--inbox", str(rooms.inbox), "--all"])
+    assert (done.returncode, done.stderr) == (0, "1 are back in the inbox\n")
+    assert rooms.pictures("inbox") == ["a.jpg"]
+
+
 def test_a_full_disk_for_what_it_prints_ends_nothing(rooms: Rooms) -> None:
     for number in range(3):
         quarantined(rooms, f"{number}.jpg", b"picture")

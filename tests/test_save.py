@@ -306,7 +306,8 @@ def test_a_read_only_outbox_pauses_the_work_and_a_drain_leaves_all(
         rooms.drop(f"{index}.jpg", face_bytes(index))
     health = daemon.wait_health(lambda h: h["state"] == "degraded", "state degraded")
     assert "Read-only file system" in health["reason"]
-    assert daemon.stop() == 0
+    assert daemon.stop() == 1
+    assert daemon.health()["reason"] == "drain cut short"
     assert len(rooms.pictures("inbox")) == 30
     subprocess.run(["mount", "-o", "remount,rw,size=64m", str(small_disk)], check=True)
     start().wait_ready().wait_count("saved", 30)

@@ -13,7 +13,8 @@ EXIT_CODES = {
     "0": "Done. For the daemon: drained, everything in flight was finished.",
     "1": "Failed, or something was found. For the daemon: cut short, pictures stay in the inbox.",
     "2": "The command line can't be understood.",
-    "75": "Another daemon has the inbox, or another batch the outbox; a cluster was in trouble; the folder "
+    "75": "Another daemon has the inbox, or another batch the outbox; a cluster was in trouble; there is no "
+    "room for a folder of the daemon; the folder "
     "for temporary files is full: try again later.",
     "78": "Can't run as configured; the message names key, value and remedy.",
     "129, 130, 143": "Ended by a hang-up, by Ctrl-C, by SIGTERM.",

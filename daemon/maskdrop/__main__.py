@@ -4,18 +4,25 @@ Spawned workers import this module again as their main module, so it imports not
 of maskdrop's until it is called.
 """
 
+import contextlib
 import io
 import os
+import signal
 import sys
+from collections.abc import Iterator
 
 
 def main() -> None:
     _open_what_is_closed()
     _write_whatever_is_in_names()
     _have_a_folder()
-    from maskdrop.commands.app import app
-
-    app()
+    _refuse_what_is_empty()
+    with _ended_by_ctrl_c():
+        from maskdrop.commands.app import app
+    try:
+        app()
+    finally:
+        _write_the_rest()
 
 
 def _open_what_is_closed() -> None:
@@ -48,6 +55,41 @@ def _have_a_folder() -> None:
         where = f"the folder that this was started in: {error.strerror}"
         sys.stderr.write(f"maskdrop: {where}; go to one that is there (cd)\n")
         sys.exit(EX_CONFIG)
+
+
+def _refuse_what_is_empty() -> None:
+    """A path that is empty would be the folder that this was started in."""
+    from maskdrop.exit_codes import EX_USAGE
+
+    for word in sys.argv[1:]:
+        if not word or (word.startswith("--") and word.endswith("=")):
+            shown = word or "''"
+            sys.stderr.write(f"maskdrop: {shown}: is empty; is a variable of the shell not set?\n")
+            sys.exit(EX_USAGE)
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Without a traceback of whatever is being imported."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def _write_the_rest() -> None:
+    """What is printed, while its faults can still be told in one line."""
+    from maskdrop.commands.exits import EX_FAILED, say, stop_telling
+
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        stop_telling()
+    except OSError as error:
+        stop_telling()
+        say(f"standard output: {error.strerror}")
+        sys.exit(EX_FAILED)
 
 
 if __name__ == "__main__":

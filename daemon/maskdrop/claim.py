@@ -34,6 +34,9 @@ _STUCK = (errno.EACCES, errno.EPERM, errno.EXDEV)
 _OF_THE_NAME = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 """A file has the name of a folder that is wanted, or the file system takes no such names."""
 
+_OF_THE_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Where the tree's base can be written, it is a sub-folder that can't be."""
+
 
 class OriginalChanged(Exception):
     """The file in the inbox is gone, or not the one the result was made from."""
@@ -47,10 +50,17 @@ class StuckByName(OriginalStuck):
     """A folder tree can't take this file under its name; the message says why."""
 
 
-def trouble_in(what: str, base: Path, error: OSError) -> FolderTrouble | StuckByName:
-    """What an error in a folder tree means: that it can't take this one file, or none now."""
+def trouble_in(what: str, base: Path, path: str, error: OSError) -> FolderTrouble | OriginalStuck:
+    """What an error in a folder tree means: that it can't take this one file, or none now.
+
+    Args:
+        path: of the file there, relative to the tree's base.
+    """
     if error.errno in _OF_THE_NAME and _is_folder(base):
         return StuckByName(f"the {what} {base} can't take it under its name: {error.strerror}")
+    parent, _ = split(path)
+    if parent and error.errno in _OF_THE_FOLDER and _is_folder(base) and os.access(base, os.W_OK | os.X_OK):
+        return OriginalStuck(f"the {what}'s folder {base / parent} can't take it: {error.strerror}")
     return FolderTrouble(f"{what} {base}", error)
 
 

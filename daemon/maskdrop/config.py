@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from maskdrop.parts import ARTICLE_PARTS, FACE_PARTS, PART_NAMES, Colour, palette_of
 
@@ -39,7 +39,13 @@ def _absolute(path: Path) -> Path:
         raise ValueError(f"{error}; name the folder in full") from error
 
 
-Folder = Annotated[Path, AfterValidator(_absolute)]
+def _named(value: object) -> object:
+    if value == "":
+        raise ValueError("is empty; name it, or leave the key out")
+    return value
+
+
+Folder = Annotated[Path, BeforeValidator(_named), AfterValidator(_absolute)]
 
 
 class Section(BaseModel):

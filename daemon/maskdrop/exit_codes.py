@@ -9,12 +9,15 @@ EX_FAILED = 1
 EX_CUT_SHORT = 1
 """The daemon ended before all that was in flight was finished."""
 
+EX_USAGE = 2
+"""The command line can't be understood."""
+
 EX_OUT_OF_MEMORY = 71
 """A worker found no memory."""
 
 EX_TEMPFAIL = 75
-"""Another daemon has the inbox, or a batch on a cluster did not get to its end, or its folder for temporary
-files is full: try again later."""
+"""Another daemon has the inbox, or there is no room for a folder, or a batch on a cluster did not get to its
+end, or its folder for temporary files is full: try again later."""
 
 EX_CONFIG = 78
 """Can't run as configured: trying again would change nothing."""

@@ -1,14 +1,20 @@
 """The daemon's folders: made at start, and checked so that every later move can be atomic."""
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from maskdrop.beneath import is_folder
 from maskdrop.config import Settings
-from maskdrop.config_file import fault
+from maskdrop.config_file import ConfigurationError, fault
+
+
+class NoRoom(ConfigurationError):
+    """A folder can't take what has to be made there, until there is room."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ def prepare_folders(settings: Settings) -> Folders:
     """Make the folders that are missing and check that the daemon can work with them.
 
     Raises:
+        NoRoom: there is none for a folder that is missing.
         ConfigurationError: a folder can't be made or written, lies inside another one, or
             can't take a file from the inbox by an atomic rename.
     """
@@ -63,12 +70,14 @@ def prepare_folders(settings: Settings) -> Folders:
     check_own_files(settings, resolved)
     for key, file in own_files(settings).items():
         _make(key, file.parent.resolve())
-        check_writable(key, file.parent)
-    for key, folder in resolved.items():
-        check_writable(f"folders.{key}", folder)
-    for key in ("quarantine", "archive"):
-        if key in resolved:
-            check_rename(f"folders.{key}", resolved["inbox"], resolved[key])
+    with contextlib.suppress(NoRoom):  # then work pauses until there is, as where a disk becomes full later
+        for key, file in own_files(settings).items():
+            check_writable(key, file.parent)
+        for key, folder in resolved.items():
+            check_writable(f"folders.{key}", folder)
+        for key in ("quarantine", "archive"):
+            if key in resolved:
+                check_rename(f"folders.{key}", resolved["inbox"], resolved[key])
     return Folders(resolved["inbox"], resolved["outbox"], resolved["quarantine"], resolved.get("archive"))
 
 
@@ -100,6 +109,7 @@ def _make(key: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        _refuse_want_of_room(key, folder, error)
         problem = f"no such folder, and it can't be made ({error.strerror})"
         raise fault(key, folder, problem, "make it yourself, or name a folder you may write") from error
 
@@ -138,7 +148,7 @@ def check_own_files(settings: Settings, folders: dict[str, Path]) -> None:
         folders: by their keys, resolved.
 
     Raises:
-        ConfigurationError: one does, or is a folder, or two are the same.
+        ConfigurationError: one does, or is a folder or device, or two are the same.
     """
     others = {} if settings.log.file is None else {"log.file": settings.log.file}
     taken: dict[Path, str] = {}
@@ -147,16 +157,27 @@ def check_own_files(settings: Settings, folders: dict[str, Path]) -> None:
             raise fault(key, file, "lies inside the inbox", "choose a place outside the inbox")
         if is_folder(file):
             raise fault(key, file, "is a folder", "name a file")
+        if key in own_files(settings) and _is_something_else(file):
+            raise fault(key, file, "is no regular file, and one would replace it", "name another file")
         place = file.parent.resolve() / file.name
         if (other := taken.get(place)) is not None:
             raise fault(key, file, f"is the {other} file too", "give each a name of its own")
         taken[place] = key.partition(".")[0]
 
 
+def _is_something_else(file: Path) -> bool:
+    """Whether a name has what is no file, through links too."""
+    try:
+        return not stat.S_ISREG(file.stat().st_mode)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+
+
 def check_writable(key: str, folder: Path) -> None:
     """Really make a file there.
 
     Raises:
+        NoRoom: none can be made now.
         ConfigurationError: none can be made.
     """
     probe = folder / probe_name()
@@ -164,6 +185,7 @@ def check_writable(key: str, folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        _refuse_want_of_room(key, folder, error)
         raise fault(
             key, folder, f"can't be written ({error.strerror})", "give maskdrop's user leave to write there"
         ) from error
@@ -173,6 +195,7 @@ def check_rename(key: str, inbox: Path, target: Path) -> None:
     """Really rename a file: bind mounts and overlays refuse it within one device number too.
 
     Raises:
+        NoRoom: no file can be made now.
         ConfigurationError: it can't be renamed from the inbox to there.
     """
     name = probe_name()
@@ -181,6 +204,7 @@ def check_rename(key: str, inbox: Path, target: Path) -> None:
         source.touch()
         source.rename(target / name)
     except OSError as error:
+        _refuse_want_of_room(key, target, error)
         raise fault(
             key,
             target,
@@ -191,6 +215,12 @@ def check_rename(key: str, inbox: Path, target: Path) -> None:
         for place in (source, target / name):
             with contextlib.suppress(OSError):
                 place.unlink()
+
+
+def _refuse_want_of_room(key: str, folder: Path, error: OSError) -> None:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        refused = fault(key, folder, f"can't be written now ({error.strerror})", "make room")
+        raise NoRoom(refused.problem, refused.remedy) from error
 
 
 def probe_name() -> str:

@@ -55,7 +55,7 @@ class Outbox:
                 sync_folder(folder)
                 crash_point(CrashPoint.RESULTS_PUBLISHED)
         except OSError as error:
-            raise trouble_in("outbox", self._folders.outbox, error) from error
+            raise trouble_in("outbox", self._folders.outbox, ticket.path, error) from error
         return tuple(str(relative.parent / name) for name in names)
 
     def _publish_one(
@@ -99,7 +99,7 @@ class Outbox:
                     move_into(claimed.folder, claimed.name, archive, ticket.path, self._folder_mode)
             except OSError as error:
                 what, where = ("inbox", self._folders.inbox) if archive is None else ("archive", archive)
-                raise trouble_in(what, where, error) from error
+                raise trouble_in(what, where, ticket.path, error) from error
         crash_point(CrashPoint.FOLDER_SYNCED)
 
     def was_put_away(self, ticket: Ticket, sha256: str, tails: list[str]) -> bool:

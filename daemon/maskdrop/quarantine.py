@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
 
+from maskdrop import foreign_json
 from maskdrop.beneath import identity_at, open_file, open_folder, open_regular, split
 from maskdrop.claim import Claimed, OriginalChanged, OriginalStuck, claim, trouble_in
 from maskdrop.config import FolderSettings
@@ -78,7 +79,7 @@ def quarantine(
                 with open_folder(folders.quarantine, parent, settings.folder_mode) as folder:
                     name = _move(claimed, folder, entry)
             except OSError as error:
-                raise trouble_in("quarantine", folders.quarantine, error) from error
+                raise trouble_in("quarantine", folders.quarantine, ticket.path, error) from error
     except OriginalChanged:
         found = found_in(folders.quarantine, ticket)
         if found is None:
@@ -125,7 +126,7 @@ def quarantine_copy(
             with open_folder(folders.quarantine, parent, settings.folder_mode) as folder:
                 name = _copy(original, folder, wanted, entry, goes_on)
         except OSError as error:
-            raise trouble_in("quarantine", folders.quarantine, error) from error
+            raise trouble_in("quarantine", folders.quarantine, ticket.path, error) from error
     return str(PurePath(parent) / name) if ticket.identity.size <= LARGEST_COPY else ""
 
 
@@ -269,7 +270,7 @@ def _is_reason_for(folder: int, note: str, ticket: Ticket) -> bool:
     """Whether a reason without its picture was written for this very file."""
     try:
         with open_regular(folder, note) as file:
-            content = json.loads(file.read(LONGEST_REASON))
+            content = foreign_json.loads(file.read(LONGEST_REASON))
         seen = Identity(ticket.identity.device, content["inode"], content["size"], content["mtime_ns"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

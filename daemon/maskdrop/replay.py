@@ -6,7 +6,6 @@ nothing else. The next replay clears these away.
 """
 
 import contextlib
-import json
 import os
 import re
 import time
@@ -18,6 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Any
 
+from maskdrop import foreign_json
 from maskdrop.beneath import identity_at, open_folder, open_folder_at, open_regular, split
 from maskdrop.durable import move_new, remove, rename_new, sync_folder
 from maskdrop.inbox.scan import Seen, Unread, scan
@@ -216,7 +216,7 @@ def _reason(folder: int, note: str) -> tuple[dict[str, Any], Identity | None]:
     try:
         with open_regular(folder, note) as file:
             identity = Identity.of(os.fstat(file.fileno()))
-            content = json.loads(file.read(LONGEST_REASON))
+            content = foreign_json.loads(file.read(LONGEST_REASON))
     except OSError:
         return {}, None
     except ValueError:

@@ -237,7 +237,7 @@ class FolderStore:
             raise self._trouble(path, error) from error
 
     def _trouble(self, path: str, error: OSError) -> FolderTrouble | UnfitName:
-        trouble = trouble_in("folder", self.base, error)
+        trouble = trouble_in("folder", self.base, path, error)
         if isinstance(trouble, StuckByName):
             return UnfitName(str(trouble))
         return FolderTrouble(f"{self.base / path}", error)

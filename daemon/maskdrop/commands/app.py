@@ -71,9 +71,10 @@ def run(
 
     SIGHUP makes it read its configuration again.
 
-    Exits 0 once it is drained, 1 if it was cut short, 75 if another daemon has the inbox, 78 if it can't run
-    as configured.
+    Exits 0 once it is drained, 1 if it was cut short, 75 if another daemon has the inbox or there is no room
+    for a folder, 78 if it can't run as configured.
     """
+    from maskdrop.folders import NoRoom
     from maskdrop.inbox.lock import InboxHeld
 
     folders = {"inbox": inbox, "outbox": outbox, "quarantine": quarantine, "archive": archive}
@@ -91,18 +92,19 @@ def run(
             from maskdrop.daemon import run_daemon  # imports torch, which takes seconds
 
         code = run_daemon(settings, read)
+    except (InboxHeld, NoRoom) as error:
+        end_with(str(error), EX_TEMPFAIL)
     except ConfigurationError as error:
         end_with(str(error), EX_CONFIG)
-    except InboxHeld as error:
-        end_with(str(error), EX_TEMPFAIL)
     leave(code)
 
 
 def _die_when_told() -> None:
-    """The first process of a container gets no signal that it has no answer to, and the daemon's own comes
-    after imports that take seconds. Nothing has begun before."""
+    """And not by what isn't meant so. The first process of a container gets no signal that it has no answer
+    to, and the daemon's own comes after imports that take seconds. Nothing has begun before."""
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which means to read the configuration: it was just read
 
 
 @app.command()

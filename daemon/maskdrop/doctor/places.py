@@ -11,6 +11,7 @@ from maskdrop.doctor.finding import Finding, fail, ok, size, warning
 from maskdrop.doctor.network import check_network
 from maskdrop.durable import has_rename_new
 from maskdrop.folders import (
+    NoRoom,
     check_nesting,
     check_own_files,
     check_rename,
@@ -70,6 +71,8 @@ def _folder(name: str, folder: Path) -> Finding:
         return fail(name, f"{folder} can't be read by {user}", remedy)
     try:
         check_writable(name, folder)
+    except NoRoom as error:
+        return fail(name, error.problem, error.remedy)
     except ConfigurationError as error:
         return fail(name, f"{error.problem}, by {user}", remedy)
     return ok(name, f"{folder} can be read and written by {user}")

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from maskdrop import foreign_json
 from maskdrop.names import at_home
 
 
@@ -265,7 +266,7 @@ def read_health(path: Path) -> dict[str, Any]:
         HealthUnreadable: it is missing or not a health file.
     """
     try:
-        content = json.loads(at_home(path).read_bytes())
+        content = foreign_json.loads(at_home(path).read_bytes())
     except OSError as error:
         raise HealthUnreadable(
             f"{path}: {error.strerror}; is the daemon running with this health file?"

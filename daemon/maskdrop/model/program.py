@@ -8,7 +8,6 @@ unpickler, expressions by a small grammar, operators and files by a list of what
 
 import ast
 import io
-import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 from torch.torch_version import TorchVersion
 
+from maskdrop import foreign_json
 from maskdrop.model.errors import WeightsError, first_line
 from maskdrop.model.faults import is_devices_fault
 from maskdrop.model.shape import InputShape
@@ -222,7 +222,7 @@ def _is_plain(node: ast.expr) -> bool:
 
 def _json_of(data: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(data)
+        content = foreign_json.loads(data)
     except (ValueError, RecursionError) as error:
         raise _Unsafe("has JSON in it that can't be read") from error
     if not isinstance(content, dict):

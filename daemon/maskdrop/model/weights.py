@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
+from maskdrop import foreign_json
 from maskdrop.model.bisenet import BiSeNet, scaled
 from maskdrop.model.errors import WeightsError, first_line
 
@@ -95,7 +96,7 @@ def _read(content: bytes, path: Path) -> tuple[dict[str, Tensor], Card]:
     except (SafetensorError, ValueError, KeyError):
         return _read_checkpoint(content, path), Card(source="PyTorch checkpoint")
     try:
-        card = Card(**json.loads((header.get("__metadata__") or {}).get(_CARD_KEY, "{}")))
+        card = Card(**foreign_json.loads((header.get("__metadata__") or {}).get(_CARD_KEY, "{}")))
         if not isinstance(card.classes, list) or not all(isinstance(name, str) for name in card.classes):
             raise TypeError("its classes are no list of names")
         return tensors, card
@@ -108,7 +109,7 @@ def _read(content: bytes, path: Path) -> tuple[dict[str, Tensor], Card]:
 def _header_of(content: bytes) -> dict[str, Any]:
     """The JSON header of safetensors: its length as 8 bytes, little-endian, then the text."""
     length = int.from_bytes(content[:8], "little")
-    return cast(dict[str, Any], json.loads(content[8 : 8 + length]))
+    return cast(dict[str, Any], foreign_json.loads(content[8 : 8 + length]))
 
 
 def _read_checkpoint(content: bytes, path: Path) -> dict[str, Tensor]:

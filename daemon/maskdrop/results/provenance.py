@@ -1,14 +1,13 @@
 """Of which picture a result was made: its SHA-256 is in each (EXIF tag DocumentName; in JSON `sha256`)."""
 
 import io
-import json
 import struct
 from pathlib import Path
 from typing import IO
 
 from PIL import Image
 
-from maskdrop import __version__
+from maskdrop import __version__, foreign_json
 from maskdrop.beneath import open_folder, open_regular
 from maskdrop.config import SIDECAR_ENDING
 
@@ -81,7 +80,7 @@ def source_in(file: IO[bytes], name: str) -> str | None:
     reads = _Reads(file)
     try:
         if name.endswith(SIDECAR_ENDING):
-            told = json.loads(reads.read(_LONGEST_SIDECAR))
+            told = foreign_json.loads(reads.read(_LONGEST_SIDECAR))
             return str(told["sha256"]) if "maskdrop" in told else None
         exif = Image.Exif()
         exif.load(_exif_of(reads))

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from maskdrop import foreign_json
 from maskdrop.service.layout import RECORD
 
 
@@ -75,7 +76,7 @@ def read_record(root: Path) -> Record | None:
     """
     path = root / RECORD.relative_to("/")
     try:
-        return Record(**json.loads(path.read_bytes()))
+        return Record(**foreign_json.loads(path.read_bytes()))
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -35,7 +35,11 @@ class Course:
     @property
     def is_patient(self) -> bool:
         """Whether the deadline, or a second signal, would still hurry anybody."""
-        return self.exit_code == EX_OK and not self.hurried
+        return self.exit_code in (EX_OK, EX_CUT_SHORT) and not self.hurried
+
+    def note_unfinished(self) -> None:
+        """Something in flight stays in the inbox, which couldn't be finished."""
+        self.exit_code = EX_CUT_SHORT
 
     def drain(self, deadline: float) -> None:
         self.drain_deadline = deadline

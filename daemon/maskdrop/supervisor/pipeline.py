@@ -50,6 +50,7 @@ class Flight:
         working: whether that worker is at this very picture, or has it queued.
         attempts: how often a worker died at it in this step. Each step counts anew: a picture
             that got through the step where a worker died was not the cause.
+        condemned_after: attempts of the step in which it was found to be at fault.
         regions: of the faces that are looked at again, once they are known.
         milliseconds: time spent in each stage so far.
     """
@@ -61,6 +62,7 @@ class Flight:
     worker: str | None = None
     working: bool = False
     attempts: int = 0
+    condemned_after: int = 0
     facts: Facts | None = None
     fault: Fault | None = None
     regions: tuple[Region, ...] = ()
@@ -85,7 +87,12 @@ class Flight:
                 return Save(self.ticket, self.slot, self.facts, self.regions, self.judged, self.milliseconds)
             case Step.QUARANTINE:
                 assert self.fault is not None
-                return Quarantine(self.ticket, self.fault, self.attempts)
+                return Quarantine(self.ticket, self.fault, self.condemned_after)
+
+
+def is_hopeless(flight: Flight, max_attempts: int) -> bool:
+    """Whether so many workers died at putting it into quarantine that it is to be left where it is."""
+    return flight.step is Step.QUARANTINE and flight.attempts >= max_attempts
 
 
 class Pipeline:
@@ -170,13 +177,20 @@ class Pipeline:
     def condemn(self, number: int, fault: Fault) -> None:
         """The picture goes to quarantine; its reason file tells the attempts."""
         attempts = self._flights[number].attempts
-        self._queue(number, Step.QUARANTINE, {}, fault=fault, attempts=attempts)
+        self._queue(number, Step.QUARANTINE, {}, fault=fault, condemned_after=attempts)
 
     def put_back(self, number: int) -> None:
         """The step could not be done now; it is the first to be tried again."""
+        self._take_from(number).appendleft(number)
+
+    def put_last(self, number: int) -> None:
+        """The step could not be done now; others are tried before it is again."""
+        self._take_from(number).append(number)
+
+    def _take_from(self, number: int) -> deque[int]:
+        """Nobody has the picture any more; the queue of the step that it is in."""
         self._leave_place(self._flights[number])
-        flight = self._change(number, worker=None, working=False)
-        self._waiting[flight.step].appendleft(number)
+        return self._waiting[self._change(number, worker=None, working=False).step]
 
     def finish(self, number: int) -> Flight:
         """The flight is over; its slot is free."""
@@ -201,7 +215,7 @@ class Pipeline:
         """A worker died: what it held goes round again, at the step it was in.
 
         Pictures it was at count an attempt. After the last one, if the worker was at
-        nothing else, the picture is condemned.
+        nothing else, the picture is condemned. One that can't even be quarantined `is_hopeless` then.
 
         Args:
             error: name of the fault of a picture that is condemned.

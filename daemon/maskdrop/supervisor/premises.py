@@ -1,6 +1,7 @@
 """Everything a run stands on, checked and reserved before any worker starts: folders, lock, slots."""
 
 import contextlib
+import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -134,7 +135,11 @@ def _slots(plan: Plan, settings: Settings, reserved: Sequence[Premises]) -> Slot
     try:
         return Slots(count, side, views)
     except OSError as error:
-        problem = f"there is no memory for so many slots of {1 + views} x {side} x {side} x 4 bytes"
+        size = f"{1 + views} x {side} x {side} x 4 bytes"
+        if error.errno == errno.EFBIG:
+            problem = f"no file may be as large as so many slots of {size}"
+            raise fault("workers.slots", count, problem, "raise the limit (ulimit -f, LimitFSIZE)") from error
+        problem = f"there is no memory for so many slots of {size}"
         raise fault("workers.slots", count, problem, "set fewer, or a smaller face.most") from error
 
 

@@ -14,10 +14,11 @@ from maskdrop.supervisor.child import Child, Death, Ending
 from maskdrop.supervisor.course import Course
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.journal import Journal
-from maskdrop.supervisor.pipeline import Pipeline
+from maskdrop.supervisor.pipeline import Pipeline, is_hopeless
 from maskdrop.supervisor.renewal import Renewal
 from maskdrop.supervisor.stall import Stall
 from maskdrop.ticket import (
+    MESSAGE_LIMIT,
     Absence,
     DoneBefore,
     Inferred,
@@ -95,6 +96,20 @@ class Reports:
         self._course.stop(EX_CONFIG)
         self._crew.kill_all()
 
+    def after_death(self, child: Child, pid: int, death: Death, most: int) -> None:
+        """What a dead worker held goes round again; a picture is left where it is that can't be quarantined
+        either, for all workers die of it.
+
+        Args:
+            most: attempts.
+        """
+        held = self._pipeline.lost(child.name, death.ending.value, death.cause, most)
+        self._journal.died(child.stage, child.name, pid, death, held)
+        for flight in held:
+            if is_hopeless(flight, most):
+                message = f"worker {child.name} {death}, when it was to be quarantined"
+                self._on_left(Left(flight.number, Absence.UNREADABLE, message[:MESSAGE_LIMIT]))
+
     def _on_left(self, report: Left) -> None:
         flight = self._pipeline.finish(report.number)
         self._journal.left(flight, report)
@@ -111,10 +126,11 @@ class Reports:
     def _on_stalled(self, report: Stalled) -> None:
         if self._course.draining:
             flight = self._pipeline.finish(report.number)
+            self._course.note_unfinished()
             logger.error("left %s in the inbox: %s", printable(flight.ticket.path), report.message)
             return
         step = self._pipeline[report.number].step
-        self._pipeline.put_back(report.number)
+        self._pipeline.put_last(report.number)
         if self._stall.begin(step, report.message, time.monotonic()):
             message = f"taking no more work: {report.message}; trying again until it is mended"
             tell(logging.ERROR, Event.STALLED, message)

@@ -314,8 +314,7 @@ class Supervisor:
         ):
             self._renewal.go_back(f"worker {child.name} {death}")
         most = self._renewal.premises.settings.workers.max_attempts
-        held = self._pipeline.lost(child.name, death.ending.value, death.cause, most)
-        self._journal.died(child.stage, child.name, pid, death, held)
+        self._reports.after_death(child, pid, death, most)
 
     # Moving tickets along.
 
