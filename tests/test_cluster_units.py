@@ -384,6 +384,46 @@ def test_what_is_no_part_of_a_manifest_is_told(tmp_path: Path, kind: str) -> Non
     assert str(tmp_path / "manifest.parquet" / "foreign.parquet") not in is_open
 
 
+def test_a_damaged_part_is_told_and_none_of_its_rows_is_another_one(tmp_path: Path) -> None:
+    """Arrow takes most damage for a failed read, which would pass, and doesn't see it within a page."""
+    store = FolderStore(tmp_path, FOLDERS)
+    manifest = Manifest(store, "/in")
+    for number in range(50):
+        manifest.add(ended(f"{number}.jpg", sha256=f"{number * 7919:064x}"))
+    manifest.write()
+    (part,) = (tmp_path / "manifest.parquet").iterdir()
+    rows, whole, told = Manifest(store, "/in").read(), part.read_bytes(), []
+    for place in range(0, len(whole), 23):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        part.write_bytes(damaged)
+        try:
+            assert Manifest(store, "/in").read() == rows, place
+        except ConfigurationError as error:
+            told.append(str(error))
+    assert len(told) > len(whole) / 23 / 3  # what lies in pages, and not in what nobody asks for
+    assert all(line.startswith(f"OUT = '{part}': is no part of a manifest (") for line in told)
+    assert all("); move it elsewhere: pictures that only it has rows of" in line for line in told)
+
+
+def test_a_part_that_was_written_without_checksums_is_read(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path, FOLDERS)
+    manifest = Manifest(store)
+    manifest.add(ended("a.jpg"))
+    manifest.write()
+    (part,) = (tmp_path / "manifest.parquet").iterdir()
+    parquet.write_table(parquet.read_table(part), part)
+    assert Manifest(store).read().keys() == {"a.jpg"}
+
+
+def test_a_file_that_has_the_name_of_the_manifest_s_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "manifest.parquet").write_bytes(b"x")
+    with pytest.raises(ConfigurationError) as told:
+        Manifest(FolderStore(tmp_path, FOLDERS)).read()
+    problem = "is no folder of a manifest's parts; move it elsewhere"
+    assert f"OUT = '{tmp_path}/manifest.parquet': {problem}" in str(told.value)
+
+
 class Dies(BaseException):
     """Stands for a process's end at this instruction; in test_cluster.py they really die."""
 

@@ -19,7 +19,7 @@ from maskdrop.beneath import NotAFile
 from maskdrop.cluster.attempts import WORKER_DIED
 from maskdrop.cluster.cargo import Work, found_unread
 from maskdrop.cluster.stores import Store
-from maskdrop.config_file import fault
+from maskdrop.config_file import ConfigurationError, fault
 from maskdrop.durable import FolderTrouble
 from maskdrop.names import printable
 
@@ -61,6 +61,10 @@ _NEEDED = ["input", "size", "sha256", "outcome", "hex", "error", "message", "qua
 _DONE = (Outcome.SAVED.value, Outcome.BROKEN.value)
 """What would come out the same again for the same content; what was left may not, nor what a process died at:
 it may have been the machine's fault."""
+
+
+class _Damaged(Exception):
+    """What has a part's name is none; the message says why."""
 
 
 def row_of(work: Work) -> dict[str, Any]:
@@ -214,6 +218,8 @@ class Manifest:
         """Names of all parts, the oldest first."""
         try:
             names = self._store.names(self._folder)
+        except NotADirectoryError as error:
+            raise self._foreign(self._folder, "is no folder of a manifest's parts") from error
         except OSError as error:
             raise self._trouble(self._folder, error) from error
         return [name for name in names if name.endswith(".parquet")]
@@ -221,24 +227,25 @@ class Manifest:
     def _table(self, part: str, columns: list[str] | None) -> pa.Table:
         name = f"{self._folder}/{part}"
         try:
-            file = parquet.ParquetFile(io.BytesIO(self._store.get(name)))
-            if not (problem := _problem(file.schema_arrow)):
-                return file.read(columns)
+            return _decoded(self._store.get(name), columns)
         except NotAFile:
             problem = "it is no regular file"
-        except pa.ArrowException as error:
-            problem = str(error).partition("\n")[0]
+        except _Damaged as error:
+            problem = str(error)
         except OSError as error:
             raise self._trouble(name, error) from error
+        raise self._foreign(name, f"is no part of a manifest ({problem})")
+
+    def _foreign(self, name: str, problem: str) -> ConfigurationError:
         remedy = "move it elsewhere: pictures that only it has rows of are done again"
-        raise fault("OUT", f"{self._store.address}/{name}", f"is no part of a manifest ({problem})", remedy)
+        return fault("OUT", f"{self._store.address}/{name}", problem, remedy)
 
     def _trouble(self, name: str, error: OSError) -> FolderTrouble:
         return FolderTrouble(f"{self._store.address}/{name}", error)
 
     def _check_base(self, table: pa.Table) -> None:
         """Rows name pictures by their paths below IN: those of another one would replace each other."""
-        base = (table.schema.metadata or {}).get(_BASE, b"").decode()
+        base = (table.schema.metadata or {}).get(_BASE, b"").decode("utf-8", "replace")
         if base and self._base and base != self._base:
             problem = f"the manifest in {self._store.address} has rows of another IN, {base}"
             remedy = "give another OUT, or a sub-folder of OUT for each IN"
@@ -279,5 +286,22 @@ def _renewed(part: str) -> str:
 
 def _encoded(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    parquet.write_table(table, buffer, compression="zstd")
+    parquet.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
+
+
+def _decoded(content: bytes, columns: list[str] | None) -> pa.Table:
+    """The table of a part; older ones have no checksums.
+
+    Raises:
+        _Damaged: it is none, or not as it was written.
+    """
+    try:
+        file = parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+        if problem := _problem(file.schema_arrow):
+            raise _Damaged(problem)
+        table = file.read(columns)
+        table.validate(full=True)  # text that is no UTF-8 is found by nothing else
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # most damage is an OSError to Arrow
+        raise _Damaged(str(error).partition("\n")[0]) from error
+    return table
