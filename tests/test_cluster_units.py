@@ -257,6 +257,34 @@ def test_the_newest_row_of_a_picture_stays_alone(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".*"))
 
 
+@pytest.mark.parametrize("newer", [False, True])
+def test_of_the_rows_of_a_picture_that_somebody_put_into_one_part_the_last_one_stays(
+    tmp_path: Path, newer: bool
+) -> None:
+    """Unless a newer part has another one."""
+    store, folder = FolderStore(tmp_path, FOLDERS), tmp_path / "manifest.parquet"
+    for sha256 in ("1", "2"):
+        manifest = Manifest(store)
+        for name in ("a.jpg", f"{sha256}.jpg"):
+            manifest.add(ended(name, sha256=sha256))
+        manifest.write()
+    together = parquet.read_table(folder)
+    for part in folder.iterdir():
+        part.unlink()
+    parquet.write_table(together, folder / "all.parquet")
+    if newer:
+        manifest.add(ended("a.jpg", sha256="3"))
+        manifest.write()
+    for _ in range(2):
+        rows = Manifest(store).read()
+        assert {path: row.sha256 for path, row in rows.items()} == {
+            "a.jpg": "3" if newer else "2",
+            "1.jpg": "1",
+            "2.jpg": "2",
+        }
+        assert parquet.read_table(folder).num_rows == 3
+
+
 def test_a_part_that_cannot_be_written_is_not_tried_with_each_row(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "gone", FOLDERS)
     manifest, refused = Manifest(store), 0

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -147,7 +147,9 @@ class Manifest:
             self._check_base(table)
             for path, row in _rows(part, table):
                 if path in rows:
-                    old.setdefault(rows[path].part, set()).add(path)
+                    gone = old.setdefault(rows[path].part, set())
+                    if rows[path].part != part:
+                        gone.add(path)
                 rows[path] = row
         self.drop(old)
         return rows
@@ -184,7 +186,8 @@ class Manifest:
         self._failed = False
 
     def drop(self, replaced: Mapping[str, Iterable[str]]) -> None:
-        """Remove the rows of these inputs from these parts; newer parts have others of them.
+        """Remove the rows of these inputs from these parts, as newer parts have others of them; of any other
+        input's rows in one of these parts, which somebody put together, the last one stays.
 
         A part is written anew under another name before it is removed: no row is ever in none. The first one
         that can't be removed stays, as do all after it: the newest row of an input counts.
@@ -199,7 +202,7 @@ class Manifest:
     def _drop_from(self, first: str, gone: set[str]) -> None:
         part = self._renamed.get(first, first)
         table = self._table(part, None)
-        keep = [path not in gone for path, _ in _rows(part, table)]
+        keep = _kept([path for path, _ in _rows(part, table)], gone)
         if any(keep):
             self._renamed[first] = renewed = _renewed(part)
             self._put(renewed, table.filter(pa.array(keep)))
@@ -272,6 +275,12 @@ def _rows(part: str, table: pa.Table) -> Iterator[tuple[str, Row]]:
         is_done = outcome in _DONE and is_known and error != WORKER_DIED
         size = -1 if size is None else size
         yield path, Row(part, sha256 or "", is_done, size, error, message, quarantine)
+
+
+def _kept(paths: Sequence[str], gone: set[str]) -> list[bool]:
+    """Of each row of a part, with these inputs, whether it stays: the last one of each that isn't gone."""
+    last = {path: place for place, path in enumerate(paths) if path not in gone}
+    return [last.get(path) == place for place, path in enumerate(paths)]
 
 
 def _renewed(part: str) -> str:
