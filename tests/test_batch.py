@@ -20,7 +20,7 @@ from cradle import started_by
 from drawing import face_bytes
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.results.provenance import source_of
-from running import EXECUTED, QUICK, Daemon, Rooms
+from running import EXECUTED, QUICK, Daemon, Rooms, maskdrop
 from waiting import PATIENCE_S, wait_for
 
 ODD_NAMES = (b"two\nlines.jpg", b"not-utf-8-\xff\xfe.jpg", b"sub/\xe4\n/b,\"c';d.jpg")
@@ -226,6 +226,23 @@ def test_what_cannot_be_done_as_asked_is_told_in_one_line(job: Job) -> None:
     job.source.rmdir()
     assert "No such file or directory; name a folder that you may read" in job.run(code=78)
     assert not job.source.exists()
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_place_of_a_kind_that_nobody_knows_is_no_folder(tmp_path: Path, engine: str) -> None:
+    (tmp_path / "in").mkdir()
+    for name, scheme, words in (
+        ("IN", "http://", ["http://host/x", "out"]),
+        ("OUT", "gs://", ["in", "gs://host/x"]),
+        ("--quarantine", "S3://", ["in", "out", "--quarantine", "S3://host/x"]),
+    ):
+        done = maskdrop(["batch", *words, "--engine", engine], cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (
+            78,
+            f"maskdrop: {name} = '{scheme}host/x': nothing can be read or written by {scheme}; "
+            "write s3://BUCKET/PREFIX in small letters, or ./NAME of a folder that is called so\n",
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_what_may_not_be_read_is_left_and_told(job: Job) -> None:

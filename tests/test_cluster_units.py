@@ -78,6 +78,8 @@ def test_a_glob_and_a_list_mean_what_they_say(tmp_path: Path) -> None:
         ("/", "names no file"),
         ("s3://", "names no file"),
         ("s3:///a.jpg", "names no bucket; write s3://BUCKET/KEY"),
+        ("S3://bucket/a.jpg", "nothing can be read by S3://; write s3://BUCKET/KEY in small letters"),
+        ("gs://bucket/a.jpg\ns3://bucket/b.jpg", "line 'gs://bucket/a.jpg': nothing can be read by gs://"),
     ):
         names.write_text(f"{line}\n")
         with pytest.raises(ConfigurationError, match=wanted):

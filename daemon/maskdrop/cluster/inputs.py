@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from maskdrop.cluster.access import Access
 from maskdrop.cluster.globs import Glob, Matches, is_glob, split_glob
 from maskdrop.cluster.handover import handed_over
-from maskdrop.cluster.object_store import NOTHING_BELOW, SCHEME, ObjectStore, is_refusal, told
+from maskdrop.cluster.object_store import NOTHING_BELOW, ObjectStore, is_refusal, told
+from maskdrop.cluster.schemes import FOREIGN_LINE_REMEDY, SCHEME, foreign_scheme
 from maskdrop.cluster.stores import FolderStore, Store, require
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import ConfigurationError, fault
@@ -124,6 +125,10 @@ def _in_list(file: Path, access: Access, settings: FolderSettings) -> Inputs:
         raise fault("IN", file, "is no list of names", "save it as UTF-8 text, a path a line")
     lines = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(b"\n")]
     lines = [line for line in lines if line]
+    for line in lines:
+        if scheme := foreign_scheme(line):
+            problem = f"line {line!r}: nothing can be read by {scheme}"
+            raise fault("IN", file, problem, FOREIGN_LINE_REMEDY)
     kinds = {_kind(line) for line in lines}
     if len(kinds) > 1:
         problem = f"has {' and '.join(sorted(kinds))} lines"

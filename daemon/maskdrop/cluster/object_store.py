@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from pyarrow import fs
 
 from maskdrop.cluster.access import Access, file_system
+from maskdrop.cluster.schemes import SCHEME
 from maskdrop.cluster.stores import PROBE, Unfit, UnfitName
 from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
@@ -20,8 +21,6 @@ from maskdrop.original import LeaveAlone
 from maskdrop.outbox import Result, marks
 from maskdrop.results.provenance import source_in
 from maskdrop.ticket import Absence
-
-SCHEME = "s3://"
 
 _PART = 10 * 2**20
 """Bytes from which on Arrow uploads in parts (its kPartUploadSize); fewer are one PUT."""

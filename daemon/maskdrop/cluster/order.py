@@ -11,8 +11,9 @@ from maskdrop.batch.settings import settings_for
 from maskdrop.cluster.access import Access
 from maskdrop.cluster.inputs import Inputs, find_inputs
 from maskdrop.cluster.manifest import FOLDER, Manifest
-from maskdrop.cluster.object_store import SCHEME, ObjectStore
+from maskdrop.cluster.object_store import ObjectStore
 from maskdrop.cluster.run import Order
+from maskdrop.cluster.schemes import SCHEME
 from maskdrop.cluster.stores import FolderStore, Store, require
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import check_weights, fault

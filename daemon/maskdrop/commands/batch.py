@@ -10,6 +10,7 @@ import typer
 
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.hush import hushed
+from maskdrop.cluster.schemes import SCHEME, check_scheme
 from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with, say
 from maskdrop.commands.progress import progress
 from maskdrop.config_file import ConfigurationError
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 _FORMS = (".json", ".csv")
 """Endings of a report's name."""
 
-_REMOTE = "s3://"
-
 _LINE_S = 60.0
 """Seconds between two lines of a cluster's log that tell how far the batch is."""
 
@@ -36,6 +35,21 @@ class _Places:
     source: str
     outbox: str
     quarantine: str | None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Those that are given, by their names on the command line."""
+        named = {"IN": self.source, "OUT": self.outbox}
+        return named if self.quarantine is None else {**named, "--quarantine": self.quarantine}
+
+    def check(self) -> None:
+        """See that none is a URL which would be taken for a folder.
+
+        Raises:
+            ConfigurationError: one is.
+        """
+        for name, place in self.named.items():
+            check_scheme(name, place)
 
 
 def batch(
@@ -102,6 +116,7 @@ def batch(
     overrides: dict[str, dict[str, Any]] = {"model": {"weights": weights, "device": device}}
     places = _Places(source, outbox, quarantine)
     try:
+        places.check()
         if engine == "ray":
             with hushed():
                 there, trouble = _on_cluster(places, address, endpoint, config, overrides, again)
@@ -188,9 +203,8 @@ def _no_ray(error: ImportError) -> NoReturn:
 
 
 def _check_local(places: _Places, options: dict[str, str | None]) -> None:
-    named = {"IN": places.source, "OUT": places.outbox, "--quarantine": places.quarantine}
-    for name, place in named.items():
-        if place is not None and place.startswith(_REMOTE):
+    for name, place in places.named.items():
+        if place.startswith(SCHEME):
             end_with(f"{name} {place}: object storage needs --engine ray", EX_CONFIG)
     for name, value in options.items():
         if value is not None:
