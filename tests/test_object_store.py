@@ -674,6 +674,56 @@ def test_a_broken_picture_that_changed_is_left(bucket: Any, aside: Any) -> None:
     assert aside.names("") == []
 
 
+@pytest.mark.parametrize("place", ["s3://pictures:80/x", "s3://arn:aws:s3:us-east-1:1:accesspoint/ap/x"])
+def test_a_bucket_with_a_colon_is_told(bucket: Any, tmp_path: Path, place: str) -> None:
+    """Arrow takes it for another URL's scheme. In a list it is left, as is any name that there can't be."""
+    bucket.put("colon/a.jpg", b"x")
+    for source, out in ((place, "s3://pictures/out"), ("s3://pictures/colon", place)):
+        words = Words(source, out, None, None, None, None, {}, False)
+        wanted = f"= '{place}': no bucket has a colon in its name; write s3://BUCKET/…, where an access point"
+        with pytest.raises(ConfigurationError, match=wanted):
+            order_of(words, bucket.environment)
+    (tmp_path / "list.txt").write_text(f"s3://pictures/colon/a.jpg\n{place}/a.jpg\n")
+    inputs = find_inputs(str(tmp_path / "list.txt"), objects(bucket.endpoint).access, FOLDERS)
+    first, second = inputs
+    assert inputs.store.read(first.path, 10) == b"x"
+    with pytest.raises(UnfitName, match="no bucket has a colon"):
+        inputs.store.read(second.path, 10)
+
+
+@pytest.mark.parametrize("endpoint", ["ftp://host", "HTTP://host", "https://"])
+def test_an_endpoint_that_is_none_is_told(bucket: Any, tmp_path: Path, endpoint: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "list.txt").write_text("s3://pictures/a.jpg\n")
+    for source, out in (
+        ("s3://pictures/in", "out"),
+        (str(tmp_path / "in"), "s3://pictures/out"),
+        (str(tmp_path / "list.txt"), str(tmp_path / "out")),
+    ):
+        words = Words(source, out, None, None, endpoint, None, {}, False)
+        with pytest.raises(
+            ConfigurationError, match=f"= '{endpoint}': is no URL of an S3 server; write http"
+        ):
+            order_of(words, bucket.environment)
+
+
+def test_what_arrow_takes_for_no_address_is_trouble_and_ends_nothing() -> None:
+    place = objects("ftp://host", longest=6.0)
+    with pytest.raises(LeaveAlone, match="Invalid S3 connection scheme"):
+        place.read("a.jpg", 10)
+    for ask in (
+        lambda: place.put("a.jpg", b"x"),
+        lambda: place.has("a.jpg"),
+        lambda: place.remove("a.jpg"),
+        lambda: place.publish("a.jpg", "0" * 64, [Result(".jpg", b"x")], False),
+    ):
+        with pytest.raises(FolderTrouble, match="Invalid S3 connection scheme"):
+            ask()
+    unfit = place.check(writes=True)
+    assert unfit is not None
+    assert "Invalid S3 connection scheme" in unfit.problem
+
+
 def test_names_that_object_storage_does_not_take_are_told(bucket: Any, tmp_path: Path) -> None:
     place = objects(bucket.endpoint)
     for name in (LATIN, "a//b.jpg"):

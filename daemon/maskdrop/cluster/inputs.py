@@ -63,6 +63,7 @@ def find_inputs(named: str, access: Access, settings: FolderSettings) -> Inputs:
         ConfigurationError: it names nothing that can be read.
     """
     if named.startswith(SCHEME):
+        access.check()
         return _in_object_storage(named, access)
     path = Path(named).absolute()
     try:
@@ -143,6 +144,7 @@ def _in_list(file: Path, access: Access, settings: FolderSettings) -> Inputs:
             raise fault("IN", file, f"line {line!r} names no bucket", f"write {SCHEME}BUCKET/KEY")
     kind = kinds.pop() if kinds else "relative"
     if kind == SCHEME:
+        access.check()
         names = [line.removeprefix(SCHEME) for line in lines]
         return Inputs(ObjectStore("", access), None, lambda _: _unsized(names))
     base = Path("/") if kind == "absolute" else file.parent.resolve()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pyarrow import fs
+from pyarrow import ArrowInvalid, NativeFile, fs
 
 from maskdrop.cluster.access import Access, file_system
 from maskdrop.cluster.schemes import SCHEME
@@ -41,6 +41,10 @@ _BUSY = re.compile(
 )
 """Answers that are only of now. Where there is none, an endpoint's name may be wrong as well."""
 
+_COLON = "no bucket has a colon in its name"
+
+_COLON_REMEDY = f"write {SCHEME}BUCKET/…, where an access point has an alias for BUCKET"
+
 NOTHING_BELOW = Unfit("no object lies below it", "mend the prefix, or name objects in a list file")
 
 
@@ -61,7 +65,7 @@ class ObjectStore:
 
     def read(self, path: str, most: int) -> bytes:
         try:
-            with self._files(path).open_input_file(self._key(path)) as file:
+            with self._opened(path) as file:
                 size = file.size()
                 if size == 0:
                     raise BrokenPicture("EmptyFile", "the object is empty")
@@ -91,20 +95,24 @@ class ObjectStore:
 
     def put(self, path: str, content: bytes, unfinished: str = "") -> None:
         try:
-            kind = {"Content-Type": mimetypes.guess_type(path)[0] or "application/octet-stream"}
-            files, key = self._files(path), self._key(path)
-            # Without that, Arrow compresses what has the name of something compressed.
-            stream = files.open_output_stream(key, compression=None, metadata=kind)
-            try:
-                with stream:
-                    stream.write(content)
-            except OSError:  # closed all the same: the parts that had come may have become the object
-                if len(content) >= _PART:
-                    with contextlib.suppress(OSError):
-                        files.delete_file(key)
-                raise
+            with _as_os_errors():
+                self._put(path, content)
         except OSError as error:
             raise self._trouble(path, error) from error
+
+    def _put(self, path: str, content: bytes) -> None:
+        kind = {"Content-Type": mimetypes.guess_type(path)[0] or "application/octet-stream"}
+        files, key = self._files(path), self._key(path)
+        # Without that, Arrow compresses what has the name of something compressed.
+        stream = files.open_output_stream(key, compression=None, metadata=kind)
+        try:
+            with stream:
+                stream.write(content)
+        except OSError:  # closed all the same: the parts that had come may have become the object
+            if len(content) >= _PART:
+                with contextlib.suppress(OSError):
+                    files.delete_file(key)
+            raise
 
     def put_new(self, path: str, content: bytes, unfinished: str = "") -> bool:
         if self.has(path):
@@ -114,7 +122,7 @@ class ObjectStore:
 
     def has(self, path: str) -> bool:
         try:
-            with self._files(path).open_input_file(self._key(path)):
+            with self._opened(path):
                 return True
         except FileNotFoundError:
             return False
@@ -122,7 +130,7 @@ class ObjectStore:
             raise self._trouble(path, error) from error
 
     def get(self, path: str) -> bytes:
-        with self._files(path).open_input_file(self._key(path)) as file:
+        with self._opened(path) as file:
             content: bytes = file.read()
         return content
 
@@ -150,7 +158,8 @@ class ObjectStore:
 
     def remove(self, path: str) -> None:
         try:
-            self._files(path).delete_file(self._key(path))
+            with _as_os_errors():
+                self._files(path).delete_file(self._key(path))
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -160,23 +169,31 @@ class ObjectStore:
         bucket = self.base.partition("/")[0]
         if not bucket:  # each path names one
             return None
+        if ":" in bucket:
+            return Unfit(_COLON, _COLON_REMEDY)
         try:
-            files = self._files("")
-            if files.get_file_info(bucket).type == fs.FileType.NotFound:
-                return Unfit("no such bucket", "make it, or mend its name or the endpoint")
-            if not writes and not self._is_prefix():
-                return NOTHING_BELOW
-            if writes:
-                self.put(PROBE, b"maskdrop may write here\n")
+            with _as_os_errors():
+                return self._lack(bucket, writes)
         except LeaveAlone as error:
             return Unfit(str(error), "name another prefix")
         except FolderTrouble as error:
             return _unfit(error.error, "give keys that may write there (AWS_ACCESS_KEY_ID, …)")
         except OSError as error:
             return _unfit(error, "give keys that may (AWS_ACCESS_KEY_ID, …), or mend the endpoint")
+
+    def _lack(self, bucket: str, writes: bool) -> Unfit | None:
+        """What the place doesn't have.
+
+        Raises:
+            LeaveAlone, FolderTrouble, OSError: it can't be used.
+        """
+        if self._files("").get_file_info(bucket).type == fs.FileType.NotFound:
+            return Unfit("no such bucket", "make it, or mend its name or the endpoint")
+        if not writes:
+            return None if self._is_prefix() else NOTHING_BELOW
+        self.put(PROBE, b"maskdrop may write here\n")
         with contextlib.suppress(FolderTrouble):  # who may not remove may still write
-            if writes:
-                self.remove(PROBE)
+            self.remove(PROBE)
         return None
 
     def _is_prefix(self) -> bool:
@@ -202,7 +219,7 @@ class ObjectStore:
         for mark in candidates:
             name = str(path.parent / fit(path.stem, mark + result.tail))
             try:
-                with self._files(name).open_input_file(self._key(name)) as file:
+                with self._opened(name) as file:
                     owner = source_in(file if file.size() > _SMALL else io.BytesIO(file.read()), name)
             except FileNotFoundError:
                 return name
@@ -221,16 +238,34 @@ class ObjectStore:
         """Bucket and key.
 
         Raises:
-            UnfitName: there can be no such key, or Arrow takes none with nothing between two slashes.
+            UnfitName: there can be no such key, or Arrow takes none with nothing between two slashes, and a
+                bucket with a colon for the scheme of a URL.
         """
         key = "/".join(part for part in (self.base, path) if part)
+        if ":" in key.partition("/")[0]:
+            raise UnfitName(f"{_COLON}; {_COLON_REMEDY}")
         if "//" in key or key.encode("utf-8", "replace").decode() != key:
             problem = "object storage takes no name that is not UTF-8, or with // in it"
             raise UnfitName(f"{problem}; rename it")
         return key
 
+    @contextlib.contextmanager
+    def _opened(self, path: str) -> Iterator[NativeFile]:
+        """An object to read; all that Arrow has against it is an OSError."""
+        with _as_os_errors(), self._files(path).open_input_file(self._key(path)) as file:
+            yield file
+
     def _files(self, path: str) -> fs.S3FileSystem:
         return file_system(self.access, self._key(path).partition("/")[0])
+
+
+@contextlib.contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """What Arrow takes for no name or no address at all is a ValueError, and ends nothing either."""
+    try:
+        yield
+    except ArrowInvalid as error:
+        raise OSError(str(error)) from error
 
 
 def _unfit(error: OSError, remedy: str) -> Unfit:

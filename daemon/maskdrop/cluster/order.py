@@ -111,6 +111,7 @@ def _lies_in(prefix: str, base: str, is_meant: Callable[[str], bool] | None) -> 
 def _place(key: str, named: str, access: Access, settings: FolderSettings) -> Store:
     """Where results or broken pictures go, made if it is a folder that is missing."""
     if named.startswith(SCHEME):
+        access.check()
         store = ObjectStore(_prefix(named).removeprefix(SCHEME), access)
         if not store.base:
             raise fault(f"folders.{key}", named, "names no bucket", f"write {SCHEME}BUCKET/PREFIX")
