@@ -141,6 +141,12 @@ def test_a_cluster_that_cannot_be_used_leaves_no_folder(monkeypatch: pytest.Monk
     assert not made[0].exists()
 
 
+@pytest.mark.parametrize("address", ["a..b:6379", f"localhost:{10**30}", "localhost:²", "localhost"])
+def test_what_is_no_address_is_told(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no cluster's address; give HOST:PORT of the head node"):
+        Cluster(address)
+
+
 LISTING = """
 import os, signal, sys
 from itertools import count

@@ -52,11 +52,11 @@ def prepare_folders(settings: Settings) -> Folders:
     """Make the folders that are missing and check that the daemon can work with them.
 
     Raises:
-        ConfigurationError: a folder can't be made or written, lies inside another one, or
+        ConfigurationError: a folder can't be found, made or written, lies inside another one, or
             can't take a file from the inbox by an atomic rename.
     """
     named = named_folders(settings)
-    resolved = {key: folder.resolve() for key, folder in named.items()}
+    resolved = {key: followed(f"folders.{key}", folder) for key, folder in named.items()}
     check_nesting(resolved)
     for key, folder in named.items():
         _make(f"folders.{key}", folder)
@@ -76,7 +76,7 @@ def prepare_to_keep(settings: Settings, skips_done: bool) -> Folders:
     """The same where originals are kept: the inbox is only read, and may be on any file system.
 
     Raises:
-        ConfigurationError: a folder can't be read, made or written, or lies inside another one.
+        ConfigurationError: a folder can't be found, read, made or written, or lies inside another one.
     """
     inbox, quarantine = settings.folders.inbox, settings.folders.quarantine
     try:
@@ -87,13 +87,27 @@ def prepare_to_keep(settings: Settings, skips_done: bool) -> Folders:
     named = {"outbox": settings.folders.outbox}
     if quarantine is not None:
         named["quarantine"] = quarantine
-    resolved = {"inbox": inbox.resolve(), **{key: folder.resolve() for key, folder in named.items()}}
+    resolved = {key: followed(f"folders.{key}", folder) for key, folder in named.items()}
+    resolved = {"inbox": inbox.resolve(), **resolved}
     check_nesting(resolved)
     for key, folder in named.items():
         _make(f"folders.{key}", folder)
         check_writable(f"folders.{key}", folder)
     outbox = resolved["outbox"]
     return Folders(resolved["inbox"], outbox, resolved.get("quarantine"), None, True, skips_done)
+
+
+def followed(key: str, folder: Path) -> Path:
+    """Where a folder really is, or would be.
+
+    Raises:
+        ConfigurationError: links lead round in a circle there.
+    """
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError) as error:  # which of them, Python's versions see differently
+        remedy = "mend the link, or name another folder"
+        raise fault(key, folder, "links on its way lead round in a circle", remedy) from error
 
 
 def _make(key: str, folder: Path) -> None:

@@ -17,7 +17,7 @@ from maskdrop.cluster.schemes import SCHEME
 from maskdrop.cluster.stores import FolderStore, Store, require
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import check_weights, fault
-from maskdrop.folders import check_nesting, check_writable
+from maskdrop.folders import check_nesting, check_writable, followed
 from maskdrop.model.embedded import embedded_weights
 
 _ELSEWHERE = Path("/nonexistent")
@@ -75,7 +75,8 @@ def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order
 
 def _check_nesting(inputs: Inputs, named: Mapping[str, str]) -> None:
     """Nothing that is written may be an input at the next run, or replace what else is written."""
-    folders = {key: Path(place).resolve() for key, place in named.items() if not place.startswith(SCHEME)}
+    here = {key: Path(place).absolute() for key, place in named.items() if not place.startswith(SCHEME)}
+    folders = {key: followed(f"folders.{key}", folder) for key, folder in here.items()}
     prefixes = {key: _prefix(place) for key, place in named.items() if place.startswith(SCHEME)}
     if isinstance(inputs.base, Path):
         check_nesting({"inbox": inputs.base, **folders})

@@ -1,6 +1,7 @@
 """``maskdrop batch``: a whole folder of pictures once, by the daemon's own workers or on a cluster."""
 
 import contextlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from maskdrop.batch.ledger import Outcome
+from maskdrop.beneath import is_folder
 from maskdrop.cluster.hush import hushed
 from maskdrop.cluster.schemes import SCHEME, check_scheme
 from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with, say
@@ -256,10 +258,10 @@ def _check_report(report: Path | None, source: str) -> None:
         return
     if report.suffix not in _FORMS:
         end_with(f"--report {report}: which form? give a name that ends in .json or .csv", EX_CONFIG)
-    if not report.parent.is_dir() or report.is_dir():
-        end_with(f"--report {report}: name a file in a folder that is there", EX_CONFIG)
+    if not is_folder(report.parent) or is_folder(report) or not os.access(report.parent, os.X_OK):
+        end_with(f"--report {report}: name a file in a folder that is there, and may be entered", EX_CONFIG)
     folder = Path(source)
-    if folder.is_dir() and report.parent.resolve().is_relative_to(folder.resolve()):
+    if is_folder(folder) and report.parent.resolve().is_relative_to(folder.resolve()):
         end_with(
             f"--report {report}: lies inside {source}, which is only read; name another place", EX_CONFIG
         )
