@@ -123,6 +123,27 @@ def test_a_list_that_cannot_be_read_is_told() -> None:
         find_inputs("/proc/self/mem", Access(), FOLDERS)
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """By a process that may not, even as root."""
+    (tmp_path / "closed\n").mkdir(mode=0)
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    done = subprocess.run([*bound, sys.executable, "-c", GOING_THROUGH, str(tmp_path)], capture_output=True)
+    assert done.stdout == b"['a.jpg'] 1\n"
+    assert done.stderr.decode() == f"{tmp_path}/closed\\n can't be read: Permission denied\n"
+
+
+GOING_THROUGH = """
+import sys
+from maskdrop.cluster.access import Access
+from maskdrop.cluster.inputs import find_inputs
+from maskdrop.config import FolderSettings
+folders = FolderSettings.model_validate({"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"})
+inputs = find_inputs(sys.argv[1], Access(), folders)
+print([one.path for one in inputs], inputs.unread)
+"""
+
+
 def test_a_line_that_leads_through_a_link_is_left_and_told_why(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.jpg").write_bytes(b"x")

@@ -1,6 +1,7 @@
 """What a cluster's batch is about: a folder, a list file, a glob, or the same in object storage."""
 
 import codecs
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from maskdrop.cluster.stores import FolderStore, Store, require
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import ConfigurationError, fault
 from maskdrop.inbox.scan import Seen, is_candidate, scan
+from maskdrop.names import printable
+
+logger = logging.getLogger("maskdrop")
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ def _in_folder(base: Path, settings: FolderSettings, glob: Glob | None) -> Input
     def entries(inputs: Inputs) -> Iterator[Input]:
         def note(folder: str, error: OSError) -> None:
             inputs.unread += 1
+            logger.error("%s can't be read: %s", printable(base / folder), error.strerror)
 
         found = False
         for seen in scan(base, recursive=True, one_device=False, unread=note):
