@@ -42,6 +42,7 @@ from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.manifest import FOLDER, Manifest
 from maskdrop.cluster.order import Words, order_of
+from maskdrop.cluster.portions import distinct
 from maskdrop.cluster.read_ahead import AHEAD, reading_ahead
 from maskdrop.cluster.record import Record
 from maskdrop.cluster.stores import FolderStore, PlaceTrouble, UnfitName
@@ -610,6 +611,29 @@ def test_a_name_that_begins_with_a_slash_is_not_another_one(bucket: Any) -> None
         breaker.note(end, "/b.jpg")
 
 
+def test_an_object_whose_key_ends_in_a_slash_is_told_and_never_taken_for_another_one(
+    bucket: Any, tmp_path: Path
+) -> None:
+    """Arrow lists it without that, and finds nothing by that name."""
+    there = http.client.HTTPConnection(bucket.endpoint.removeprefix("http://"))
+    for key in ("junk/", "junk/a.jpg", "b.jpg", "b.jpg/"):
+        there.request("PUT", f"/pictures/slashed/{key}", key.encode())
+        assert there.getresponse().read() == b""
+    there.close()
+    inputs = find_inputs("s3://pictures/slashed", objects(bucket.endpoint).access, FOLDERS)
+    found = distinct(inputs)
+    assert sorted((one.path, one.size) for one in found) == [("b.jpg", 5), ("junk", 5), ("junk/a.jpg", 10)]
+    assert inputs.store.read("b.jpg", 100) == b"b.jpg"
+    with pytest.raises(UnfitName, match="no key, but what others begin with; a key that ends in a slash"):
+        inputs.store.read("junk", 100)
+    with pytest.raises(LeaveAlone, match="no such object any more"):
+        inputs.store.read("gone", 100)
+    (tmp_path / "list.txt").write_text("s3://pictures/slashed/b.jpg/\n")
+    inputs = find_inputs(str(tmp_path / "list.txt"), objects(bucket.endpoint).access, FOLDERS)
+    with pytest.raises(UnfitName, match="a key that ends in a slash can't be read; rename it"):
+        inputs.store.read(next(iter(inputs)).path, 100)
+
+
 def put_aside(source: Any, target: Any, path: str, content: bytes) -> str:
     """The name of a broken picture's copy."""
     source.put(path, content)
@@ -711,12 +735,13 @@ def test_what_arrow_takes_for_no_address_is_trouble_and_ends_nothing() -> None:
     place = objects("ftp://host", longest=6.0)
     with pytest.raises(LeaveAlone, match="Invalid S3 connection scheme"):
         place.read("a.jpg", 10)
-    for ask in (
+    asked: list[Callable[[], object]] = [
         lambda: place.put("a.jpg", b"x"),
         lambda: place.has("a.jpg"),
         lambda: place.remove("a.jpg"),
         lambda: place.publish("a.jpg", "0" * 64, [Result(".jpg", b"x")], False),
-    ):
+    ]
+    for ask in asked:
         with pytest.raises(FolderTrouble, match="Invalid S3 connection scheme"):
             ask()
     unfit = place.check(writes=True)

@@ -45,6 +45,8 @@ _COLON = "no bucket has a colon in its name"
 
 _COLON_REMEDY = f"write {SCHEME}BUCKET/…, where an access point has an alias for BUCKET"
 
+_SLASH = "a key that ends in a slash can't be read; rename it"
+
 NOTHING_BELOW = Unfit("no object lies below it", "mend the prefix, or name objects in a list file")
 
 
@@ -75,12 +77,19 @@ class ObjectStore:
                     )
                 content: bytes = file.read()
         except FileNotFoundError as error:
-            raise LeaveAlone(Absence.GONE, "no such object any more") from error
+            raise self._missing(path) from error
         except OSError as error:
             raise LeaveAlone(Absence.UNREADABLE, told(error)) from error
         if len(content) != size:
             raise LeaveAlone(Absence.CHANGED, "changed while it was read")
         return content
+
+    def _missing(self, path: str) -> LeaveAlone:
+        """Why there is no such object, though it was named. Arrow leaves out the slash that a key ends in."""
+        with contextlib.suppress(OSError):
+            if self._files(path).get_file_info(self._key(path)).type == fs.FileType.Directory:
+                return UnfitName(f"it is no key, but what others begin with; {_SLASH}")
+        return LeaveAlone(Absence.GONE, "no such object any more")
 
     def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
         """Names as in a folder. There is no PUT that replaces nothing, so inputs that could want the same
@@ -238,12 +247,14 @@ class ObjectStore:
         """Bucket and key.
 
         Raises:
-            UnfitName: there can be no such key, or Arrow takes none with nothing between two slashes, and a
-                bucket with a colon for the scheme of a URL.
+            UnfitName: there can be no such key, or Arrow takes none with nothing behind a slash, and a bucket
+                with a colon for the scheme of a URL.
         """
         key = "/".join(part for part in (self.base, path) if part)
         if ":" in key.partition("/")[0]:
             raise UnfitName(f"{_COLON}; {_COLON_REMEDY}")
+        if key.endswith("/"):
+            raise UnfitName(_SLASH)
         if "//" in key or key.encode("utf-8", "replace").decode() != key:
             problem = "object storage takes no name that is not UTF-8, or with // in it"
             raise UnfitName(f"{problem}; rename it")
