@@ -24,6 +24,7 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.access import Access
 from maskdrop.cluster.attempts import STOPPED, CannotLabel, Register, attempted
 from maskdrop.cluster.cargo import End, Piece, Pixels, Work, packed, stacked, unpacked
+from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.labelling import Labeller
@@ -473,6 +474,21 @@ def test_a_file_that_has_the_name_of_the_manifest_s_folder_is_told(tmp_path: Pat
         Manifest(FolderStore(tmp_path, FOLDERS)).read()
     problem = "is no folder of a manifest's parts; move it elsewhere"
     assert f"OUT = '{tmp_path}/manifest.parquet': {problem}" in str(told.value)
+
+
+def test_a_picture_whose_results_would_lie_in_the_manifest_is_left(tmp_path: Path) -> None:
+    """Nothing could read it any more."""
+    store = FolderStore(tmp_path, FOLDERS)
+    for name in ("manifest.parquet/a.jpg", "x/manifest.parquet/a.jpg", "manifest.parquet.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"no picture")
+    job = Job(settings(), store, store, None, Register())
+    works = [Work(os.fspath(path.relative_to(tmp_path)), 10) for path in sorted(tmp_path.rglob("*.jpg"))]
+    first, *others = unpacked(decode_block(packed(map(Piece, works)), job))
+    assert first.work.end is not None
+    assert (first.work.end.outcome, first.work.end.error) == (Outcome.LEFT, "UnfitName")
+    assert first.work.end.message == "its results would lie in OUT's manifest.parquet; rename its folder"
+    assert [piece.work.fault is not None for piece in others] == [True, True]
 
 
 class Dies(BaseException):

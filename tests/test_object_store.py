@@ -40,12 +40,12 @@ from maskdrop.cluster.finishing import BESIDE, finish_block
 from maskdrop.cluster.handover import handed_over
 from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.job import Job
-from maskdrop.cluster.manifest import FOLDER, Manifest
+from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.order import Words, order_of
 from maskdrop.cluster.portions import distinct
 from maskdrop.cluster.read_ahead import AHEAD, reading_ahead
 from maskdrop.cluster.record import Record
-from maskdrop.cluster.stores import FolderStore, PlaceTrouble, UnfitName
+from maskdrop.cluster.stores import MANIFEST, FolderStore, PlaceTrouble, UnfitName
 from maskdrop.config import FolderSettings, Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.decoding import BrokenPicture
@@ -208,21 +208,21 @@ def test_replaced_rows_stay_and_do_not_count_where_nothing_may_be_removed(
             manifest.add(ended(f"{name}.jpg", sha256))
         manifest.write()
     caplog.set_level(logging.WARNING)
-    with refusing(bucket.endpoint, FOLDER, method="DELETE") as endpoint:
+    with refusing(bucket.endpoint, MANIFEST, method="DELETE") as endpoint:
         Manifest(objects(endpoint, "kept")).read()
-        parts = place.names(FOLDER)
+        parts = place.names(MANIFEST)
         record = Record(Manifest(objects(endpoint, "kept")), Breaker({}))
         record.read()
-        assert place.names(FOLDER) == parts
+        assert place.names(MANIFEST) == parts
         record.note(ended("b.jpg", "4"))
         record.close(tidies=True)
-        assert len(place.names(FOLDER)) == len(parts) + 1
+        assert len(place.names(MANIFEST)) == len(parts) + 1
     told = [entry.getMessage() for entry in caplog.records]
     assert len(told) == len(["the first run", "the second"])
     assert all("stay in the manifest, and don't count: s3://pictures/kept/" in line for line in told)
     rows = Manifest(place).read()
     assert {path: row.sha256 for path, row in rows.items()} == {"a.jpg": "3", "b.jpg": "4", "c.jpg": "3"}
-    assert len(place.names(FOLDER)) == 2
+    assert len(place.names(MANIFEST)) == 2
 
 
 def ended(path: str, sha256: str) -> Work:
@@ -355,6 +355,27 @@ def test_of_a_large_object_that_has_a_results_name_little_is_read(bucket: Any) -
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 4 * 2**20
+
+
+def test_a_name_that_pictures_share_by_now_stays_with_whose_it_is(bucket: Any) -> None:
+    """Its result would be there twice, and the first one never be replaced."""
+    place = objects(bucket.endpoint, "shared")
+
+    def published(path: str, sha256: str, is_shared: bool) -> str:
+        made = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(made, "PNG", exif=provenance(sha256))
+        (name,) = place.publish(path, sha256, [Result(".png", made.getvalue())], is_shared)
+        return str(name)
+
+    first, second = "1" * 64, "2" * 64
+    assert published("x.jpg", first, False) == "x.png"
+    for _ in range(2):
+        assert published("x.jpg", first, True) == "x.png"
+        assert published("x.webp", second, True) == "x~22222222.png"
+        assert [published("y.jpg", one, True) for one in (first, second)] == [
+            "y~11111111.png",
+            "y~22222222.png",
+        ]
 
 
 def test_results_that_are_refused_are_left_and_hold_up_no_others(

@@ -12,6 +12,7 @@ from maskdrop.cluster.attempts import attempted, ended_after
 from maskdrop.cluster.cargo import End, Piece, Work, found_unread, left_for, packed, unpacked
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.read_ahead import ReadAhead, reading_ahead
+from maskdrop.cluster.stores import MANIFEST, UnfitName
 from maskdrop.decoding import BrokenPicture, set_up_decoding
 from maskdrop.machine.heap import keep_memory
 from maskdrop.original import LeaveAlone
@@ -61,6 +62,7 @@ class _Decoder:
         began = time.monotonic()
         settings = self._job.settings
         try:
+            _check_name(work)
             content = ahead.read(work.path)
             sha256 = hashlib.sha256(content).hexdigest()
             work = replace(work, size=len(content), sha256=sha256)
@@ -89,6 +91,16 @@ class _Decoder:
             return None
         self._room -= len(content)
         return content
+
+
+def _check_name(work: Work) -> None:
+    """See that a picture's results have a place of their own.
+
+    Raises:
+        UnfitName: they would lie among the parts of the manifest.
+    """
+    if work.path.startswith(f"{MANIFEST}/"):
+        raise UnfitName(f"its results would lie in OUT's {MANIFEST}; rename its folder")
 
 
 def _since(began: float) -> dict[str, float]:

@@ -18,15 +18,12 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.beneath import NotAFile
 from maskdrop.cluster.attempts import WORKER_DIED
 from maskdrop.cluster.cargo import Work, found_unread
-from maskdrop.cluster.stores import Store
+from maskdrop.cluster.stores import MANIFEST, Store
 from maskdrop.config_file import ConfigurationError, fault
 from maskdrop.durable import FolderTrouble
 from maskdrop.names import printable
 
 logger = logging.getLogger("maskdrop")
-
-FOLDER = "manifest.parquet"
-"""The folder of the manifest's parts, in OUT: what reads Parquet takes it for one file."""
 
 PART_ROWS = 10_000
 """Rows of a part at most."""
@@ -117,7 +114,9 @@ class Row:
 class Manifest:
     """Owner of the parts; rows wait here until they make one."""
 
-    def __init__(self, store: Store, base: str = "", folder: str = FOLDER, longest_s: float = PART_S) -> None:
+    def __init__(
+        self, store: Store, base: str = "", folder: str = MANIFEST, longest_s: float = PART_S
+    ) -> None:
         """Prepare.
 
         Args:

@@ -93,7 +93,7 @@ class ObjectStore:
 
     def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
         """Names as in a folder. There is no PUT that replaces nothing, so inputs that could want the same
-        name are given the names that only their own content has.
+        name are given the names that only their own content has, but for what is their own already.
         """
         names = []
         for result in results:
@@ -222,16 +222,15 @@ class ObjectStore:
             yield found.path[len(top) + 1 :], int(found.size) if is_file else None
 
     def _free_name(self, path: PurePosixPath, sha256: str, result: Result, is_shared: bool) -> str:
-        candidates = marks(sha256)
-        if is_shared:
-            next(candidates)
-        for mark in candidates:
+        for mark in marks(sha256):
             name = str(path.parent / fit(path.stem, mark + result.tail))
             try:
                 with self._opened(name) as file:
                     owner = source_in(file if file.size() > _SMALL else io.BytesIO(file.read()), name)
             except FileNotFoundError:
-                return name
+                if mark or not is_shared:
+                    return name
+                continue
             except OSError as error:
                 raise FolderTrouble(
                     f"{SCHEME}{self._key(name)}", OSError(error.errno, told(error))

@@ -10,11 +10,11 @@ from typing import Any
 from maskdrop.batch.settings import settings_for
 from maskdrop.cluster.access import Access
 from maskdrop.cluster.inputs import Inputs, find_inputs
-from maskdrop.cluster.manifest import FOLDER, Manifest
+from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.object_store import ObjectStore
 from maskdrop.cluster.run import Order
 from maskdrop.cluster.schemes import SCHEME
-from maskdrop.cluster.stores import FolderStore, Store, require
+from maskdrop.cluster.stores import MANIFEST, FolderStore, Store, require
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import check_weights, fault
 from maskdrop.folders import check_nesting, check_writable, followed
@@ -90,7 +90,7 @@ def _check_nesting(inputs: Inputs, named: Mapping[str, str]) -> None:
             raise fault(f"folders.{key}", named[key], "has IN inside it", "choose a prefix beside IN")
     places = {**{key: str(folder) for key, folder in folders.items()}, **prefixes}
     out, broken = places["outbox"], places.get("quarantine")
-    if broken is not None and (broken == out or f"{broken}/".startswith(f"{out}/{FOLDER}/")):
+    if broken is not None and (broken == out or f"{broken}/".startswith(f"{out}/{MANIFEST}/")):
         where = "is the outbox too" if broken == out else "lies in the manifest"
         raise fault("folders.quarantine", broken, where, "give each a place of its own")
 

@@ -21,6 +21,10 @@ from maskdrop.ticket import Absence, Identity, Ticket
 PROBE = ".maskdrop-probe"
 """Name of a file that only shows whether it can be written."""
 
+MANIFEST = "manifest.parquet"
+"""The folder of the manifest's parts, in OUT: what reads Parquet takes it for one file, so nothing else may
+lie there."""
+
 NOWHERE = Identity(0, 0, 0, 0)
 """Of a ticket whose file is not looked at, or lies in no folder."""
 
