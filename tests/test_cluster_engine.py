@@ -8,29 +8,25 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from threading import Thread
-from typing import ClassVar
 
 import pytest
 from typer.testing import CliRunner
 
 pytest.importorskip("ray", reason="needs pip install 'maskdrop[ray]'")
 
-import pyarrow as pa
 import ray.exceptions
 
+from cluster_here import Here
 from maskdrop.batch.ledger import Outcome
-from maskdrop.cluster.attempts import CannotLabel, Register
-from maskdrop.cluster.cargo import End, Piece, Work, packed, unpacked
+from maskdrop.cluster.attempts import CannotLabel
+from maskdrop.cluster.cargo import End, Piece, Work, packed
 from maskdrop.cluster.engine import Cluster, ClusterTrouble, translated
 from maskdrop.cluster.inputs import Input, Inputs
-from maskdrop.cluster.job import Job
 from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.own_folder import OwnFolder
 from maskdrop.cluster.run import BatchTrouble, ClusterBatch, Order
-from maskdrop.cluster.shape import Shape
 from maskdrop.cluster.sharing import that_share_names
 from maskdrop.cluster.stores import FolderStore
 from maskdrop.commands.app import app
@@ -222,29 +218,6 @@ def test_what_nobody_foresaw_ends_the_batch_as_trouble_does(tmp_path: Path) -> N
     with pytest.raises(BatchTrouble) as told:
         batch_in(tmp_path, Odd).run()
     assert str(told.value).startswith("RuntimeError: something odd; the same command goes on from")
-
-
-class Here:
-    """Stands for a cluster: what it is given comes back, and is said to be saved."""
-
-    given: ClassVar[list[Work]] = []
-
-    def __init__(self, address: str | None) -> None:
-        self.statistics: list[str] = []
-        self.register = Register()
-
-    def nodes(self) -> dict[str, dict[str, float]]:
-        return {"here": {"CPU": 2.0}}
-
-    def run(self, blocks: list[pa.Table], job: Job, shape: Shape) -> Iterator[pa.Table]:
-        for pieces in map(unpacked, blocks):
-            self.given.extend(piece.work for piece in pieces)
-            end = End(Outcome.SAVED, ("a.jpg",))
-            yield packed(Piece(replace(piece.work, sha256="1", end=end)) for piece in pieces)
-
-    def end_executions(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 def test_what_is_listed_twice_is_done_and_counted_once(

@@ -24,10 +24,12 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 pytest.importorskip("pyarrow", reason="needs pip install 'maskdrop[ray]'")
 
 import object_storage as storage
+from cluster_here import Here
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster import object_store as store
 from maskdrop.cluster.access import Access, Keys
@@ -46,6 +48,7 @@ from maskdrop.cluster.portions import distinct
 from maskdrop.cluster.read_ahead import AHEAD, reading_ahead
 from maskdrop.cluster.record import Record
 from maskdrop.cluster.stores import MANIFEST, FolderStore, PlaceTrouble, UnfitName
+from maskdrop.commands.app import app
 from maskdrop.config import FolderSettings, Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.decoding import BrokenPicture
@@ -575,6 +578,31 @@ def test_a_listing_that_is_refused_is_a_fault_and_one_that_fails_is_not(
         inputs = find_inputs("s3://pictures/slow", objects(endpoint, longest=1.0).access, FOLDERS)
         with pytest.raises(error, match=wanted):
             list(inputs)
+
+
+def test_a_listing_that_is_refused_in_the_middle_has_summary_and_report_of_what_is_done(
+    bucket: Any, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskdrop.cluster.run.Cluster", Here)
+    monkeypatch.setattr("maskdrop.cluster.run.PORTION", 500)
+    monkeypatch.setattr("maskdrop.cluster.handover._PORTION", 500)
+    there = http.client.HTTPConnection(bucket.endpoint.removeprefix("http://"))
+    for key in (*(f"first/{number}.jpg" for number in range(500)), "second/a.jpg"):
+        there.request("PUT", f"/pictures/middle/{key}", b"x")
+        assert there.getresponse().read() == b""
+    there.close()
+    answers = iter([HTTPStatus.OK, HTTPStatus.OK])  # the first names, and what lies below the first of them
+    report = tmp_path / "report.json"
+    with refusing(bucket.endpoint, None, listing=lambda: next(answers, HTTPStatus.FORBIDDEN)) as endpoint:
+        words = ["batch", "s3://pictures/middle/*/*.jpg", str(tmp_path / "out"), "--report", str(report)]
+        words += ["--engine", "ray", "--endpoint", endpoint, "--weights", str(tiny_weights)]
+        done = CliRunner().invoke(app, words, env=bucket.environment)
+    assert done.exit_code == 78, done.output
+    *_, summary, told = done.output.splitlines()
+    assert summary.startswith("500 saved, 0 done before, 0 broken, 0 left of ")
+    assert told.startswith("maskdrop: IN = 's3://pictures/middle/*/*.jpg': ")
+    assert told.endswith("; give keys that may list it")
+    assert json.loads(report.read_text())["saved"] == 500
 
 
 def test_a_long_listing_arrives_whole_and_in_order() -> None:

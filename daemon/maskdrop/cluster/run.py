@@ -109,7 +109,7 @@ class ClusterBatch:
         """Do everything, or stop when a signal comes: what has its row then is done.
 
         Raises:
-            ConfigurationError: it can't run as configured.
+            ConfigurationError: it can't run as configured, or not go on so.
             InboxHeld: another batch works for this outbox.
             BatchTrouble: the cluster can't do it, a place can't be used any more, the manifest can't be read
                 or written, or something happened that nobody foresaw.

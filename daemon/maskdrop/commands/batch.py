@@ -54,6 +54,14 @@ class _Places:
             check_scheme(name, place)
 
 
+@dataclass(frozen=True)
+class _Trouble:
+    """What ended a batch before its time, and with which exit code."""
+
+    message: str
+    code: int
+
+
 def batch(
     source: Annotated[
         str,
@@ -173,8 +181,8 @@ def _on_cluster(
     config: Path | None,
     overrides: dict[str, dict[str, Any]],
     again: bool,
-) -> "tuple[ClusterBatch, str]":
-    """The batch, and what ended it before its time; "": nothing."""
+) -> "tuple[ClusterBatch, _Trouble | None]":
+    """The batch, and what ended it before its time."""
     try:
         from maskdrop.cluster.order import Words, order_of
         from maskdrop.cluster.run import BatchTrouble, ClusterBatch
@@ -185,14 +193,18 @@ def _on_cluster(
 
     folders = (places.source, places.outbox, places.quarantine)
     words = Words(*folders, address, endpoint, config, overrides, again)
-    trouble = ""
+    trouble = None
     try:
         with progress(line_each=_LINE_S) as show:
             one = ClusterBatch(order_of(words), progress=lambda: show(one.done, one.total, _found(one)))
             try:
                 one.run()
             except BatchTrouble as error:
-                trouble = str(error)
+                trouble = _Trouble(str(error), EX_TEMPFAIL)
+            except ConfigurationError as error:  # found in the middle: what is done is to be told too
+                if not one.done:
+                    raise
+                trouble = _Trouble(str(error), EX_CONFIG)
     except (InboxHeld, PlaceTrouble) as error:
         end_with(str(error), EX_TEMPFAIL)
     return one, trouble
@@ -213,12 +225,14 @@ def _check_local(places: _Places, options: dict[str, str | None]) -> None:
             end_with(f"{name} {value}: goes with --engine ray; add it, or leave {name} out", EX_CONFIG)
 
 
-def _tell(one: "Batch", report: Path | None, verbose: bool, some_left: int, trouble: str = "") -> int:
+def _tell(
+    one: "Batch", report: Path | None, verbose: bool, some_left: int, trouble: _Trouble | None = None
+) -> int:
     """The summary and the report, whatever the end.
 
     Args:
         some_left: the exit code where some pictures, or folders, were left.
-        trouble: what ended it before its time; "": nothing.
+        trouble: what ended it before its time; None: nothing.
 
     Returns:
         The exit code.
@@ -228,8 +242,8 @@ def _tell(one: "Batch", report: Path | None, verbose: bool, some_left: int, trou
     with contextlib.suppress(OSError):  # the terminal may be gone
         told = [*(one.statistics if verbose else ()), *summary(one)]
         sys.stderr.write("\n".join(told) + "\n")
-        if trouble:
-            say(trouble)
+        if trouble is not None:
+            say(trouble.message)
     code = _code_of(one, some_left, trouble)
     if report is not None:
         try:
@@ -241,11 +255,11 @@ def _tell(one: "Batch", report: Path | None, verbose: bool, some_left: int, trou
     return code
 
 
-def _code_of(one: "Batch", some_left: int, trouble: str) -> int:
+def _code_of(one: "Batch", some_left: int, trouble: _Trouble | None) -> int:
     if one.end_signal:
         return SIGNAL_EXIT + one.end_signal
-    if trouble:
-        return EX_TEMPFAIL
+    if trouble is not None:
+        return trouble.code
     if one.is_complete:
         return 0
     is_left = one.ledger.counts[Outcome.LEFT] or (one.passed is not None and one.passed.unread)
