@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import logging
+import os
 import pickle
 import signal
 import socket
@@ -22,6 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -559,6 +561,31 @@ def test_a_signal_ends_the_command_while_it_lists_a_bucket(bucket: Any, tmp_path
             finally:
                 process.kill()
                 is_over.set()
+
+
+def test_the_first_process_of_a_container_ends_when_it_is_told_though_object_storage_is_silent(
+    tmp_path: Path,
+) -> None:
+    """The kernel gives it no signal that it has no answer to."""
+    inside = ["unshare", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*inside, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no namespace for processes can be made here")
+    config = tmp_path / "c.toml"
+    config.write_text("[workers]\nstage_timeout_s = 86400\n")
+    words = ["batch", "s3://pictures/in", str(tmp_path / "out"), "--engine", "ray", "--config", str(config)]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE_S)
+        words += ["--endpoint", f"http://127.0.0.1:{silent.getsockname()[1]}"]
+        program = [*inside, sys.executable, "-m", "maskdrop", *words]
+        with subprocess.Popen(program, env={**os.environ, "AWS_ACCESS_KEY_ID": "key"}) as process:
+            try:
+                asking, _ = silent.accept()
+                (first,) = psutil.Process(process.pid).children()
+                first.terminate()
+                assert process.wait(PATIENCE_S / 2) == 128 + signal.SIGTERM
+                asking.close()
+            finally:
+                process.kill()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,15 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.beneath import is_folder
 from maskdrop.cluster.hush import hushed
 from maskdrop.cluster.schemes import SCHEME, check_scheme
-from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with, say
+from maskdrop.commands.exits import (
+    EX_CONFIG,
+    EX_FAILED,
+    EX_TEMPFAIL,
+    SIGNAL_EXIT,
+    die_when_told,
+    end_with,
+    say,
+)
 from maskdrop.commands.progress import progress
 from maskdrop.config_file import ConfigurationError
 from maskdrop.lasting import lasting_imports, leave
@@ -122,6 +131,7 @@ def batch(
     ray also where some are left or the cluster was in trouble: the same command may get further. 78 where it
     can't run as configured.
     """
+    die_when_told(SIGNAL_EXIT + signal.SIGTERM)
     _check_report(report, source)
     overrides: dict[str, dict[str, Any]] = {"model": {"weights": weights, "device": device}}
     places = _Places(source, outbox, quarantine)
