@@ -439,18 +439,18 @@ def test_what_is_no_part_of_a_manifest_is_told(tmp_path: Path, kind: str) -> Non
 def test_a_damaged_part_is_told_and_none_of_its_rows_is_another_one(tmp_path: Path) -> None:
     """Arrow takes most damage for a failed read, which would pass, and doesn't see it within a page."""
     store = FolderStore(tmp_path, FOLDERS)
-    manifest = Manifest(store, "/in")
+    manifest = Manifest(store)
     for number in range(50):
         manifest.add(ended(f"{number}.jpg", sha256=f"{number * 7919:064x}"))
     manifest.write()
     (part,) = (tmp_path / "manifest.parquet").iterdir()
-    rows, whole, told = Manifest(store, "/in").read(), part.read_bytes(), []
+    rows, whole, told = Manifest(store).read(), part.read_bytes(), []
     for place in range(0, len(whole), 23):
         damaged = bytearray(whole)
         damaged[place] ^= 0x10
         part.write_bytes(damaged)
         try:
-            assert Manifest(store, "/in").read() == rows, place
+            assert Manifest(store).read() == rows, place
         except ConfigurationError as error:
             told.append(str(error))
     assert len(told) > len(whole) / 23 / 3  # what lies in pages, and not in what nobody asks for
