@@ -18,7 +18,7 @@ from maskdrop.machine.heap import keep_memory
 from maskdrop.original import LeaveAlone
 from maskdrop.preprocess import prepare_content
 from maskdrop.results.render import Renderer
-from maskdrop.ticket import MESSAGE_LIMIT, Facts, Fault, Stage
+from maskdrop.ticket import MESSAGE_LIMIT, Absence, Facts, Fault, Stage
 from maskdrop.topology.slots import OwnPlaces
 
 _CARRIED, _CARRIED_BY_BLOCK = 8 * 2**20, 16 * 2**20
@@ -63,7 +63,7 @@ class _Decoder:
         settings = self._job.settings
         try:
             _check_name(work)
-            content = ahead.read(work.path)
+            content = self._read(work, ahead)
             sha256 = hashlib.sha256(content).hexdigest()
             work = replace(work, size=len(content), sha256=sha256)
             if sha256 == work.known:
@@ -83,6 +83,14 @@ class _Decoder:
         return Piece(
             replace(work, facts=facts, ms=_since(began)), pixels, content=self._carried(content, facts)
         )
+
+    def _read(self, work: Work, ahead: ReadAhead) -> bytes:
+        try:
+            return ahead.read(work.path)
+        except LeaveAlone as error:
+            if error.absence is not Absence.GONE or isinstance(error, UnfitName):
+                raise
+            raise self._job.source.unreached(work.path) from error
 
     def _carried(self, content: bytes, facts: Facts) -> bytes | None:
         """The content, where the results need it and there is room."""

@@ -77,15 +77,15 @@ class ObjectStore:
                     )
                 content: bytes = file.read()
         except FileNotFoundError as error:
-            raise self._missing(path) from error
+            raise LeaveAlone(Absence.GONE, "no such object any more") from error
         except OSError as error:
             raise LeaveAlone(Absence.UNREADABLE, told(error)) from error
         if len(content) != size:
             raise LeaveAlone(Absence.CHANGED, "changed while it was read")
         return content
 
-    def _missing(self, path: str) -> LeaveAlone:
-        """Why there is no such object, though it was named. Arrow leaves out the slash that a key ends in."""
+    def unreached(self, path: str) -> LeaveAlone:
+        """Why there is no such object: Arrow lists one whose key ends in a slash without that."""
         with contextlib.suppress(OSError):
             if self._files(path).get_file_info(self._key(path)).type == fs.FileType.Directory:
                 return UnfitName(f"it is no key, but what others begin with; {_SLASH}")

@@ -78,6 +78,9 @@ class Store(Protocol):
             BrokenPicture: it is empty or has more than ``most`` bytes.
         """
 
+    def unreached(self, path: str) -> LeaveAlone:
+        """Why an original can't be reached, though it was named; may cost requests of its own."""
+
     def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
         """Write a picture's results, whole and lasting, under names that replace no other picture's.
 
