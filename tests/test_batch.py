@@ -20,7 +20,7 @@ from cradle import started_by
 from drawing import face_bytes
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.results.provenance import source_of
-from running import EXECUTED, QUICK, Daemon, Rooms
+from running import EXECUTED, QUICK, Daemon, Rooms, maskdrop
 from waiting import PATIENCE_S, wait_for
 
 ODD_NAMES = (b"two\nlines.jpg", b"not-utf-8-\xff\xfe.jpg", b"sub/\xe4\n/b,\"c';d.jpg")
@@ -228,15 +228,64 @@ def test_what_cannot_be_done_as_asked_is_told_in_one_line(job: Job) -> None:
     assert not job.source.exists()
 
 
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_a_place_of_a_kind_that_nobody_knows_is_no_folder(tmp_path: Path, engine: str) -> None:
+    (tmp_path / "in").mkdir()
+    for name, scheme, words in (
+        ("IN", "http://", ["http://host/x", "out"]),
+        ("OUT", "gs://", ["in", "gs://host/x"]),
+        ("--quarantine", "S3://", ["in", "out", "--quarantine", "S3://host/x"]),
+    ):
+        done = maskdrop(["batch", *words, "--engine", engine], cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (
+            78,
+            f"maskdrop: {name} = '{scheme}host/x': nothing can be read or written by {scheme}; "
+            "write s3://BUCKET/PREFIX in small letters, or ./NAME of a folder that is called so\n",
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+WITHOUT_LEAVE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+"""Before a command that may enter no folder that is closed, even as root."""
+
+
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_what_cannot_be_looked_at_is_told_in_one_line(tmp_path: Path, engine: str) -> None:
+    for name in ("in", "closed/below"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "closed").chmod(0)
+    try:
+        for words, wanted in (
+            (["in", "out", "--report", "closed/report.json"], "may be entered"),
+            (["in", "out", "--report", "closed/below/report.json"], "may be entered"),
+            (["closed/below", "out", "--report", "report.json"], "Permission denied; name a folder"),
+            (["in", "loop"], f"folders.outbox = {tmp_path}/loop: links on its way lead round in a circle; "),
+            (["in", "out", "--quarantine", "loop/below"], f"quarantine = {tmp_path}/loop/below: links on "),
+        ):
+            done = maskdrop(["batch", *words, "--engine", engine], WITHOUT_LEAVE, cwd=tmp_path)
+            assert (done.returncode, done.stderr.count("\n")) == (78, 1), done.stderr
+            assert wanted in done.stderr
+    finally:
+        (tmp_path / "closed").chmod(0o755)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_daemon_whose_inbox_is_a_link_to_itself_does_not_start(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    done = maskdrop(["run", "--inbox", "loop", "--outbox", "out"], cwd=tmp_path)
+    assert done.returncode == 78
+    wanted = f"maskdrop: folders.inbox = {tmp_path}/loop: links on its way lead round in a circle; mend"
+    assert done.stderr == f"{wanted} the link, or name another folder\n"
+
+
 def test_what_may_not_be_read_is_left_and_told(job: Job) -> None:
-    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     job.put("a.jpg", face_bytes(1))
     job.put("secret.jpg", face_bytes(2))
     job.put("closed/b.jpg", face_bytes(3))
     (job.source / "secret.jpg").chmod(0)
     (job.source / "closed").chmod(0)
-    prefix = without if os.geteuid() == 0 else []
-    told = job.run(code=1, prefix=prefix)
+    told = job.run(code=1, prefix=WITHOUT_LEAVE)
     assert "closed can't be read: Permission denied" in told
     assert "  left  secret.jpg: unreadable: Permission denied; mend its permissions" in told
     assert "1 saved, 0 done before, 0 broken, 1 left of 2 files" in told

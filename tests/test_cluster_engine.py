@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -18,11 +18,12 @@ pytest.importorskip("ray", reason="needs pip install 'maskdrop[ray]'")
 
 import ray.exceptions
 
+from cluster_here import Here
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.attempts import CannotLabel
 from maskdrop.cluster.cargo import End, Piece, Work, packed
 from maskdrop.cluster.engine import Cluster, ClusterTrouble, translated
-from maskdrop.cluster.inputs import Inputs
+from maskdrop.cluster.inputs import Input, Inputs
 from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.own_folder import OwnFolder
 from maskdrop.cluster.run import BatchTrouble, ClusterBatch, Order
@@ -141,6 +142,12 @@ def test_a_cluster_that_cannot_be_used_leaves_no_folder(monkeypatch: pytest.Monk
     assert not made[0].exists()
 
 
+@pytest.mark.parametrize("address", ["a..b:6379", f"localhost:{10**30}", "localhost:²", "localhost"])
+def test_what_is_no_address_is_told(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="is no cluster's address; give HOST:PORT of the head node"):
+        Cluster(address)
+
+
 LISTING = """
 import os, signal, sys
 from itertools import count
@@ -183,13 +190,15 @@ class Odd(FolderStore):
         raise of_a_task(RuntimeError("something odd\nand its details"))
 
 
-def batch_in(folder: Path, kind: type[FolderStore] = FolderStore) -> ClusterBatch:
-    """A batch of nothing, that writes rows soon."""
+def batch_in(
+    folder: Path, kind: type[FolderStore] = FolderStore, inputs: Sequence[Input] = ()
+) -> ClusterBatch:
+    """A batch, of nothing unless it is told, that writes rows soon."""
     settings = Settings.model_validate({"folders": {"inbox": "/nonexistent/in", "outbox": folder}})
     store = kind(folder, settings.folders)
-    inputs = Inputs(store, None, lambda _: iter(()))
+    found = Inputs(store, None, lambda _: iter(inputs))
     manifest = Manifest(store, longest_s=0.1)
-    return ClusterBatch(Order(settings, inputs, store, None, manifest, None, True), lambda: None)
+    return ClusterBatch(Order(settings, found, store, None, manifest, None, True), lambda: None)
 
 
 def test_rows_that_wait_are_written_while_nothing_arrives(tmp_path: Path) -> None:
@@ -209,6 +218,21 @@ def test_what_nobody_foresaw_ends_the_batch_as_trouble_does(tmp_path: Path) -> N
     with pytest.raises(BatchTrouble) as told:
         batch_in(tmp_path, Odd).run()
     assert str(told.value).startswith("RuntimeError: something odd; the same command goes on from")
+
+
+def test_what_is_listed_twice_is_done_and_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As object storage lists ``a.jpg`` and ``a.jpg/``. It shares no name with itself."""
+    monkeypatch.setattr("maskdrop.cluster.run.Cluster", Here)
+    monkeypatch.setattr(Here, "given", [])
+    batch = batch_in(tmp_path, inputs=[Input("a.jpg", 9), Input("b.jpg", 3), Input("a.jpg", 4)])
+    batch.run()
+    assert (batch.total, batch.done, batch.is_complete) == (2, 2, True)
+    assert [(work.path, work.size, work.is_shared) for work in Here.given] == [
+        ("a.jpg", 9, False),
+        ("b.jpg", 3, False),
+    ]
 
 
 def test_a_lock_that_cannot_be_opened_is_told_as_the_local_engine_tells_it(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.access import Access
 from maskdrop.cluster.attempts import STOPPED, CannotLabel, Register, attempted
 from maskdrop.cluster.cargo import End, Piece, Pixels, Work, packed, stacked, unpacked
+from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.labelling import Labeller
@@ -78,6 +79,8 @@ def test_a_glob_and_a_list_mean_what_they_say(tmp_path: Path) -> None:
         ("/", "names no file"),
         ("s3://", "names no file"),
         ("s3:///a.jpg", "names no bucket; write s3://BUCKET/KEY"),
+        ("S3://bucket/a.jpg", "nothing can be read by S3://; write s3://BUCKET/KEY in small letters"),
+        ("gs://bucket/a.jpg\ns3://bucket/b.jpg", "line 'gs://bucket/a.jpg': nothing can be read by gs://"),
     ):
         names.write_text(f"{line}\n")
         with pytest.raises(ConfigurationError, match=wanted):
@@ -119,6 +122,27 @@ def test_a_file_that_is_no_list_is_told(tmp_path: Path, content: bytes) -> None:
 def test_a_list_that_cannot_be_read_is_told() -> None:
     with pytest.raises(ConfigurationError, match="Input/output error; name a folder or a list file that you"):
         find_inputs("/proc/self/mem", Access(), FOLDERS)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """By a process that may not, even as root."""
+    (tmp_path / "closed\n").mkdir(mode=0)
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    done = subprocess.run([*bound, sys.executable, "-c", GOING_THROUGH, str(tmp_path)], capture_output=True)
+    assert done.stdout == b"['a.jpg'] 1\n"
+    assert done.stderr.decode() == f"{tmp_path}/closed\\n can't be read: Permission denied\n"
+
+
+GOING_THROUGH = """
+import sys
+from maskdrop.cluster.access import Access
+from maskdrop.cluster.inputs import find_inputs
+from maskdrop.config import FolderSettings
+folders = FolderSettings.model_validate({"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"})
+inputs = find_inputs(sys.argv[1], Access(), folders)
+print([one.path for one in inputs], inputs.unread)
+"""
 
 
 def test_a_line_that_leads_through_a_link_is_left_and_told_why(tmp_path: Path) -> None:
@@ -257,6 +281,34 @@ def test_the_newest_row_of_a_picture_stays_alone(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob(".*"))
 
 
+@pytest.mark.parametrize("newer", [False, True])
+def test_of_the_rows_of_a_picture_that_somebody_put_into_one_part_the_last_one_stays(
+    tmp_path: Path, newer: bool
+) -> None:
+    """Unless a newer part has another one."""
+    store, folder = FolderStore(tmp_path, FOLDERS), tmp_path / "manifest.parquet"
+    for sha256 in ("1", "2"):
+        manifest = Manifest(store)
+        for name in ("a.jpg", f"{sha256}.jpg"):
+            manifest.add(ended(name, sha256=sha256))
+        manifest.write()
+    together = parquet.read_table(folder)
+    for part in folder.iterdir():
+        part.unlink()
+    parquet.write_table(together, folder / "all.parquet")
+    if newer:
+        manifest.add(ended("a.jpg", sha256="3"))
+        manifest.write()
+    for _ in range(2):
+        rows = Manifest(store).read()
+        assert {path: row.sha256 for path, row in rows.items()} == {
+            "a.jpg": "3" if newer else "2",
+            "1.jpg": "1",
+            "2.jpg": "2",
+        }
+        assert parquet.read_table(folder).num_rows == 3
+
+
 def test_a_part_that_cannot_be_written_is_not_tried_with_each_row(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "gone", FOLDERS)
     manifest, refused = Manifest(store), 0
@@ -382,6 +434,61 @@ def test_what_is_no_part_of_a_manifest_is_told(tmp_path: Path, kind: str) -> Non
     assert "; move it elsewhere" in str(told.value)
     is_open = [os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()]
     assert str(tmp_path / "manifest.parquet" / "foreign.parquet") not in is_open
+
+
+def test_a_damaged_part_is_told_and_none_of_its_rows_is_another_one(tmp_path: Path) -> None:
+    """Arrow takes most damage for a failed read, which would pass, and doesn't see it within a page."""
+    store = FolderStore(tmp_path, FOLDERS)
+    manifest = Manifest(store)
+    for number in range(50):
+        manifest.add(ended(f"{number}.jpg", sha256=f"{number * 7919:064x}"))
+    manifest.write()
+    (part,) = (tmp_path / "manifest.parquet").iterdir()
+    rows, whole, told = Manifest(store).read(), part.read_bytes(), []
+    for place in range(0, len(whole), 23):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        part.write_bytes(damaged)
+        try:
+            assert Manifest(store).read() == rows, place
+        except ConfigurationError as error:
+            told.append(str(error))
+    assert len(told) > len(whole) / 23 / 3  # what lies in pages, and not in what nobody asks for
+    assert all(line.startswith(f"OUT = '{part}': is no part of a manifest (") for line in told)
+    assert all("); move it elsewhere: pictures that only it has rows of" in line for line in told)
+
+
+def test_a_part_that_was_written_without_checksums_is_read(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path, FOLDERS)
+    manifest = Manifest(store)
+    manifest.add(ended("a.jpg"))
+    manifest.write()
+    (part,) = (tmp_path / "manifest.parquet").iterdir()
+    parquet.write_table(parquet.read_table(part), part)
+    assert Manifest(store).read().keys() == {"a.jpg"}
+
+
+def test_a_file_that_has_the_name_of_the_manifest_s_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "manifest.parquet").write_bytes(b"x")
+    with pytest.raises(ConfigurationError) as told:
+        Manifest(FolderStore(tmp_path, FOLDERS)).read()
+    problem = "is no folder of a manifest's parts; move it elsewhere"
+    assert f"OUT = '{tmp_path}/manifest.parquet': {problem}" in str(told.value)
+
+
+def test_a_picture_whose_results_would_lie_in_the_manifest_is_left(tmp_path: Path) -> None:
+    """Nothing could read it any more."""
+    store = FolderStore(tmp_path, FOLDERS)
+    for name in ("manifest.parquet/a.jpg", "x/manifest.parquet/a.jpg", "manifest.parquet.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"no picture")
+    job = Job(settings(), store, store, None, Register())
+    works = [Work(os.fspath(path.relative_to(tmp_path)), 10) for path in sorted(tmp_path.rglob("*.jpg"))]
+    first, *others = unpacked(decode_block(packed(map(Piece, works)), job))
+    assert first.work.end is not None
+    assert (first.work.end.outcome, first.work.end.error) == (Outcome.LEFT, "UnfitName")
+    assert first.work.end.message == "its results would lie in OUT's manifest.parquet; rename its folder"
+    assert [piece.work.fault is not None for piece in others] == [True, True]
 
 
 class Dies(BaseException):

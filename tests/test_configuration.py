@@ -134,6 +134,9 @@ def test_health_file_inside_inbox(rooms: Rooms) -> None:
 
 
 def test_a_health_file_that_is_none_is_not_replaced(rooms: Rooms) -> None:
+    (rooms.base / "round").symlink_to(rooms.base / "round")
+    told = refused(rooms, folders(rooms), "--health", str(rooms.base / "round" / "health.json"))
+    assert f"health.file = {rooms.base / 'round'}: links on its way lead round in a circle" in told
     pipe, link = rooms.base / "pipe", rooms.base / "link"
     os.mkfifo(pipe)
     link.symlink_to(link)

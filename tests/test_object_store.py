@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import logging
+import os
 import pickle
 import signal
 import socket
@@ -22,12 +23,15 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 pytest.importorskip("pyarrow", reason="needs pip install 'maskdrop[ray]'")
 
 import object_storage as storage
+from cluster_here import Here
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster import object_store as store
 from maskdrop.cluster.access import Access, Keys
@@ -40,11 +44,13 @@ from maskdrop.cluster.finishing import BESIDE, finish_block
 from maskdrop.cluster.handover import handed_over
 from maskdrop.cluster.inputs import find_inputs
 from maskdrop.cluster.job import Job
-from maskdrop.cluster.manifest import FOLDER, Manifest
+from maskdrop.cluster.manifest import Manifest
 from maskdrop.cluster.order import Words, order_of
+from maskdrop.cluster.portions import distinct
 from maskdrop.cluster.read_ahead import AHEAD, reading_ahead
 from maskdrop.cluster.record import Record
-from maskdrop.cluster.stores import FolderStore, PlaceTrouble, UnfitName
+from maskdrop.cluster.stores import MANIFEST, FolderStore, PlaceTrouble, UnfitName
+from maskdrop.commands.app import app
 from maskdrop.config import FolderSettings, Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.decoding import BrokenPicture
@@ -207,21 +213,21 @@ def test_replaced_rows_stay_and_do_not_count_where_nothing_may_be_removed(
             manifest.add(ended(f"{name}.jpg", sha256))
         manifest.write()
     caplog.set_level(logging.WARNING)
-    with refusing(bucket.endpoint, FOLDER, method="DELETE") as endpoint:
+    with refusing(bucket.endpoint, MANIFEST, method="DELETE") as endpoint:
         Manifest(objects(endpoint, "kept")).read()
-        parts = place.names(FOLDER)
+        parts = place.names(MANIFEST)
         record = Record(Manifest(objects(endpoint, "kept")), Breaker({}))
         record.read()
-        assert place.names(FOLDER) == parts
+        assert place.names(MANIFEST) == parts
         record.note(ended("b.jpg", "4"))
         record.close(tidies=True)
-        assert len(place.names(FOLDER)) == len(parts) + 1
+        assert len(place.names(MANIFEST)) == len(parts) + 1
     told = [entry.getMessage() for entry in caplog.records]
     assert len(told) == len(["the first run", "the second"])
     assert all("stay in the manifest, and don't count: s3://pictures/kept/" in line for line in told)
     rows = Manifest(place).read()
     assert {path: row.sha256 for path, row in rows.items()} == {"a.jpg": "3", "b.jpg": "4", "c.jpg": "3"}
-    assert len(place.names(FOLDER)) == 2
+    assert len(place.names(MANIFEST)) == 2
 
 
 def ended(path: str, sha256: str) -> Work:
@@ -354,6 +360,27 @@ def test_of_a_large_object_that_has_a_results_name_little_is_read(bucket: Any) -
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 4 * 2**20
+
+
+def test_a_name_that_pictures_share_by_now_stays_with_whose_it_is(bucket: Any) -> None:
+    """Its result would be there twice, and the first one never be replaced."""
+    place = objects(bucket.endpoint, "shared")
+
+    def published(path: str, sha256: str, is_shared: bool) -> str:
+        made = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(made, "PNG", exif=provenance(sha256))
+        (name,) = place.publish(path, sha256, [Result(".png", made.getvalue())], is_shared)
+        return str(name)
+
+    first, second = "1" * 64, "2" * 64
+    assert published("x.jpg", first, False) == "x.png"
+    for _ in range(2):
+        assert published("x.jpg", first, True) == "x.png"
+        assert published("x.webp", second, True) == "x~22222222.png"
+        assert [published("y.jpg", one, True) for one in (first, second)] == [
+            "y~11111111.png",
+            "y~22222222.png",
+        ]
 
 
 def test_results_that_are_refused_are_left_and_hold_up_no_others(
@@ -536,6 +563,31 @@ def test_a_signal_ends_the_command_while_it_lists_a_bucket(bucket: Any, tmp_path
                 is_over.set()
 
 
+def test_the_first_process_of_a_container_ends_when_it_is_told_though_object_storage_is_silent(
+    tmp_path: Path,
+) -> None:
+    """The kernel gives it no signal that it has no answer to."""
+    inside = ["unshare", "--pid", "--fork", "--kill-child"]
+    if subprocess.run([*inside, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no namespace for processes can be made here")
+    config = tmp_path / "c.toml"
+    config.write_text("[workers]\nstage_timeout_s = 86400\n")
+    words = ["batch", "s3://pictures/in", str(tmp_path / "out"), "--engine", "ray", "--config", str(config)]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE_S)
+        words += ["--endpoint", f"http://127.0.0.1:{silent.getsockname()[1]}"]
+        program = [*inside, sys.executable, "-m", "maskdrop", *words]
+        with subprocess.Popen(program, env={**os.environ, "AWS_ACCESS_KEY_ID": "key"}) as process:
+            try:
+                asking, _ = silent.accept()
+                (first,) = psutil.Process(process.pid).children()
+                first.terminate()
+                assert process.wait(PATIENCE_S / 2) == 128 + signal.SIGTERM
+                asking.close()
+            finally:
+                process.kill()
+
+
 @pytest.mark.parametrize(
     ("status", "error", "wanted"),
     [
@@ -553,6 +605,31 @@ def test_a_listing_that_is_refused_is_a_fault_and_one_that_fails_is_not(
         inputs = find_inputs("s3://pictures/slow", objects(endpoint, longest=1.0).access, FOLDERS)
         with pytest.raises(error, match=wanted):
             list(inputs)
+
+
+def test_a_listing_that_is_refused_in_the_middle_has_summary_and_report_of_what_is_done(
+    bucket: Any, tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskdrop.cluster.run.Cluster", Here)
+    monkeypatch.setattr("maskdrop.cluster.run.PORTION", 500)
+    monkeypatch.setattr("maskdrop.cluster.handover._PORTION", 500)
+    there = http.client.HTTPConnection(bucket.endpoint.removeprefix("http://"))
+    for key in (*(f"first/{number}.jpg" for number in range(500)), "second/a.jpg"):
+        there.request("PUT", f"/pictures/middle/{key}", b"x")
+        assert there.getresponse().read() == b""
+    there.close()
+    answers = iter([HTTPStatus.OK, HTTPStatus.OK])  # the first names, and what lies below the first of them
+    report = tmp_path / "report.json"
+    with refusing(bucket.endpoint, None, listing=lambda: next(answers, HTTPStatus.FORBIDDEN)) as endpoint:
+        words = ["batch", "s3://pictures/middle/*/*.jpg", str(tmp_path / "out"), "--report", str(report)]
+        words += ["--engine", "ray", "--endpoint", endpoint, "--weights", str(tiny_weights)]
+        done = CliRunner().invoke(app, words, env=bucket.environment)
+    assert done.exit_code == 78, done.output
+    *_, summary, told = done.output.splitlines()
+    assert summary.startswith("500 saved, 0 done before, 0 broken, 0 left of ")
+    assert told.startswith("maskdrop: IN = 's3://pictures/middle/*/*.jpg': ")
+    assert told.endswith("; give keys that may list it")
+    assert json.loads(report.read_text())["saved"] == 500
 
 
 def test_a_long_listing_arrives_whole_and_in_order() -> None:
@@ -608,6 +685,39 @@ def test_a_name_that_begins_with_a_slash_is_not_another_one(bucket: Any) -> None
     breaker = Breaker({"IN": Place(inputs.store, writes=False)})
     for _ in range(MOST_LEFT):  # however many there are, no place is at fault
         breaker.note(end, "/b.jpg")
+
+
+def test_an_object_whose_key_ends_in_a_slash_is_told_and_never_taken_for_another_one(
+    bucket: Any, tmp_path: Path
+) -> None:
+    """Arrow lists it without that, and finds nothing by that name."""
+    there = http.client.HTTPConnection(bucket.endpoint.removeprefix("http://"))
+    for key in ("junk/", "junk/a.jpg", "b.jpg", "b.jpg/"):
+        there.request("PUT", f"/pictures/slashed/{key}", key.encode())
+        assert there.getresponse().read() == b""
+    there.close()
+    inputs = find_inputs("s3://pictures/slashed", objects(bucket.endpoint).access, FOLDERS)
+    found = distinct(inputs)
+    assert sorted((one.path, one.size) for one in found) == [("b.jpg", 5), ("junk", 5), ("junk/a.jpg", 10)]
+    assert inputs.store.read("b.jpg", 100) == b"b.jpg"
+    settings = Settings.model_validate(
+        {"folders": {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}}
+    )
+    job = Job(settings, inputs.store, inputs.store, None, Register())
+    left = unpacked(decode_block(packed([Piece(Work("junk", 5)), Piece(Work("gone", 5))]), job))
+    assert [piece.work.end for piece in left] == [
+        End(
+            Outcome.LEFT,
+            error="UnfitName",
+            message="it is no key, but what others begin with; a key that ends in a slash can't be read; "
+            "rename it",
+        ),
+        End(Outcome.LEFT, error="gone", message="no such object any more"),
+    ]
+    (tmp_path / "list.txt").write_text("s3://pictures/slashed/b.jpg/\n")
+    inputs = find_inputs(str(tmp_path / "list.txt"), objects(bucket.endpoint).access, FOLDERS)
+    with pytest.raises(UnfitName, match="a key that ends in a slash can't be read; rename it"):
+        inputs.store.read(next(iter(inputs)).path, 100)
 
 
 def put_aside(source: Any, target: Any, path: str, content: bytes) -> str:
@@ -672,6 +782,57 @@ def test_a_broken_picture_that_changed_is_left(bucket: Any, aside: Any) -> None:
         with pytest.raises(LeaveAlone, match="changed before it could be quarantined"):
             put_broken(source, aside, work, FOLDERS)
     assert aside.names("") == []
+
+
+@pytest.mark.parametrize("place", ["s3://pictures:80/x", "s3://arn:aws:s3:us-east-1:1:accesspoint/ap/x"])
+def test_a_bucket_with_a_colon_is_told(bucket: Any, tmp_path: Path, place: str) -> None:
+    """Arrow takes it for another URL's scheme. In a list it is left, as is any name that there can't be."""
+    bucket.put("colon/a.jpg", b"x")
+    for source, out in ((place, "s3://pictures/out"), ("s3://pictures/colon", place)):
+        words = Words(source, out, None, None, None, None, {}, False)
+        wanted = f"= '{place}': no bucket has a colon in its name; write s3://BUCKET/…, where an access point"
+        with pytest.raises(ConfigurationError, match=wanted):
+            order_of(words, bucket.environment)
+    (tmp_path / "list.txt").write_text(f"s3://pictures/colon/a.jpg\n{place}/a.jpg\n")
+    inputs = find_inputs(str(tmp_path / "list.txt"), objects(bucket.endpoint).access, FOLDERS)
+    first, second = inputs
+    assert inputs.store.read(first.path, 10) == b"x"
+    with pytest.raises(UnfitName, match="no bucket has a colon"):
+        inputs.store.read(second.path, 10)
+
+
+@pytest.mark.parametrize("endpoint", ["ftp://host", "HTTP://host", "https://"])
+def test_an_endpoint_that_is_none_is_told(bucket: Any, tmp_path: Path, endpoint: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "list.txt").write_text("s3://pictures/a.jpg\n")
+    for source, out in (
+        ("s3://pictures/in", "out"),
+        (str(tmp_path / "in"), "s3://pictures/out"),
+        (str(tmp_path / "list.txt"), str(tmp_path / "out")),
+    ):
+        words = Words(source, out, None, None, endpoint, None, {}, False)
+        with pytest.raises(
+            ConfigurationError, match=f"= '{endpoint}': is no URL of an S3 server; write http"
+        ):
+            order_of(words, bucket.environment)
+
+
+def test_what_arrow_takes_for_no_address_is_trouble_and_ends_nothing() -> None:
+    place = objects("ftp://host", longest=6.0)
+    with pytest.raises(LeaveAlone, match="Invalid S3 connection scheme"):
+        place.read("a.jpg", 10)
+    asked: list[Callable[[], object]] = [
+        lambda: place.put("a.jpg", b"x"),
+        lambda: place.has("a.jpg"),
+        lambda: place.remove("a.jpg"),
+        lambda: place.publish("a.jpg", "0" * 64, [Result(".jpg", b"x")], False),
+    ]
+    for ask in asked:
+        with pytest.raises(FolderTrouble, match="Invalid S3 connection scheme"):
+            ask()
+    unfit = place.check(writes=True)
+    assert unfit is not None
+    assert "Invalid S3 connection scheme" in unfit.problem
 
 
 def test_names_that_object_storage_does_not_take_are_told(bucket: Any, tmp_path: Path) -> None:

@@ -179,6 +179,9 @@ def test_what_is_not_a_sheet_is_never_written_over(base: Path, tmp_path: Path) -
     assert (tmp_path / "index.html").read_text() == "<p>my homepage</p>"
     told = sheet(base, "--output", str(base / "outbox" / "sheet"), code=78).stderr
     assert "lies inside" in told
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    told = sheet(base, "--output", str(tmp_path / "loop"), code=78).stderr
+    assert "links on its way lead round in a circle" in told
     told = sheet(base, "--originals", str(base / "nowhere"), code=1).stderr
     assert "no such folder" in told
 

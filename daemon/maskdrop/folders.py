@@ -59,11 +59,11 @@ def prepare_folders(settings: Settings) -> Folders:
 
     Raises:
         NoRoom: there is none for a folder that is missing.
-        ConfigurationError: a folder can't be made or written, lies inside another one, or
+        ConfigurationError: a folder can't be found, made or written, lies inside another one, or
             can't take a file from the inbox by an atomic rename.
     """
     named = named_folders(settings)
-    resolved = {key: folder.resolve() for key, folder in named.items()}
+    resolved = {key: followed(f"folders.{key}", folder) for key, folder in named.items()}
     check_nesting(resolved)
     for key, folder in named.items():
         _make(f"folders.{key}", folder)
@@ -85,7 +85,7 @@ def prepare_to_keep(settings: Settings, skips_done: bool) -> Folders:
     """The same where originals are kept: the inbox is only read, and may be on any file system.
 
     Raises:
-        ConfigurationError: a folder can't be read, made or written, or lies inside another one.
+        ConfigurationError: a folder can't be found, read, made or written, or lies inside another one.
     """
     inbox, quarantine = settings.folders.inbox, settings.folders.quarantine
     try:
@@ -96,13 +96,27 @@ def prepare_to_keep(settings: Settings, skips_done: bool) -> Folders:
     named = {"outbox": settings.folders.outbox}
     if quarantine is not None:
         named["quarantine"] = quarantine
-    resolved = {"inbox": inbox.resolve(), **{key: folder.resolve() for key, folder in named.items()}}
+    resolved = {key: followed(f"folders.{key}", folder) for key, folder in named.items()}
+    resolved = {"inbox": inbox.resolve(), **resolved}
     check_nesting(resolved)
     for key, folder in named.items():
         _make(f"folders.{key}", folder)
         check_writable(f"folders.{key}", folder)
     outbox = resolved["outbox"]
     return Folders(resolved["inbox"], outbox, resolved.get("quarantine"), None, True, skips_done)
+
+
+def followed(key: str, folder: Path) -> Path:
+    """Where a folder really is, or would be.
+
+    Raises:
+        ConfigurationError: links lead round in a circle there.
+    """
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError) as error:  # which of them, Python's versions see differently
+        remedy = "mend the link, or name another folder"
+        raise fault(key, folder, "links on its way lead round in a circle", remedy) from error
 
 
 def _make(key: str, folder: Path) -> None:
@@ -153,13 +167,14 @@ def check_own_files(settings: Settings, folders: dict[str, Path]) -> None:
     others = {} if settings.log.file is None else {"log.file": settings.log.file}
     taken: dict[Path, str] = {}
     for key, file in {**own_files(settings), **others}.items():
-        if file.parent.resolve().is_relative_to(folders["inbox"]):
+        parent = followed(key, file.parent)
+        if parent.is_relative_to(folders["inbox"]):
             raise fault(key, file, "lies inside the inbox", "choose a place outside the inbox")
         if is_folder(file):
             raise fault(key, file, "is a folder", "name a file")
         if key in own_files(settings) and _is_something_else(file):
             raise fault(key, file, "is no regular file, and one would replace it", "name another file")
-        place = file.parent.resolve() / file.name
+        place = parent / file.name
         if (other := taken.get(place)) is not None:
             raise fault(key, file, f"is the {other} file too", "give each a name of its own")
         taken[place] = key.partition(".")[0]

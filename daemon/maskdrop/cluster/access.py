@@ -8,7 +8,12 @@ from threading import Lock
 
 from pyarrow import fs
 
+from maskdrop.config_file import fault
+
 _MOST_TRIES = 10
+
+_SCHEMES = ("", "http", "https")
+"""Of an endpoint, as Arrow knows them."""
 
 _REQUESTS, _SHARE = 2, 0.8
 """Requests that a picture's stage makes one after the other, and the share of the stage's time that they may
@@ -68,6 +73,17 @@ class Access:
             ),
             longest,
         )
+
+    def check(self) -> None:
+        """See that the endpoint is one, before anything is asked of it.
+
+        Raises:
+            ConfigurationError: it is not.
+        """
+        scheme, _, host = self.endpoint.rpartition("://")
+        if scheme not in _SCHEMES or (self.endpoint and not host.strip("/")):
+            problem, remedy = "is no URL of an S3 server", "write http://HOST:PORT or https://HOST:PORT"
+            raise fault("--endpoint (or AWS_ENDPOINT_URL)", self.endpoint, problem, remedy)
 
     @property
     def tries(self) -> int:

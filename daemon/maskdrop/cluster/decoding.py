@@ -12,12 +12,13 @@ from maskdrop.cluster.attempts import attempted, ended_after
 from maskdrop.cluster.cargo import End, Piece, Work, found_unread, left_for, packed, unpacked
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.read_ahead import ReadAhead, reading_ahead
+from maskdrop.cluster.stores import MANIFEST, UnfitName
 from maskdrop.decoding import BrokenPicture, set_up_decoding
 from maskdrop.machine.heap import keep_memory
 from maskdrop.original import LeaveAlone
 from maskdrop.preprocess import prepare_content
 from maskdrop.results.render import Renderer
-from maskdrop.ticket import MESSAGE_LIMIT, Facts, Fault, Stage
+from maskdrop.ticket import MESSAGE_LIMIT, Absence, Facts, Fault, Stage
 from maskdrop.topology.slots import OwnPlaces
 
 _CARRIED, _CARRIED_BY_BLOCK = 8 * 2**20, 16 * 2**20
@@ -61,7 +62,8 @@ class _Decoder:
         began = time.monotonic()
         settings = self._job.settings
         try:
-            content = ahead.read(work.path)
+            _check_name(work)
+            content = self._read(work, ahead)
             sha256 = hashlib.sha256(content).hexdigest()
             work = replace(work, size=len(content), sha256=sha256)
             if sha256 == work.known:
@@ -82,6 +84,14 @@ class _Decoder:
             replace(work, facts=facts, ms=_since(began)), pixels, content=self._carried(content, facts)
         )
 
+    def _read(self, work: Work, ahead: ReadAhead) -> bytes:
+        try:
+            return ahead.read(work.path)
+        except LeaveAlone as error:
+            if error.absence is not Absence.GONE or isinstance(error, UnfitName):
+                raise
+            raise self._job.source.unreached(work.path) from error
+
     def _carried(self, content: bytes, facts: Facts) -> bytes | None:
         """The content, where the results need it and there is room."""
         is_wanted = self._job.source.is_remote and self._renderer.reads_original(facts)
@@ -89,6 +99,16 @@ class _Decoder:
             return None
         self._room -= len(content)
         return content
+
+
+def _check_name(work: Work) -> None:
+    """See that a picture's results have a place of their own.
+
+    Raises:
+        UnfitName: they would lie among the parts of the manifest.
+    """
+    if work.path.startswith(f"{MANIFEST}/"):
+        raise UnfitName(f"its results would lie in OUT's {MANIFEST}; rename its folder")
 
 
 def _since(began: float) -> dict[str, float]:

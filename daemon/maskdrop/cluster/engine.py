@@ -252,14 +252,20 @@ def _reachable(address: str) -> str:
         return address
     host, colon, port = address.rpartition(":")
     if "://" in address or not colon or not port.isdigit():
-        remedy = "give HOST:PORT of the head node (6379 unless it was started otherwise), or auto"
-        raise fault("--address", address, "is no cluster's address", remedy)
+        raise _no_address(address)
     try:
         socket.create_connection((host, int(port)), _CONNECT_S).close()
     except OSError as error:
         problem = f"nobody answers there ({error.strerror or error})"
         raise fault("--address", address, problem, "start the head node: ray start --head") from error
+    except (ValueError, OverflowError) as error:  # a name with nothing between two dots, a port of 30 digits
+        raise _no_address(address) from error
     return address
+
+
+def _no_address(address: str) -> ConfigurationError:
+    remedy = "give HOST:PORT of the head node (6379 unless it was started otherwise), or auto"
+    return fault("--address", address, "is no cluster's address", remedy)
 
 
 def _quieten() -> None:

@@ -1,6 +1,7 @@
 """What a cluster's batch is about: a folder, a list file, a glob, or the same in object storage."""
 
 import codecs
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,11 +10,15 @@ from pathlib import Path, PurePosixPath
 from maskdrop.cluster.access import Access
 from maskdrop.cluster.globs import Glob, Matches, is_glob, split_glob
 from maskdrop.cluster.handover import handed_over
-from maskdrop.cluster.object_store import NOTHING_BELOW, SCHEME, ObjectStore, is_refusal, told
+from maskdrop.cluster.object_store import NOTHING_BELOW, ObjectStore, is_refusal, told
+from maskdrop.cluster.schemes import FOREIGN_LINE_REMEDY, SCHEME, foreign_scheme
 from maskdrop.cluster.stores import FolderStore, Store, require
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import ConfigurationError, fault
 from maskdrop.inbox.scan import Seen, is_candidate, scan
+from maskdrop.names import printable
+
+logger = logging.getLogger("maskdrop")
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ def find_inputs(named: str, access: Access, settings: FolderSettings) -> Inputs:
         ConfigurationError: it names nothing that can be read.
     """
     if named.startswith(SCHEME):
+        access.check()
         return _in_object_storage(named, access)
     path = Path(named).absolute()
     try:
@@ -98,6 +104,7 @@ def _in_folder(base: Path, settings: FolderSettings, glob: Glob | None) -> Input
     def entries(inputs: Inputs) -> Iterator[Input]:
         def note(folder: str, error: OSError) -> None:
             inputs.unread += 1
+            logger.error("%s can't be read: %s", printable(base / folder), error.strerror)
 
         found = False
         for seen in scan(base, recursive=True, one_device=False, unread=note):
@@ -124,6 +131,10 @@ def _in_list(file: Path, access: Access, settings: FolderSettings) -> Inputs:
         raise fault("IN", file, "is no list of names", "save it as UTF-8 text, a path a line")
     lines = [os.fsdecode(line.rstrip(b"\r")) for line in content.split(b"\n")]
     lines = [line for line in lines if line]
+    for line in lines:
+        if scheme := foreign_scheme(line):
+            problem = f"line {line!r}: nothing can be read by {scheme}"
+            raise fault("IN", file, problem, FOREIGN_LINE_REMEDY)
     kinds = {_kind(line) for line in lines}
     if len(kinds) > 1:
         problem = f"has {' and '.join(sorted(kinds))} lines"
@@ -138,6 +149,7 @@ def _in_list(file: Path, access: Access, settings: FolderSettings) -> Inputs:
             raise fault("IN", file, f"line {line!r} names no bucket", f"write {SCHEME}BUCKET/KEY")
     kind = kinds.pop() if kinds else "relative"
     if kind == SCHEME:
+        access.check()
         names = [line.removeprefix(SCHEME) for line in lines]
         return Inputs(ObjectStore("", access), None, lambda _: _unsized(names))
     base = Path("/") if kind == "absolute" else file.parent.resolve()

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,15 +18,12 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.beneath import NotAFile
 from maskdrop.cluster.attempts import WORKER_DIED
 from maskdrop.cluster.cargo import Work, found_unread
-from maskdrop.cluster.stores import Store
-from maskdrop.config_file import fault
+from maskdrop.cluster.stores import MANIFEST, Store
+from maskdrop.config_file import ConfigurationError, fault
 from maskdrop.durable import FolderTrouble
 from maskdrop.names import printable
 
 logger = logging.getLogger("maskdrop")
-
-FOLDER = "manifest.parquet"
-"""The folder of the manifest's parts, in OUT: what reads Parquet takes it for one file."""
 
 PART_ROWS = 10_000
 """Rows of a part at most."""
@@ -61,6 +58,10 @@ _NEEDED = ["input", "size", "sha256", "outcome", "hex", "error", "message", "qua
 _DONE = (Outcome.SAVED.value, Outcome.BROKEN.value)
 """What would come out the same again for the same content; what was left may not, nor what a process died at:
 it may have been the machine's fault."""
+
+
+class _Damaged(Exception):
+    """What has a part's name is none; the message says why."""
 
 
 def row_of(work: Work) -> dict[str, Any]:
@@ -113,7 +114,9 @@ class Row:
 class Manifest:
     """Owner of the parts; rows wait here until they make one."""
 
-    def __init__(self, store: Store, base: str = "", folder: str = FOLDER, longest_s: float = PART_S) -> None:
+    def __init__(
+        self, store: Store, base: str = "", folder: str = MANIFEST, longest_s: float = PART_S
+    ) -> None:
         """Prepare.
 
         Args:
@@ -143,7 +146,9 @@ class Manifest:
             self._check_base(table)
             for path, row in _rows(part, table):
                 if path in rows:
-                    old.setdefault(rows[path].part, set()).add(path)
+                    gone = old.setdefault(rows[path].part, set())
+                    if rows[path].part != part:
+                        gone.add(path)
                 rows[path] = row
         self.drop(old)
         return rows
@@ -180,7 +185,8 @@ class Manifest:
         self._failed = False
 
     def drop(self, replaced: Mapping[str, Iterable[str]]) -> None:
-        """Remove the rows of these inputs from these parts; newer parts have others of them.
+        """Remove the rows of these inputs from these parts, as newer parts have others of them; of any other
+        input's rows in one of these parts, which somebody put together, the last one stays.
 
         A part is written anew under another name before it is removed: no row is ever in none. The first one
         that can't be removed stays, as do all after it: the newest row of an input counts.
@@ -195,7 +201,7 @@ class Manifest:
     def _drop_from(self, first: str, gone: set[str]) -> None:
         part = self._renamed.get(first, first)
         table = self._table(part, None)
-        keep = [path not in gone for path, _ in _rows(part, table)]
+        keep = _kept([path for path, _ in _rows(part, table)], gone)
         if any(keep):
             self._renamed[first] = renewed = _renewed(part)
             self._put(renewed, table.filter(pa.array(keep)))
@@ -214,6 +220,8 @@ class Manifest:
         """Names of all parts, the oldest first."""
         try:
             names = self._store.names(self._folder)
+        except NotADirectoryError as error:
+            raise self._foreign(self._folder, "is no folder of a manifest's parts") from error
         except OSError as error:
             raise self._trouble(self._folder, error) from error
         return [name for name in names if name.endswith(".parquet")]
@@ -221,24 +229,25 @@ class Manifest:
     def _table(self, part: str, columns: list[str] | None) -> pa.Table:
         name = f"{self._folder}/{part}"
         try:
-            file = parquet.ParquetFile(io.BytesIO(self._store.get(name)))
-            if not (problem := _problem(file.schema_arrow)):
-                return file.read(columns)
+            return _decoded(self._store.get(name), columns)
         except NotAFile:
             problem = "it is no regular file"
-        except pa.ArrowException as error:
-            problem = str(error).partition("\n")[0]
+        except _Damaged as error:
+            problem = str(error)
         except OSError as error:
             raise self._trouble(name, error) from error
+        raise self._foreign(name, f"is no part of a manifest ({problem})")
+
+    def _foreign(self, name: str, problem: str) -> ConfigurationError:
         remedy = "move it elsewhere: pictures that only it has rows of are done again"
-        raise fault("OUT", f"{self._store.address}/{name}", f"is no part of a manifest ({problem})", remedy)
+        return fault("OUT", f"{self._store.address}/{name}", problem, remedy)
 
     def _trouble(self, name: str, error: OSError) -> FolderTrouble:
         return FolderTrouble(f"{self._store.address}/{name}", error)
 
     def _check_base(self, table: pa.Table) -> None:
         """Rows name pictures by their paths below IN: those of another one would replace each other."""
-        base = (table.schema.metadata or {}).get(_BASE, b"").decode()
+        base = (table.schema.metadata or {}).get(_BASE, b"").decode("utf-8", "replace")
         if base and self._base and base != self._base:
             problem = f"the manifest in {self._store.address} has rows of another IN, {base}"
             remedy = "give another OUT, or a sub-folder of OUT for each IN"
@@ -267,6 +276,12 @@ def _rows(part: str, table: pa.Table) -> Iterator[tuple[str, Row]]:
         yield path, Row(part, sha256 or "", is_done, size, error, message, quarantine)
 
 
+def _kept(paths: Sequence[str], gone: set[str]) -> list[bool]:
+    """Of each row of a part, with these inputs, whether it stays: the last one of each that isn't gone."""
+    last = {path: place for place, path in enumerate(paths) if path not in gone}
+    return [last.get(path) == place for place, path in enumerate(paths)]
+
+
 def _renewed(part: str) -> str:
     """The name of a part that takes another one's place: right behind it, before the next one's.
 
@@ -279,5 +294,22 @@ def _renewed(part: str) -> str:
 
 def _encoded(table: pa.Table) -> bytes:
     buffer = io.BytesIO()
-    parquet.write_table(table, buffer, compression="zstd")
+    parquet.write_table(table, buffer, compression="zstd", write_page_checksum=True)
     return buffer.getvalue()
+
+
+def _decoded(content: bytes, columns: list[str] | None) -> pa.Table:
+    """The table of a part; older ones have no checksums.
+
+    Raises:
+        _Damaged: it is none, or not as it was written.
+    """
+    try:
+        file = parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
+        if problem := _problem(file.schema_arrow):
+            raise _Damaged(problem)
+        table = file.read(columns)
+        table.validate(full=True)  # text that is no UTF-8 is found by nothing else
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # most damage is an OSError to Arrow
+        raise _Damaged(str(error).partition("\n")[0]) from error
+    return table

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pyarrow import fs
+from pyarrow import ArrowInvalid, NativeFile, fs
 
 from maskdrop.cluster.access import Access, file_system
+from maskdrop.cluster.schemes import SCHEME
 from maskdrop.cluster.stores import PROBE, Unfit, UnfitName
 from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
@@ -20,8 +21,6 @@ from maskdrop.original import LeaveAlone
 from maskdrop.outbox import Result, marks
 from maskdrop.results.provenance import source_in
 from maskdrop.ticket import Absence
-
-SCHEME = "s3://"
 
 _PART = 10 * 2**20
 """Bytes from which on Arrow uploads in parts (its kPartUploadSize); fewer are one PUT."""
@@ -41,6 +40,12 @@ _BUSY = re.compile(
     r"|UNKNOWN \(HTTP status (429|5\d\d)\))"
 )
 """Answers that are only of now. Where there is none, an endpoint's name may be wrong as well."""
+
+_COLON = "no bucket has a colon in its name"
+
+_COLON_REMEDY = f"write {SCHEME}BUCKET/…, where an access point has an alias for BUCKET"
+
+_SLASH = "a key that ends in a slash can't be read; rename it"
 
 NOTHING_BELOW = Unfit("no object lies below it", "mend the prefix, or name objects in a list file")
 
@@ -62,7 +67,7 @@ class ObjectStore:
 
     def read(self, path: str, most: int) -> bytes:
         try:
-            with self._files(path).open_input_file(self._key(path)) as file:
+            with self._opened(path) as file:
                 size = file.size()
                 if size == 0:
                     raise BrokenPicture("EmptyFile", "the object is empty")
@@ -79,9 +84,16 @@ class ObjectStore:
             raise LeaveAlone(Absence.CHANGED, "changed while it was read")
         return content
 
+    def unreached(self, path: str) -> LeaveAlone:
+        """Why there is no such object: Arrow lists one whose key ends in a slash without that."""
+        with contextlib.suppress(OSError):
+            if self._files(path).get_file_info(self._key(path)).type == fs.FileType.Directory:
+                return UnfitName(f"it is no key, but what others begin with; {_SLASH}")
+        return LeaveAlone(Absence.GONE, "no such object any more")
+
     def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
         """Names as in a folder. There is no PUT that replaces nothing, so inputs that could want the same
-        name are given the names that only their own content has.
+        name are given the names that only their own content has, but for what is their own already.
         """
         names = []
         for result in results:
@@ -92,20 +104,24 @@ class ObjectStore:
 
     def put(self, path: str, content: bytes, unfinished: str = "") -> None:
         try:
-            kind = {"Content-Type": mimetypes.guess_type(path)[0] or "application/octet-stream"}
-            files, key = self._files(path), self._key(path)
-            # Without that, Arrow compresses what has the name of something compressed.
-            stream = files.open_output_stream(key, compression=None, metadata=kind)
-            try:
-                with stream:
-                    stream.write(content)
-            except OSError:  # closed all the same: the parts that had come may have become the object
-                if len(content) >= _PART:
-                    with contextlib.suppress(OSError):
-                        files.delete_file(key)
-                raise
+            with _as_os_errors():
+                self._put(path, content)
         except OSError as error:
             raise self._trouble(path, error) from error
+
+    def _put(self, path: str, content: bytes) -> None:
+        kind = {"Content-Type": mimetypes.guess_type(path)[0] or "application/octet-stream"}
+        files, key = self._files(path), self._key(path)
+        # Without that, Arrow compresses what has the name of something compressed.
+        stream = files.open_output_stream(key, compression=None, metadata=kind)
+        try:
+            with stream:
+                stream.write(content)
+        except OSError:  # closed all the same: the parts that had come may have become the object
+            if len(content) >= _PART:
+                with contextlib.suppress(OSError):
+                    files.delete_file(key)
+            raise
 
     def put_new(self, path: str, content: bytes, unfinished: str = "") -> bool:
         if self.has(path):
@@ -115,7 +131,7 @@ class ObjectStore:
 
     def has(self, path: str) -> bool:
         try:
-            with self._files(path).open_input_file(self._key(path)):
+            with self._opened(path):
                 return True
         except FileNotFoundError:
             return False
@@ -123,7 +139,7 @@ class ObjectStore:
             raise self._trouble(path, error) from error
 
     def get(self, path: str) -> bytes:
-        with self._files(path).open_input_file(self._key(path)) as file:
+        with self._opened(path) as file:
             content: bytes = file.read()
         return content
 
@@ -151,7 +167,8 @@ class ObjectStore:
 
     def remove(self, path: str) -> None:
         try:
-            self._files(path).delete_file(self._key(path))
+            with _as_os_errors():
+                self._files(path).delete_file(self._key(path))
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -161,23 +178,31 @@ class ObjectStore:
         bucket = self.base.partition("/")[0]
         if not bucket:  # each path names one
             return None
+        if ":" in bucket:
+            return Unfit(_COLON, _COLON_REMEDY)
         try:
-            files = self._files("")
-            if files.get_file_info(bucket).type == fs.FileType.NotFound:
-                return Unfit("no such bucket", "make it, or mend its name or the endpoint")
-            if not writes and not self._is_prefix():
-                return NOTHING_BELOW
-            if writes:
-                self.put(PROBE, b"maskdrop may write here\n")
+            with _as_os_errors():
+                return self._lack(bucket, writes)
         except LeaveAlone as error:
             return Unfit(str(error), "name another prefix")
         except FolderTrouble as error:
             return _unfit(error.error, "give keys that may write there (AWS_ACCESS_KEY_ID, …)")
         except OSError as error:
             return _unfit(error, "give keys that may (AWS_ACCESS_KEY_ID, …), or mend the endpoint")
+
+    def _lack(self, bucket: str, writes: bool) -> Unfit | None:
+        """What the place doesn't have.
+
+        Raises:
+            LeaveAlone, FolderTrouble, OSError: it can't be used.
+        """
+        if self._files("").get_file_info(bucket).type == fs.FileType.NotFound:
+            return Unfit("no such bucket", "make it, or mend its name or the endpoint")
+        if not writes:
+            return None if self._is_prefix() else NOTHING_BELOW
+        self.put(PROBE, b"maskdrop may write here\n")
         with contextlib.suppress(FolderTrouble):  # who may not remove may still write
-            if writes:
-                self.remove(PROBE)
+            self.remove(PROBE)
         return None
 
     def _is_prefix(self) -> bool:
@@ -197,16 +222,15 @@ class ObjectStore:
             yield found.path[len(top) + 1 :], int(found.size) if is_file else None
 
     def _free_name(self, path: PurePosixPath, sha256: str, result: Result, is_shared: bool) -> str:
-        candidates = marks(sha256)
-        if is_shared:
-            next(candidates)
-        for mark in candidates:
+        for mark in marks(sha256):
             name = str(path.parent / fit(path.stem, mark + result.tail))
             try:
-                with self._files(name).open_input_file(self._key(name)) as file:
+                with self._opened(name) as file:
                     owner = source_in(file if file.size() > _SMALL else io.BytesIO(file.read()), name)
             except FileNotFoundError:
-                return name
+                if mark or not is_shared:
+                    return name
+                continue
             except OSError as error:
                 raise FolderTrouble(
                     f"{SCHEME}{self._key(name)}", OSError(error.errno, told(error))
@@ -222,16 +246,36 @@ class ObjectStore:
         """Bucket and key.
 
         Raises:
-            UnfitName: there can be no such key, or Arrow takes none with nothing between two slashes.
+            UnfitName: there can be no such key, or Arrow takes none with nothing behind a slash, and a bucket
+                with a colon for the scheme of a URL.
         """
         key = "/".join(part for part in (self.base, path) if part)
+        if ":" in key.partition("/")[0]:
+            raise UnfitName(f"{_COLON}; {_COLON_REMEDY}")
+        if key.endswith("/"):
+            raise UnfitName(_SLASH)
         if "//" in key or key.encode("utf-8", "replace").decode() != key:
             problem = "object storage takes no name that is not UTF-8, or with // in it"
             raise UnfitName(f"{problem}; rename it")
         return key
 
+    @contextlib.contextmanager
+    def _opened(self, path: str) -> Iterator[NativeFile]:
+        """An object to read; all that Arrow has against it is an OSError."""
+        with _as_os_errors(), self._files(path).open_input_file(self._key(path)) as file:
+            yield file
+
     def _files(self, path: str) -> fs.S3FileSystem:
         return file_system(self.access, self._key(path).partition("/")[0])
+
+
+@contextlib.contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """What Arrow takes for no name or no address at all is a ValueError, and ends nothing either."""
+    try:
+        yield
+    except ArrowInvalid as error:
+        raise OSError(str(error)) from error
 
 
 def _unfit(error: OSError, remedy: str) -> Unfit:

@@ -10,13 +10,14 @@ from typing import Any
 from maskdrop.batch.settings import settings_for
 from maskdrop.cluster.access import Access
 from maskdrop.cluster.inputs import Inputs, find_inputs
-from maskdrop.cluster.manifest import FOLDER, Manifest
-from maskdrop.cluster.object_store import SCHEME, ObjectStore
+from maskdrop.cluster.manifest import Manifest
+from maskdrop.cluster.object_store import ObjectStore
 from maskdrop.cluster.run import Order
-from maskdrop.cluster.stores import FolderStore, Store, require
+from maskdrop.cluster.schemes import SCHEME
+from maskdrop.cluster.stores import MANIFEST, FolderStore, Store, require
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import check_weights, fault
-from maskdrop.folders import check_nesting, check_writable
+from maskdrop.folders import check_nesting, check_writable, followed
 from maskdrop.model.embedded import embedded_weights
 
 _ELSEWHERE = Path("/nonexistent")
@@ -74,7 +75,8 @@ def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order
 
 def _check_nesting(inputs: Inputs, named: Mapping[str, str]) -> None:
     """Nothing that is written may be an input at the next run, or replace what else is written."""
-    folders = {key: Path(place).resolve() for key, place in named.items() if not place.startswith(SCHEME)}
+    here = {key: Path(place).absolute() for key, place in named.items() if not place.startswith(SCHEME)}
+    folders = {key: followed(f"folders.{key}", folder) for key, folder in here.items()}
     prefixes = {key: _prefix(place) for key, place in named.items() if place.startswith(SCHEME)}
     if isinstance(inputs.base, Path):
         check_nesting({"inbox": inputs.base, **folders})
@@ -88,7 +90,7 @@ def _check_nesting(inputs: Inputs, named: Mapping[str, str]) -> None:
             raise fault(f"folders.{key}", named[key], "has IN inside it", "choose a prefix beside IN")
     places = {**{key: str(folder) for key, folder in folders.items()}, **prefixes}
     out, broken = places["outbox"], places.get("quarantine")
-    if broken is not None and (broken == out or f"{broken}/".startswith(f"{out}/{FOLDER}/")):
+    if broken is not None and (broken == out or f"{broken}/".startswith(f"{out}/{MANIFEST}/")):
         where = "is the outbox too" if broken == out else "lies in the manifest"
         raise fault("folders.quarantine", broken, where, "give each a place of its own")
 
@@ -110,6 +112,7 @@ def _lies_in(prefix: str, base: str, is_meant: Callable[[str], bool] | None) -> 
 def _place(key: str, named: str, access: Access, settings: FolderSettings) -> Store:
     """Where results or broken pictures go, made if it is a folder that is missing."""
     if named.startswith(SCHEME):
+        access.check()
         store = ObjectStore(_prefix(named).removeprefix(SCHEME), access)
         if not store.base:
             raise fault(f"folders.{key}", named, "names no bucket", f"write {SCHEME}BUCKET/PREFIX")

@@ -3,12 +3,11 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TypeVar
 
 import pyarrow as pa
 
@@ -20,6 +19,7 @@ from maskdrop.cluster.engine import Cluster, ClusterTrouble
 from maskdrop.cluster.inputs import Input, Inputs
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.manifest import Manifest
+from maskdrop.cluster.portions import distinct, sliced
 from maskdrop.cluster.record import Record
 from maskdrop.cluster.shape import shape_for
 from maskdrop.cluster.sharing import that_share_names
@@ -33,8 +33,6 @@ from maskdrop.results.names import tails_of
 from maskdrop.supervisor.premises import take_lock
 
 logger = logging.getLogger("maskdrop")
-
-T = TypeVar("T")
 
 PORTION = 1_000_000
 """Pictures that are given to Ray at once: what the driver keeps in memory is of them."""
@@ -111,7 +109,7 @@ class ClusterBatch:
         """Do everything, or stop when a signal comes: what has its row then is done.
 
         Raises:
-            ConfigurationError: it can't run as configured.
+            ConfigurationError: it can't run as configured, or not go on so.
             InboxHeld: another batch works for this outbox.
             BatchTrouble: the cluster can't do it, a place can't be used any more, the manifest can't be read
                 or written, or something happened that nobody foresaw.
@@ -157,10 +155,11 @@ class ClusterBatch:
         given = 0
         try:
             wanted = takewhile(lambda _: not self.end_signal, self._order.inputs)
-            for portion in _sliced(wanted, PORTION):
-                given += len(portion)
+            for portion in sliced(wanted, PORTION):
+                works = self._works(distinct(portion))
+                given += len(works)
                 self.total = given if len(portion) < PORTION else None
-                self._do(self._works(portion), cluster)
+                self._do(works, cluster)
             self.total = given
         finally:
             self._record.close(tidies=not self.is_urgent)
@@ -291,7 +290,7 @@ class ClusterBatch:
         shape = shape_for(cluster.nodes(), order.settings, len(left))
         stores = (order.inputs.store, order.target, order.quarantine)
         job = Job(order.settings, *stores, cluster.register, order.weights_sha256)
-        blocks = [packed(map(Piece, some)) for some in _sliced(left.values(), shape.block)]
+        blocks = [packed(map(Piece, some)) for some in sliced(left.values(), shape.block)]
 
         def carry() -> None:
             end: Exception | None = None
@@ -338,10 +337,3 @@ def _in_a_line(error: Exception) -> str:
     told = cause if isinstance(cause, Exception) else error
     lines = str(told).strip().splitlines() or [""]
     return f"{type(told).__name__}: {lines[0][:_LINE]}".removesuffix(": ")
-
-
-def _sliced(things: Iterable[T], length: int) -> Iterator[list[T]]:
-    """All of them, so many at a time."""
-    waiting = iter(things)
-    while some := list(islice(waiting, length)):
-        yield some

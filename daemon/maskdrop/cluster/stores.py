@@ -21,6 +21,10 @@ from maskdrop.ticket import Absence, Identity, Ticket
 PROBE = ".maskdrop-probe"
 """Name of a file that only shows whether it can be written."""
 
+MANIFEST = "manifest.parquet"
+"""The folder of the manifest's parts, in OUT: what reads Parquet takes it for one file, so nothing else may
+lie there."""
+
 NOWHERE = Identity(0, 0, 0, 0)
 """Of a ticket whose file is not looked at, or lies in no folder."""
 
@@ -73,6 +77,9 @@ class Store(Protocol):
             LeaveAlone: it is gone, or can't be read.
             BrokenPicture: it is empty or has more than ``most`` bytes.
         """
+
+    def unreached(self, path: str) -> LeaveAlone:
+        """Why an original can't be reached, though it was named; may cost requests of its own."""
 
     def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
         """Write a picture's results, whole and lasting, under names that replace no other picture's.

@@ -1,7 +1,6 @@
 """The command line."""
 
 import json
-import os
 import signal
 import sys
 from functools import partial
@@ -14,7 +13,7 @@ from maskdrop import __version__
 from maskdrop.commands.batch import batch
 from maskdrop.commands.check import check
 from maskdrop.commands.doctor import doctor
-from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, end_with
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_OK, EX_TEMPFAIL, die_when_told, end_with
 from maskdrop.commands.model import model_app
 from maskdrop.commands.replay import replay
 from maskdrop.commands.service import service_app
@@ -84,7 +83,8 @@ def run(
         "model": {"weights": weights, "device": device},
         "log": {"level": log_level, "format": log_format, "file": log_file},
     }
-    _die_when_told()
+    die_when_told(EX_OK)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which asks for the configuration, and that is just read
     try:
         read = partial(load_settings, config, overrides)
         settings = read()
@@ -97,14 +97,6 @@ def run(
     except ConfigurationError as error:
         end_with(str(error), EX_CONFIG)
     leave(code)
-
-
-def _die_when_told() -> None:
-    """And not by what isn't meant so. The first process of a container gets no signal that it has no answer
-    to, and the daemon's own comes after imports that take seconds. Nothing has begun before."""
-    if os.getpid() == 1:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which means to read the configuration: it was just read
 
 
 @app.command()

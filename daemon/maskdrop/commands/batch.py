@@ -1,6 +1,8 @@
 """``maskdrop batch``: a whole folder of pictures once, by the daemon's own workers or on a cluster."""
 
 import contextlib
+import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from maskdrop.batch.ledger import Outcome
+from maskdrop.beneath import is_folder
 from maskdrop.cluster.hush import hushed
-from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, EX_TEMPFAIL, SIGNAL_EXIT, end_with, say
+from maskdrop.cluster.schemes import SCHEME, check_scheme
+from maskdrop.commands.exits import (
+    EX_CONFIG,
+    EX_FAILED,
+    EX_TEMPFAIL,
+    SIGNAL_EXIT,
+    die_when_told,
+    end_with,
+    say,
+)
 from maskdrop.commands.progress import progress
 from maskdrop.config_file import ConfigurationError
 from maskdrop.lasting import lasting_imports, leave
@@ -23,8 +35,6 @@ if TYPE_CHECKING:
 _FORMS = (".json", ".csv")
 """Endings of a report's name."""
 
-_REMOTE = "s3://"
-
 _LINE_S = 60.0
 """Seconds between two lines of a cluster's log that tell how far the batch is."""
 
@@ -36,6 +46,29 @@ class _Places:
     source: str
     outbox: str
     quarantine: str | None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Those that are given, by their names on the command line."""
+        named = {"IN": self.source, "OUT": self.outbox}
+        return named if self.quarantine is None else {**named, "--quarantine": self.quarantine}
+
+    def check(self) -> None:
+        """See that none is a URL which would be taken for a folder.
+
+        Raises:
+            ConfigurationError: one is.
+        """
+        for name, place in self.named.items():
+            check_scheme(name, place)
+
+
+@dataclass(frozen=True)
+class _Trouble:
+    """What ended a batch before its time, and with which exit code."""
+
+    message: str
+    code: int
 
 
 def batch(
@@ -98,10 +131,12 @@ def batch(
     ray also where some are left or the cluster was in trouble: the same command may get further. 78 where it
     can't run as configured.
     """
+    die_when_told(SIGNAL_EXIT + signal.SIGTERM)
     _check_report(report, source)
     overrides: dict[str, dict[str, Any]] = {"model": {"weights": weights, "device": device}}
     places = _Places(source, outbox, quarantine)
     try:
+        places.check()
         if engine == "ray":
             with hushed():
                 there, trouble = _on_cluster(places, address, endpoint, config, overrides, again)
@@ -156,8 +191,8 @@ def _on_cluster(
     config: Path | None,
     overrides: dict[str, dict[str, Any]],
     again: bool,
-) -> "tuple[ClusterBatch, str]":
-    """The batch, and what ended it before its time; "": nothing."""
+) -> "tuple[ClusterBatch, _Trouble | None]":
+    """The batch, and what ended it before its time."""
     try:
         with lasting_imports():
             from maskdrop.cluster.order import Words, order_of
@@ -169,14 +204,18 @@ def _on_cluster(
 
     folders = (places.source, places.outbox, places.quarantine)
     words = Words(*folders, address, endpoint, config, overrides, again)
-    trouble = ""
+    trouble = None
     try:
         with progress(line_each=_LINE_S) as show:
             one = ClusterBatch(order_of(words), progress=lambda: show(one.done, one.total, _found(one)))
             try:
                 one.run()
             except BatchTrouble as error:
-                trouble = str(error)
+                trouble = _Trouble(str(error), EX_TEMPFAIL)
+            except ConfigurationError as error:  # found in the middle: what is done is to be told too
+                if not one.done:
+                    raise
+                trouble = _Trouble(str(error), EX_CONFIG)
     except (InboxHeld, PlaceTrouble) as error:
         end_with(str(error), EX_TEMPFAIL)
     return one, trouble
@@ -189,21 +228,22 @@ def _no_ray(error: ImportError) -> NoReturn:
 
 
 def _check_local(places: _Places, options: dict[str, str | None]) -> None:
-    named = {"IN": places.source, "OUT": places.outbox, "--quarantine": places.quarantine}
-    for name, place in named.items():
-        if place is not None and place.startswith(_REMOTE):
+    for name, place in places.named.items():
+        if place.startswith(SCHEME):
             end_with(f"{name} {place}: object storage needs --engine ray", EX_CONFIG)
     for name, value in options.items():
         if value is not None:
             end_with(f"{name} {value}: goes with --engine ray; add it, or leave {name} out", EX_CONFIG)
 
 
-def _tell(one: "Batch", report: Path | None, verbose: bool, some_left: int, trouble: str = "") -> int:
+def _tell(
+    one: "Batch", report: Path | None, verbose: bool, some_left: int, trouble: _Trouble | None = None
+) -> int:
     """The summary and the report, whatever the end.
 
     Args:
         some_left: the exit code where some pictures, or folders, were left.
-        trouble: what ended it before its time; "": nothing.
+        trouble: what ended it before its time; None: nothing.
 
     Returns:
         The exit code.
@@ -213,8 +253,8 @@ def _tell(one: "Batch", report: Path | None, verbose: bool, some_left: int, trou
     with contextlib.suppress(OSError):  # the terminal may be gone
         told = [*(one.statistics if verbose else ()), *summary(one)]
         sys.stderr.write("\n".join(told) + "\n")
-        if trouble:
-            say(trouble)
+        if trouble is not None:
+            say(trouble.message)
     code = _code_of(one, some_left, trouble)
     if report is not None:
         try:
@@ -226,11 +266,11 @@ def _tell(one: "Batch", report: Path | None, verbose: bool, some_left: int, trou
     return code
 
 
-def _code_of(one: "Batch", some_left: int, trouble: str) -> int:
+def _code_of(one: "Batch", some_left: int, trouble: _Trouble | None) -> int:
     if one.end_signal:
         return SIGNAL_EXIT + one.end_signal
-    if trouble:
-        return EX_TEMPFAIL
+    if trouble is not None:
+        return trouble.code
     if one.is_complete:
         return 0
     is_left = one.ledger.counts[Outcome.LEFT] or (one.passed is not None and one.passed.unread)
@@ -243,10 +283,10 @@ def _check_report(report: Path | None, source: str) -> None:
         return
     if report.suffix not in _FORMS:
         end_with(f"--report {report}: which form? give a name that ends in .json or .csv", EX_CONFIG)
-    if not report.parent.is_dir() or report.is_dir():
-        end_with(f"--report {report}: name a file in a folder that is there", EX_CONFIG)
+    if not is_folder(report.parent) or is_folder(report) or not os.access(report.parent, os.X_OK):
+        end_with(f"--report {report}: name a file in a folder that is there, and may be entered", EX_CONFIG)
     folder = Path(source)
-    if folder.is_dir() and report.parent.resolve().is_relative_to(folder.resolve()):
+    if is_folder(folder) and report.parent.resolve().is_relative_to(folder.resolve()):
         end_with(
             f"--report {report}: lies inside {source}, which is only read; name another place", EX_CONFIG
         )

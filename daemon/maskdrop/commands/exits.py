@@ -1,7 +1,9 @@
 """What commands say, and how they end: with an exit code, and one line on standard error."""
 
 import os
+import signal
 import sys
+from threading import Thread
 from typing import NoReturn
 
 import typer
@@ -14,6 +16,7 @@ __all__ = [
     "EX_OK",
     "EX_TEMPFAIL",
     "SIGNAL_EXIT",
+    "die_when_told",
     "end_with",
     "say",
     "stop_telling",
@@ -25,6 +28,31 @@ def end_with(message: str, code: int) -> NoReturn:
     """Write the message, whatever bytes are in it, and end the command."""
     say(message)
     raise typer.Exit(code)
+
+
+def die_when_told(code: int) -> None:
+    """End this process at SIGTERM, until something else takes that over; nothing has begun before.
+
+    The first process of a container gets no signal that it has no answer to, and a command's own answer comes
+    after imports that take seconds, and a look at places that may be silent. Python's handlers wait until a
+    library's function comes back, which the thread doesn't.
+    """
+    if os.getpid() != 1:
+        return
+
+    def die(*_: object) -> NoReturn:
+        os._exit(code)
+
+    def watch() -> None:
+        while number := os.read(reading, 1):
+            if number[0] == signal.SIGTERM and signal.getsignal(signal.SIGTERM) is die:
+                die()
+
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.signal(signal.SIGTERM, die)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    Thread(target=watch, name="early signals", daemon=True).start()
 
 
 def say(message: str) -> None:

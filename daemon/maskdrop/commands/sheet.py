@@ -11,6 +11,7 @@ from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, end_with, say
 from maskdrop.commands.progress import progress
 from maskdrop.config import FolderSettings, SaveSettings
 from maskdrop.config_file import ConfigurationError, load_decoding_tables, load_settings
+from maskdrop.folders import followed
 
 
 def sheet(
@@ -42,13 +43,13 @@ def sheet(
     try:
         decoding = load_decoding_tables(config).decode
         folders, saving = _configured(config, outbox)
+        target = followed("--output", (output or outbox.resolve().parent / "sheet").absolute())
     except ConfigurationError as error:
         end_with(str(error), EX_CONFIG)
     beside = outbox.resolve().parent
     archive = folders.archive_folder if folders else beside / "archive"
     lost = folders.quarantine_folder if folders else beside / "quarantine"
     rooms = Rooms(outbox.resolve(), _room(originals, archive), _room(quarantine, lost))
-    target = (output or beside / "sheet").absolute().resolve()
     for folder in (rooms.outbox, rooms.originals, rooms.quarantine):
         if folder is not None and target.is_relative_to(folder):
             end_with(f"--output {target}: lies inside {folder}; name a folder outside", EX_CONFIG)

@@ -16,6 +16,7 @@ from maskdrop.folders import (
     check_own_files,
     check_rename,
     check_writable,
+    followed,
     named_folders,
     own_files,
     probe_name,
@@ -46,8 +47,8 @@ def check_places(settings: Settings) -> list[Finding]:
 
 
 def _nesting(settings: Settings, folders: dict[str, Path]) -> Finding:
-    resolved = {name: path.resolve() for name, path in folders.items()}
     try:
+        resolved = {name: followed(f"folders.{name}", path) for name, path in folders.items()}
         check_nesting(resolved)
         check_own_files(settings, resolved)
     except ConfigurationError as error:
