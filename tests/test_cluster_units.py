@@ -23,6 +23,7 @@ from pyarrow import parquet
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.access import Access
 from maskdrop.cluster.attempts import STOPPED, CannotLabel, Register, attempted
+from maskdrop.cluster.broken import _is_same as is_same
 from maskdrop.cluster.cargo import End, Piece, Pixels, Work, packed, stacked, unpacked
 from maskdrop.cluster.decoding import decode_block
 from maskdrop.cluster.inputs import find_inputs
@@ -36,6 +37,7 @@ from maskdrop.config_file import ConfigurationError
 from maskdrop.durable import FolderTrouble
 from maskdrop.model.parser import load_parser
 from maskdrop.original import LeaveAlone
+from maskdrop.outbox import Result
 from maskdrop.ticket import Absence, Fault, Stage
 
 ANYWHERE = {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}
@@ -612,3 +614,22 @@ def test_pixels_that_lie_one_behind_the_other_are_not_copied() -> None:
         assert not block.ctypes.data <= address < block.ctypes.data + block.nbytes
         assert all(map(same, scattered, (piece.pixels for piece in unpacked(table))))
         assert np.array_equal(stacked(scattered), np.stack(scattered))
+
+
+def test_a_sub_folder_that_cant_be_written_is_trouble_that_may_end_and_no_fault_of_pictures(
+    tmp_path: Path,
+) -> None:
+    closed = tmp_path / "sub"
+    closed.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", str(closed)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting needs root")
+    try:
+        with pytest.raises(FolderTrouble, match="Read-only file system"):
+            FolderStore(tmp_path, FOLDERS).publish("sub/a.jpg", "1", [Result(".jpg", b"x")], False)
+    finally:
+        subprocess.run(["umount", "--lazy", str(closed)], check=True)
+
+
+def test_what_is_taken_for_a_reason_can_be_anything() -> None:
+    assert not is_same(b"[" * 20_000, b"{}")

@@ -155,6 +155,8 @@ def test_no_word_and_no_folder_is_empty(rooms: Rooms) -> None:
         done = maskdrop(words, cwd=rooms.base)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "is empty; is a variable of the shell not set?" in done.stderr
+    done = maskdrop(["check", str(rooms.inbox), "--only=*="])
+    assert (done.returncode, done.stderr.splitlines()[-1][:19]) == (0, "checked 0 of 0 file")
     told = refused(rooms, '[folders]\ninbox = ""\noutbox = "o"')
     assert "folders.inbox = ''" in told
     assert "is empty; name it, or leave the key out" in told

@@ -16,7 +16,7 @@ import pytest
 
 from drawing import face_bytes
 from maskdrop.inbox.lock import LOCK_NAME, InboxHeld, InboxLock
-from running import QUICK, Daemon, Rooms
+from running import QUICK, Daemon, Rooms, maskdrop
 
 Start = Callable[..., Daemon]
 
@@ -182,6 +182,15 @@ def test_it_starts_on_a_full_disk_and_works_once_there_is_room(
     (full.inbox / LOCK_NAME).touch()  # as it was left by the daemon before
     fill(disk / "filler")
     folders = ["--inbox", str(full.inbox), "--outbox", str(full.outbox), "--health", str(rooms.health)]
+    (full.inbox / LOCK_NAME).rename(full.inbox / ".away")
+    done = maskdrop(["run", *folders])
+    assert (done.returncode, done.stderr.count("\n")) == (75, 1)
+    assert done.stderr.endswith("can't be written now (No space left on device); make room\n")
+    (full.inbox / ".away").rename(full.inbox / LOCK_NAME)
+    done = maskdrop(["run", *folders, "--archive", str(rooms.archive)])
+    assert done.returncode == 78  # another file system is none, full or not
+    assert "is not atomic there" in done.stderr
+
     daemon = start(*folders, settings=QUICK)
     degraded(daemon, os.strerror(errno.ENOSPC))
     shutil.rmtree(disk / "filler")
@@ -189,6 +198,24 @@ def test_it_starts_on_a_full_disk_and_works_once_there_is_room(
     daemon.wait_ready()
     assert daemon.stop() == 0
     assert full.pictures("archive") == ["a.jpg"]
+
+
+def test_a_disk_mounted_in_the_archive_holds_up_only_what_belongs_there(
+    start: Start, rooms: Rooms, mounted: Callable[..., None]
+) -> None:
+    (rooms.archive / "sub").mkdir()
+    mounted("-t", "tmpfs", "none", str(rooms.archive / "sub"))
+    daemon = start(settings=QUICK).wait_ready()
+    rooms.drop("sub/a.jpg", face_bytes(1))
+    why = f"the archive's folder {rooms.archive}/sub can't take it: {os.strerror(errno.EXDEV)}"
+    daemon.wait_log(f"left sub/a.jpg: {why}")
+    rooms.drop("b.jpg", face_bytes(2))
+    daemon.wait_count("saved", 1)
+    assert daemon.health()["state"] == "running"
+    assert run("umount", "--lazy", str(rooms.archive / "sub"))
+    (rooms.inbox / "sub" / "a.jpg").touch()
+    daemon.wait_count("saved", 2)
+    assert daemon.stop() == 0
 
 
 def test_permission_is_lost_in_the_middle(start: Start, rooms: Rooms) -> None:

@@ -62,7 +62,8 @@ def _refuse_what_is_empty() -> None:
     from maskdrop.exit_codes import EX_USAGE
 
     for word in sys.argv[1:]:
-        if not word or (word.startswith("--") and word.endswith("=")):
+        name, equals, value = word.partition("=")
+        if not word or (name.startswith("--") and equals and not value):
             shown = word or "''"
             sys.stderr.write(f"maskdrop: {shown}: is empty; is a variable of the shell not set?\n")
             sys.exit(EX_USAGE)

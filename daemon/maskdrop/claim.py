@@ -34,8 +34,11 @@ _STUCK = (errno.EACCES, errno.EPERM, errno.EXDEV)
 _OF_THE_NAME = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
 """A file has the name of a folder that is wanted, or the file system takes no such names."""
 
-_OF_THE_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS)
+_OF_THE_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV)
 """Where the tree's base can be written, it is a sub-folder that can't be."""
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""The same where another disk is mounted on the sub-folder."""
 
 
 class OriginalChanged(Exception):
@@ -50,6 +53,14 @@ class StuckByName(OriginalStuck):
     """A folder tree can't take this file under its name; the message says why."""
 
 
+class StuckByFolder(OriginalStuck):
+    """A folder below a folder tree's base can't take files, though the base can; the message says why."""
+
+    def __init__(self, message: str, error: OSError) -> None:
+        super().__init__(message)
+        self.error = error
+
+
 def trouble_in(what: str, base: Path, path: str, error: OSError) -> FolderTrouble | OriginalStuck:
     """What an error in a folder tree means: that it can't take this one file, or none now.
 
@@ -59,9 +70,20 @@ def trouble_in(what: str, base: Path, path: str, error: OSError) -> FolderTroubl
     if error.errno in _OF_THE_NAME and _is_folder(base):
         return StuckByName(f"the {what} {base} can't take it under its name: {error.strerror}")
     parent, _ = split(path)
-    if parent and error.errno in _OF_THE_FOLDER and _is_folder(base) and os.access(base, os.W_OK | os.X_OK):
-        return OriginalStuck(f"the {what}'s folder {base / parent} can't take it: {error.strerror}")
+    if parent and _is_of_the_folder(base, parent, error):
+        message = f"the {what}'s folder {base / parent} can't take it: {error.strerror}"
+        return StuckByFolder(message, error)
     return FolderTrouble(f"{what} {base}", error)
+
+
+def _is_of_the_folder(base: Path, parent: str, error: OSError) -> bool:
+    """Whether an error is of a folder below a base, and not of the base, too."""
+    if not _is_folder(base) or not os.access(base, os.W_OK | os.X_OK):
+        return False
+    if error.errno not in _OF_THE_DISK:
+        return error.errno in _OF_THE_FOLDER
+    folder = identity_below(base, parent)
+    return folder is not None and folder.device != base.lstat().st_dev
 
 
 def _is_folder(path: Path) -> bool:
@@ -149,6 +171,13 @@ def put_all_back(inbox: Path) -> None:
         return
     except OSError as error:
         logger.error("%s can't be cleared: %s", printable(inbox / CLAIMED), error.strerror)
+
+
+def put_one_back(inbox: Path, path: str) -> None:
+    """The same of one picture, whose worker died."""
+    parent, name = split(path)
+    with contextlib.suppress(OSError), open_folder(inbox, f"{CLAIMED}/{parent}") as folder:
+        _put_back(inbox, parent, name, folder)
 
 
 def _fetch(inbox: Path, parent: str, name: str, folder: int, ticket: Ticket) -> None:

@@ -6,6 +6,7 @@ import os
 import secrets
 import stat
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from maskdrop.beneath import is_folder
@@ -70,14 +71,16 @@ def prepare_folders(settings: Settings) -> Folders:
     check_own_files(settings, resolved)
     for key, file in own_files(settings).items():
         _make(key, file.parent.resolve())
-    with contextlib.suppress(NoRoom):  # then work pauses until there is, as where a disk becomes full later
-        for key, file in own_files(settings).items():
-            check_writable(key, file.parent)
-        for key, folder in resolved.items():
-            check_writable(f"folders.{key}", folder)
-        for key in ("quarantine", "archive"):
-            if key in resolved:
-                check_rename(f"folders.{key}", resolved["inbox"], resolved[key])
+    checks = [partial(check_writable, key, file.parent) for key, file in own_files(settings).items()]
+    checks += [partial(check_writable, f"folders.{key}", folder) for key, folder in resolved.items()]
+    for key in ("quarantine", "archive"):
+        if key in resolved:
+            checks.append(partial(check_rename, f"folders.{key}", resolved["inbox"], resolved[key]))
+    for check in checks:
+        with contextlib.suppress(
+            NoRoom
+        ):  # then work pauses until there is, as where a disk becomes full later
+            check()
     return Folders(resolved["inbox"], resolved["outbox"], resolved["quarantine"], resolved.get("archive"))
 
 
@@ -123,7 +126,7 @@ def _make(key: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _refuse_want_of_room(key, folder, error)
+        refuse_want_of_room(key, folder, error)
         problem = f"no such folder, and it can't be made ({error.strerror})"
         raise fault(key, folder, problem, "make it yourself, or name a folder you may write") from error
 
@@ -200,7 +203,7 @@ def check_writable(key: str, folder: Path) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        _refuse_want_of_room(key, folder, error)
+        refuse_want_of_room(key, folder, error)
         raise fault(
             key, folder, f"can't be written ({error.strerror})", "give maskdrop's user leave to write there"
         ) from error
@@ -219,7 +222,8 @@ def check_rename(key: str, inbox: Path, target: Path) -> None:
         source.touch()
         source.rename(target / name)
     except OSError as error:
-        _refuse_want_of_room(key, target, error)
+        if inbox.stat().st_dev == target.stat().st_dev:
+            refuse_want_of_room(key, target, error)
         raise fault(
             key,
             target,
@@ -232,7 +236,12 @@ def check_rename(key: str, inbox: Path, target: Path) -> None:
                 place.unlink()
 
 
-def _refuse_want_of_room(key: str, folder: Path, error: OSError) -> None:
+def refuse_want_of_room(key: str, folder: Path, error: OSError) -> None:
+    """Tell a full disk from what is wrong with a folder.
+
+    Raises:
+        NoRoom: it is full.
+    """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         refused = fault(key, folder, f"can't be written now ({error.strerror})", "make room")
         raise NoRoom(refused.problem, refused.remedy) from error

@@ -16,7 +16,7 @@ from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import move_new, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
-from maskdrop.names import fit, numbered
+from maskdrop.names import NAME_MAX, fit, numbered
 from maskdrop.results.provenance import source_at
 from maskdrop.ticket import Ticket
 
@@ -173,17 +173,24 @@ def move_into(folder: int, name: str, base: Path, relative: str, folder_mode: in
     raise AssertionError("names never end")
 
 
-def found_in(base: Path, ticket: Ticket) -> str | None:
+def found_in(base: Path, ticket: Ticket, limit: int = NAME_MAX) -> str | None:
     """Where in a folder tree the ticket's very file lies, under whichever name; None: it doesn't."""
     try:
-        parent, _ = split(ticket.path)
-        with open_folder(base, parent) as folder, os.scandir(folder) as entries:
-            for entry in entries:
-                if (
-                    entry.inode() == ticket.identity.inode
-                    and identity_at(folder, entry.name) == ticket.identity
-                ):
-                    return str(PurePath(parent) / entry.name)
+        parent, wanted = split(ticket.path)
+        with open_folder(base, parent) as folder:
+            name = _found_at(folder, wanted, ticket, limit)
     except OSError:
         return None
-    return None
+    return None if name is None else str(PurePath(parent) / name)
+
+
+def _found_at(folder: int, wanted: str, ticket: Ticket, limit: int) -> str | None:
+    for name in numbered(wanted, limit):
+        identity = identity_at(folder, name)
+        if identity == ticket.identity:
+            return name
+        if identity is None:
+            break
+    with os.scandir(folder) as entries:  # for there may be gaps before its number
+        names = [entry.name for entry in entries if entry.inode() == ticket.identity.inode]
+    return next((name for name in names if identity_at(folder, name) == ticket.identity), None)

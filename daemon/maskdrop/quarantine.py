@@ -81,7 +81,7 @@ def quarantine(
             except OSError as error:
                 raise trouble_in("quarantine", folders.quarantine, ticket.path, error) from error
     except OriginalChanged:
-        found = found_in(folders.quarantine, ticket)
+        found = found_in(folders.quarantine, ticket, LONGEST_COPY_NAME)
         if found is None:
             raise
         return found

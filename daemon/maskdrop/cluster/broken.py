@@ -1,11 +1,11 @@
 """Copies of broken pictures with their reasons, from any place to any other."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 
+from maskdrop import foreign_json
 from maskdrop.beneath import identity_below
-from maskdrop.claim import OriginalChanged, OriginalStuck, StuckByName
+from maskdrop.claim import OriginalChanged, OriginalStuck, StuckByFolder, StuckByName
 from maskdrop.cluster.cargo import Work
 from maskdrop.cluster.stores import FolderStore, Store, UnfitName
 from maskdrop.config import FolderSettings
@@ -104,7 +104,7 @@ def _reason_at(target: Store, note: str) -> bytes:
 def _is_same(found: bytes, reason: bytes) -> bool:
     """Whether two reasons are of the same picture of the same place."""
     try:
-        one, other = (json.loads(told) for told in (found, reason))
+        one, other = (foreign_json.loads(told) for told in (found, reason))
         return all(one[key] == other[key] for key in ("in", "picture", "size", "sha256"))
     except (ValueError, KeyError, TypeError):
         return False
@@ -125,5 +125,7 @@ def _between_folders(source: FolderStore, target: FolderStore, work: Work, setti
         raise LeaveAlone(Absence.CHANGED, "gone or changed before it could be quarantined") from error
     except StuckByName as error:
         raise UnfitName(str(error)) from error
+    except StuckByFolder as error:
+        raise FolderTrouble(f"{target.base / work.path}", error.error) from error
     except OriginalStuck as error:
         raise LeaveAlone(Absence.UNREADABLE, str(error)) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from maskdrop.beneath import identity_at, identity_below, open_folder, open_regular, split
-from maskdrop.claim import StuckByName, trouble_in
+from maskdrop.claim import StuckByFolder, StuckByName, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import fault
 from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
@@ -202,6 +202,8 @@ class FolderStore:
             return Outbox(folders, self.settings).publish(Ticket(0, path, NOWHERE), sha256, results)
         except StuckByName as error:
             raise UnfitName(str(error)) from error
+        except StuckByFolder as error:
+            raise FolderTrouble(f"{self.base / path}", error.error) from error
 
     def put(self, path: str, content: bytes, unfinished: str = "") -> None:
         self._write(path, content, unfinished or path, replaces=True)

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from maskdrop.beneath import open_folder, split
-from maskdrop.claim import put_all_back
+from maskdrop.claim import put_all_back, put_one_back
 from maskdrop.config import WatchSettings
 from maskdrop.inbox.aside import Aside
 from maskdrop.inbox.lock import InboxHeld, InboxLock
@@ -175,6 +175,7 @@ class Intake:
         """Leave a file that was taken alone until a rescan, each time a later one, or until it is changed."""
         self._taken.pop(path, None)
         self._aside.add(path, identity, time.monotonic())
+        put_one_back(self._inbox, path)
 
     def _ask(self, watched: Watched) -> tuple[Seen | Oddity | None, Writers]:
         """What lies there now, and if it is a file, whether anybody writes it."""

@@ -137,10 +137,16 @@ class Crew:
         """Whether this worker, or one before it in its place, could work as configured."""
         return self._place_of(child).was_ready
 
-    def never_starts(self, name: str) -> bool:
-        """Whether no worker of this place was ever ready, however often one was started."""
-        place = next(place for place in self.places if place.workplace.name == name)
-        return not place.was_ready and place.failures >= STARTS
+    @property
+    def lasting_trouble(self) -> str | None:
+        """Why a place will have no worker: none was ever ready there, however often one was started. One that
+        was silent is enough: that has taken long."""
+        for place in self.places:
+            if not place.was_ready and (death := place.last_death) is not None:
+                starts = 1 if death.ending is Ending.HUNG else STARTS
+                if place.failures >= starts:
+                    return f"worker {place.workplace.name} {death}"
+        return None
 
     def start_due(self, now: float) -> list[Child]:
         """Start the workers whose time has come, and return them."""

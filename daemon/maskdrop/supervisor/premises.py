@@ -9,7 +9,7 @@ from maskdrop import log as daemon_log
 from maskdrop.config import Settings
 from maskdrop.config_file import check_weights, fault
 from maskdrop.devices import PROBE_S, RELOAD_PROBE_S
-from maskdrop.folders import Folders, prepare_folders
+from maskdrop.folders import Folders, prepare_folders, refuse_want_of_room
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.supervisor.plan import Plan, make_plan, plan_for
 from maskdrop.topology.slots import Slots
@@ -95,6 +95,7 @@ def take_lock(folders: Folders) -> InboxLock:
     """Lock the folder at which one maskdrop works at a time.
 
     Raises:
+        NoRoom: there is none for a lock file.
         ConfigurationError: no lock file can be made there.
         InboxHeld: another one has it.
     """
@@ -102,6 +103,7 @@ def take_lock(folders: Folders) -> InboxLock:
     try:
         return InboxLock.take(folders.locked, kind)
     except OSError as error:
+        refuse_want_of_room(f"folders.{kind}", folders.locked, error)
         raise fault(
             f"folders.{kind}",
             folders.locked,

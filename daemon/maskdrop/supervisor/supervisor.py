@@ -231,6 +231,8 @@ class Supervisor:
         if self._renewal.pending is None:
             if self._crew.is_complete:
                 self._staffing.review(now, self._pipeline)
+            elif self._renewal.can_go_back and (trouble := self._crew.lasting_trouble):
+                self._renewal.go_back(trouble)
             return
         if not all(self._pipeline.is_idle(child.name) for child in self._crew.children):
             return
@@ -307,12 +309,6 @@ class Supervisor:
         death = self._crew.note_death(child, time.monotonic())
         if self._course.stopping:
             return
-        if (
-            self._crew.never_starts(child.name)
-            and self._renewal.can_go_back
-            and self._renewal.pending is None
-        ):
-            self._renewal.go_back(f"worker {child.name} {death}")
         most = self._renewal.premises.settings.workers.max_attempts
         self._reports.after_death(child, pid, death, most)
 
