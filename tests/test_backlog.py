@@ -18,7 +18,7 @@ from maskdrop.config import WatchSettings
 from maskdrop.inbox.intake import MOST_KNOWN, Intake
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.inbox.oldest import Oldest
-from maskdrop.inbox.scan import Oddity, Seen, scan
+from maskdrop.inbox.scan import Oddity, Seen, Unread, scan
 from maskdrop.ticket import Identity
 from running import QUICK, Daemon, Rooms
 from waiting import PATIENCE_S, wait_for
@@ -194,9 +194,9 @@ def test_files_of_one_time_are_gone_through_no_more_often_than_others(
     monkeypatch.setattr(maskdrop.inbox.intake, "MOST_KNOWN", known)
     count = 3 * known
 
-    def counted(inbox: Path, recursive: bool) -> Iterator[Seen | Oddity]:
+    def counted(inbox: Path, recursive: bool, unread: Unread) -> Iterator[Seen | Oddity]:
         passes.append(inbox)
-        return scan(inbox, recursive)
+        return scan(inbox, recursive, unread=unread)
 
     monkeypatch.setattr(maskdrop.inbox.intake, "scan", counted)
     lock = InboxLock.take(tmp_path)

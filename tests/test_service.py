@@ -13,6 +13,7 @@ import pytest
 
 from maskdrop.commands.exits import EX_CONFIG, EX_FAILED
 from maskdrop.config_file import load_settings
+from maskdrop.exit_codes import EX_USAGE
 from maskdrop.service.environment import build_wheel, why_unusable
 from maskdrop.service.install import Order, plan_install
 from maskdrop.service.layout import FILES, ROOMS
@@ -231,11 +232,18 @@ def test_an_instance_has_its_own_configuration_and_folders(root: Path) -> None:
     assert (root / "etc/maskdrop/passports.toml").exists()
 
 
-@pytest.mark.parametrize("name", ["../up", "inbox", "", "a b", "-x", "weights", "a/b"])
+@pytest.mark.parametrize("name", ["../up", "inbox", "a b", "-x", "weights", "a/b"])
 def test_a_name_that_is_no_instances_is_refused(root: Path, name: str) -> None:
     before = tree(root)
     arguments = ("--environment", "/opt/maskdrop", f"--instance={name}")
     assert "can't be an instance's name" in service(root, "install", *arguments, code=EX_CONFIG)
+    assert tree(root) == before
+
+
+def test_no_instances_name_is_empty(root: Path) -> None:
+    before = tree(root)
+    arguments = ("--environment", "/opt/maskdrop", "--instance=")
+    assert "--instance=: is empty" in service(root, "install", *arguments, code=EX_USAGE)
     assert tree(root) == before
 
 

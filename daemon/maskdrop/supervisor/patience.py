@@ -37,22 +37,22 @@ class Patience:
 
 
 class LostTime:
-    """Owner of whether the loop's last round took long, too."""
+    """Owner of how long the loop's last round took."""
 
     def __init__(self) -> None:
-        self._took_long = False
+        self._worked = 0.0
 
     def of(self, worked: float, wanted: float, waited: float) -> float:
         """Seconds for which nobody heard what workers said; 0 where that was soon enough.
 
         Rounds that take long one after the other are a loop that is slow by itself, and that hears its
-        workers in each of them: only the first counts, or nobody would ever be late.
+        workers in each of them: of each only what it took longer than the one before counts, or nobody would
+        ever be late.
 
         Args:
             worked: what the loop took for all it had to do.
             wanted, waited: how long it was to wait then, and did.
         """
-        takes_long = worked > OVERSLEPT_S
-        lost = worked if takes_long and not self._took_long else 0.0
-        self._took_long = takes_long
+        lost = max(0.0, worked - self._worked) if worked > OVERSLEPT_S else 0.0
+        self._worked = worked
         return lost + (waited - wanted if waited > wanted + OVERSLEPT_S else 0.0)
