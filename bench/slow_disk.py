@@ -66,18 +66,22 @@ def environment(
     Raises:
         CalledProcessError, FileNotFoundError: there is no C compiler that can do it.
     """
-    library = folder / "slow_disk.so"
-    command = ["cc", "-shared", "-fPIC", "-O2", "-x", "c", "-", "-o", str(library), "-ldl"]
-    subprocess.run(command, input=_SOURCE, text=True, check=True)
     set_times(folder, sync_ms, read_ms)
+    told = {**preloaded(folder, "slow_disk.so", _SOURCE), "MASKDROP_DISK_MS": str(folder / "disk-ms")}
+    return told | ({"MASKDROP_SLOW_BELOW": f"{below.resolve()}{os.sep}"} if below else {})
+
+
+def preloaded(folder: Path, name: str, source: str) -> dict[str, str]:
+    """What to add to a program's environment so that a library made of this source is loaded before others.
+
+    Raises:
+        CalledProcessError, FileNotFoundError: there is no C compiler that can make it.
+    """
+    command = ["cc", "-shared", "-fPIC", "-O2", "-x", "c", "-", "-o", str(folder / name), "-ldl"]
+    subprocess.run(command, input=source, text=True, check=True)
     # By its name alone: in LD_PRELOAD a blank ends a path (ld.so(8)).
     folders = os.pathsep.join(filter(None, [str(folder.resolve()), os.environ.get("LD_LIBRARY_PATH")]))
-    told = {
-        "LD_PRELOAD": library.name,
-        "LD_LIBRARY_PATH": folders,
-        "MASKDROP_DISK_MS": str(folder / "disk-ms"),
-    }
-    return told | ({"MASKDROP_SLOW_BELOW": f"{below.resolve()}{os.sep}"} if below else {})
+    return {"LD_PRELOAD": name, "LD_LIBRARY_PATH": folders}
 
 
 def set_times(folder: Path, sync_ms: float = 0, read_ms: float = 0) -> None:

@@ -4,10 +4,13 @@ Written down by a library that is loaded before all others, as `bench/slow_disk.
 call is done as ever.
 """
 
-import os
-import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.append("bench")
+
+from slow_disk import preloaded
 
 _SOURCE = """
 #define _GNU_SOURCE
@@ -102,12 +105,8 @@ def environment(folder: Path) -> dict[str, str]:
     Raises:
         CalledProcessError, FileNotFoundError: there is no C compiler that can do it.
     """
-    library = folder / "disk_record.so"
-    command = ["cc", "-shared", "-fPIC", "-O2", "-x", "c", "-", "-o", str(library), "-ldl"]
-    subprocess.run(command, input=_SOURCE, text=True, check=True)
-    folders = os.pathsep.join(filter(None, [str(folder.resolve()), os.environ.get("LD_LIBRARY_PATH")]))
-    record = str(folder / "record")
-    return {"LD_PRELOAD": library.name, "LD_LIBRARY_PATH": folders, "MASKDROP_RECORD": record}
+    library = preloaded(folder, "disk_record.so", _SOURCE)
+    return {**library, "MASKDROP_RECORD": str(folder / "record")}
 
 
 def recorded(folder: Path) -> list[Call]:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -196,14 +196,18 @@ class Daemon:
     def wait_in_vain(self) -> None:
         """See that a degraded daemon goes on taking nothing, for many times QUICK's settle_ms, and several
         times a rescan_s of half a second."""
+        self.wait_files(10, lambda health: (health["state"], health["counts"]["accepted"]) == ("degraded", 0))
+
+    def wait_files(self, count: int, fits: Callable[[dict[str, Any]], bool] = lambda health: True) -> None:
+        """Wait until so many more health files were written, each of which fits."""
         seen: set[str] = set()
 
-        def seen_often(health: dict[str, Any]) -> bool:
+        def are_enough(health: dict[str, Any]) -> bool:
             seen.add(health["updated_at"])
-            assert (health["state"], health["counts"]["accepted"]) == ("degraded", 0)
-            return len(seen) > 10
+            assert fits(health), health
+            return len(seen) > count
 
-        self.wait_health(seen_often, "more health files")
+        self.wait_health(are_enough, f"{count} more health files")
 
     def wait_log(self, text: str, times: int = 1) -> None:
         """Wait until the log holds a text so many times."""

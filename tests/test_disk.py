@@ -187,6 +187,9 @@ def test_it_starts_on_a_full_disk_and_works_once_there_is_room(
     assert (done.returncode, done.stderr.count("\n")) == (75, 1)
     assert done.stderr.endswith("can't be written now (No space left on device); make room\n")
     (full.inbox / ".away").rename(full.inbox / LOCK_NAME)
+    done = maskdrop(["batch", str(full.archive), str(disk / "results")])
+    assert (done.returncode, done.stderr.count("\n")) == (75, 1)
+    assert done.stderr.endswith("make room\n")
     done = maskdrop(["run", *folders, "--archive", str(rooms.archive)])
     assert done.returncode == 78  # another file system is none, full or not
     assert "is not atomic there" in done.stderr

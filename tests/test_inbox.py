@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from watchdog.observers.inotify_c import InotifyFD
@@ -103,14 +102,7 @@ def test_another_users_slow_copy_is_not_taken_half_where_the_kernel_may_not_be_a
         for piece in (content[:500], content[500:1000]):
             file.write(piece)
             file.flush()
-            seen: set[str] = set()
-
-            def is_seen_often(health: dict[str, Any], seen: set[str] = seen) -> bool:
-                seen.add(health["updated_at"])
-                assert health["counts"]["accepted"] == 0
-                return len(seen) > 6  # many times settle_ms
-
-            daemon.wait_health(is_seen_often, "more health files")
+            daemon.wait_files(6, lambda health: health["counts"]["accepted"] == 0)  # many times settle_ms
         file.write(content[1000:])
     daemon.wait_count("saved", 1)
     assert rooms.pictures("quarantine") == []

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -119,13 +118,7 @@ def test_a_file_without_read_permission_waits_for_a_rescan(start: Start, rooms: 
     daemon.wait_count("left", 1)
     rooms.drop("other.jpg", face_bytes(2))
     daemon.wait_count("saved", 1)
-    seen: set[str] = set()
-
-    def is_seen_often(health: dict[str, Any]) -> bool:
-        seen.add(health["updated_at"])
-        return len(seen) > 10
-
-    daemon.wait_health(is_seen_often, "more health files")
+    daemon.wait_files(10)
     assert daemon.log.count("left secret.jpg: ") == daemon.health()["counts"]["left"] == 1
     assert daemon.stop() == 0
     told = (rooms.base / "metrics.prom").read_text()

@@ -81,16 +81,13 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 
 def _write_the_rest() -> None:
     """What is printed, while its faults can still be told in one line."""
-    from maskdrop.commands.exits import EX_FAILED, say, stop_telling
+    from maskdrop.commands.exits import EX_FAILED, lose_output
 
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        stop_telling()
     except OSError as error:
-        stop_telling()
-        say(f"standard output: {error.strerror}")
-        sys.exit(EX_FAILED)
+        if lose_output(error):
+            sys.exit(EX_FAILED)
 
 
 if __name__ == "__main__":

@@ -77,9 +77,8 @@ def prepare_folders(settings: Settings) -> Folders:
         if key in resolved:
             checks.append(partial(check_rename, f"folders.{key}", resolved["inbox"], resolved[key]))
     for check in checks:
-        with contextlib.suppress(
-            NoRoom
-        ):  # then work pauses until there is, as where a disk becomes full later
+        # Where there is no room, work pauses until there is, as on a disk that becomes full later.
+        with contextlib.suppress(NoRoom):
             check()
     return Folders(resolved["inbox"], resolved["outbox"], resolved["quarantine"], resolved.get("archive"))
 

@@ -131,6 +131,8 @@ def batch(
     ray also where some are left or the cluster was in trouble: the same command may get further. 78 where it
     can't run as configured.
     """
+    from maskdrop.folders import NoRoom
+
     die_when_told(SIGNAL_EXIT + signal.SIGTERM)
     _check_report(report, source)
     overrides: dict[str, dict[str, Any]] = {"model": {"weights": weights, "device": device}}
@@ -149,6 +151,8 @@ def batch(
         else:
             _check_local(places, {"--address": address, "--endpoint": endpoint})
             code = _tell(_here(places, config, overrides, again, verbose), report, verbose, EX_FAILED)
+    except NoRoom as error:
+        end_with(str(error), EX_TEMPFAIL)
     except ConfigurationError as error:
         end_with(str(error), EX_CONFIG)
     leave(code)  # at its own end, pyarrow would wait for a listing that is under way

@@ -18,6 +18,7 @@ __all__ = [
     "SIGNAL_EXIT",
     "die_when_told",
     "end_with",
+    "lose_output",
     "say",
     "stop_telling",
     "tell",
@@ -67,11 +68,21 @@ def tell(line: str) -> None:
     try:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
-    except BrokenPipeError:
-        stop_telling()
     except OSError as error:
-        stop_telling()
-        say(f"standard output: {error.strerror}; going on without it")
+        lose_output(error, "; going on without it")
+
+
+def lose_output(error: OSError, consequence: str = "") -> bool:
+    """Standard output can't be written, or nobody reads it any more: nothing more is, and the former is said.
+
+    Returns:
+        Whether that is a fault.
+    """
+    stop_telling()
+    if isinstance(error, BrokenPipeError):
+        return False
+    say(f"standard output: {error.strerror}{consequence}")
+    return True
 
 
 def stop_telling() -> None:

@@ -175,7 +175,8 @@ class Intake:
         """Leave a file that was taken alone until a rescan, each time a later one, or until it is changed."""
         self._taken.pop(path, None)
         self._aside.add(path, identity, time.monotonic())
-        put_one_back(self._inbox, path)
+        if self._is_ours:
+            put_one_back(self._inbox, path)
 
     def _ask(self, watched: Watched) -> tuple[Seen | Oddity | None, Writers]:
         """What lies there now, and if it is a file, whether anybody writes it."""
