@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,18 @@ def job(tmp_path: Path, tiny_weights: Path) -> Iterator[Job]:
     job.source.mkdir()
     yield job
     assert not job.temporary()
+
+
+@pytest.fixture
+def mounted() -> Iterator[Callable[..., None]]:
+    """Mounts, as mount(8) does, until the test ends; skips it where that can't be done."""
+    places: list[str] = []
+
+    def mount(*arguments: str) -> None:
+        if subprocess.run(["mount", *arguments], capture_output=True).returncode != 0:
+            pytest.skip("mounting needs root")
+        places.append(arguments[-1])
+
+    yield mount
+    for place in reversed(places):
+        subprocess.run(["umount", "--lazy", place], capture_output=True)

@@ -277,6 +277,18 @@ def copies(folder: Path, count: int, content: bytes) -> None:
         os.link(folder / "0.jpg", folder / f"{index}.jpg")
 
 
+def at_each_process(process: "subprocess.Popen[str]", number: int) -> tuple[str, str]:
+    """Signal each process of a check as soon as it is there, until the check ends; what it wrote."""
+    deadline = time.monotonic() + PATIENCE_S
+    while process.poll() is None and time.monotonic() < deadline:
+        for child in processes_of(process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(number)
+        time.sleep(0.005)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    return out, err
+
+
 def test_a_process_that_hangs_is_replaced(tmp_path: Path) -> None:
     top = tmp_path / "pictures"
     copies(top, 120, face_bytes(1, "PNG", 900, 900))
@@ -287,6 +299,18 @@ def test_a_process_that_hangs_is_replaced(tmp_path: Path) -> None:
     out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err.count("\n")) == (0, 1)
     assert json.loads(out)["checked"] == 120
+
+
+def test_a_process_that_does_not_get_ready_in_the_time_that_is_set_ends_the_check(tmp_path: Path) -> None:
+    """The time is the daemon's workers', of the same table."""
+    top, config = tmp_path / "pictures", tmp_path / "c.toml"
+    put(top, "good.jpg", face_bytes(1))
+    config.write_text("[workers]\nstart_timeout_s = 0.3\n")
+    process = begin(top, "--config", str(config))
+    out, err = at_each_process(process, signal.SIGSTOP)
+    reason = "the last of silence: not ready after 0.3 s (workers.start_timeout_s)"
+    assert (process.returncode, out) == (1, "")
+    assert err == f"maskdrop: {top}: 3 processes died before they could work, {reason}\n"
 
 
 def test_ctrl_c_while_decoding_ends_cleanly_and_touches_nothing(tmp_path: Path) -> None:
@@ -458,13 +482,7 @@ def test_processes_that_can_not_start_end_the_check_and_nothing_is_called_broken
     top = tmp_path / "pictures"
     put(top, "good.jpg", face_bytes(1))
     process = begin(top, "--delete", "--yes")
-    deadline = time.monotonic() + PATIENCE_S
-    while process.poll() is None and time.monotonic() < deadline:
-        for child in processes_of(process):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        time.sleep(0.005)
-    out, err = process.communicate(timeout=PATIENCE_S)
+    out, err = at_each_process(process, signal.SIGKILL)
     assert (process.returncode, out) == (1, "")
     assert "3 processes died before they could work, the last of signal 9 (SIGKILL)" in err
     assert err.count("\n") == 1

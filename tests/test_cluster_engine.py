@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -239,6 +239,20 @@ def test_a_lock_that_cannot_be_opened_is_told_as_the_local_engine_tells_it(tmp_p
     (tmp_path / LOCK_NAME).mkdir()
     with pytest.raises(ConfigurationError, match=r"^folders.outbox = .*: no lock file can be made there \("):
         batch_in(tmp_path).run()
+
+
+def test_a_full_disk_where_a_folder_is_missing_may_have_room_later(
+    tmp_path: Path, tiny_weights: Path, mounted: Callable[..., None]
+) -> None:
+    disk = tmp_path / "disk"
+    for folder in (disk, tmp_path / "in"):
+        folder.mkdir()
+    mounted("-t", "tmpfs", "-o", "nr_inodes=1", "none", str(disk))
+    words = ["batch", str(tmp_path / "in"), str(disk / "out"), "--engine", "ray"]
+    done = CliRunner().invoke(app, [*words, "--weights", str(tiny_weights)])
+    assert done.exit_code == 75, done.output
+    assert done.output.startswith(f"maskdrop: folders.outbox = {disk / 'out'}: ")
+    assert "No space left on device" in done.output
 
 
 @pytest.mark.parametrize("report", ["report.json", "/proc/report.json"])

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -32,21 +32,6 @@ def run(*command: str) -> bool:
     return (
         program is not None and subprocess.run([program, *command[1:]], capture_output=True).returncode == 0
     )
-
-
-@pytest.fixture
-def mounted() -> Iterator[Callable[..., None]]:
-    """Mounts, as mount(8) does, until the test ends; skips it where that can't be done."""
-    places: list[str] = []
-
-    def mount(*arguments: str) -> None:
-        if not run("mount", *arguments):
-            pytest.skip("mounting needs root")
-        places.append(arguments[-1])
-
-    yield mount
-    for place in reversed(places):
-        run("umount", "--lazy", place)
 
 
 def fill(folder: Path) -> None:

@@ -220,6 +220,11 @@ class SaveSettings(Section):
             taken.add(tail)
         return self
 
+    @property
+    def wants_certainty(self) -> bool:
+        """Whether results tell how sure the network is of its labels: sidecars do."""
+        return "json" in self.outputs
+
     def format_of(self, output: ImageOutput) -> Format:
         """The format of an output: labels need a palette, a cut-out needs transparency."""
         if output == "labels" or (output == "cutout" and self.format == "jpeg"):

@@ -16,8 +16,8 @@ EX_OUT_OF_MEMORY = 71
 """A worker found no memory."""
 
 EX_TEMPFAIL = 75
-"""Another daemon has the inbox, or there is no room for a folder, or a batch on a cluster did not get to its
-end, or its folder for temporary files is full: try again later."""
+"""Another daemon has the inbox, or there is no room for a folder or in the one for temporary files, or a
+batch on a cluster did not get to its end: try again later."""
 
 EX_CONFIG = 78
 """Can't run as configured: trying again would change nothing."""

@@ -67,10 +67,10 @@ def prepare_folders(settings: Settings) -> Folders:
     resolved = {key: followed(f"folders.{key}", folder) for key, folder in named.items()}
     check_nesting(resolved)
     for key, folder in named.items():
-        _make(f"folders.{key}", folder)
+        make_folder(f"folders.{key}", folder)
     check_own_files(settings, resolved)
     for key, file in own_files(settings).items():
-        _make(key, file.parent.resolve())
+        make_folder(key, file.parent.resolve())
     checks = [partial(check_writable, key, file.parent) for key, file in own_files(settings).items()]
     checks += [partial(check_writable, f"folders.{key}", folder) for key, folder in resolved.items()]
     for key in ("quarantine", "archive"):
@@ -102,7 +102,7 @@ def prepare_to_keep(settings: Settings, skips_done: bool) -> Folders:
     resolved = {"inbox": inbox.resolve(), **resolved}
     check_nesting(resolved)
     for key, folder in named.items():
-        _make(f"folders.{key}", folder)
+        make_folder(f"folders.{key}", folder)
         check_writable(f"folders.{key}", folder)
     outbox = resolved["outbox"]
     return Folders(resolved["inbox"], outbox, resolved.get("quarantine"), None, True, skips_done)
@@ -121,7 +121,13 @@ def followed(key: str, folder: Path) -> Path:
         raise fault(key, folder, "links on its way lead round in a circle", remedy) from error
 
 
-def _make(key: str, folder: Path) -> None:
+def make_folder(key: str, folder: Path) -> None:
+    """Make a folder that is missing, and those above it.
+
+    Raises:
+        NoRoom: the disk is full.
+        ConfigurationError: it can't be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

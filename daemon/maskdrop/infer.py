@@ -88,7 +88,7 @@ def label_all(workplace: Workplace, link: Link, parser: FaceParser, look: "First
 
 def _judges(settings: Settings) -> bool:
     """Whether somebody wants to know how sure the network is."""
-    return "json" in settings.save.outputs
+    return settings.save.wants_certainty
 
 
 def gather(link: Link, max_batch: int, max_wait: float) -> list[Infer]:

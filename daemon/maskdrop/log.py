@@ -132,7 +132,7 @@ def set_up(settings: LogSettings) -> None:
     formatter = JsonFormatter() if settings.format == "json" else TextFormatter()
     handlers: list[logging.Handler] = []
     if settings.file is not None:
-        path = Path(settings.file)
+        path = settings.file
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(_LogFile(path))
     if settings.format != "auto" or not writes_to_journal():

@@ -6,6 +6,7 @@ surrogates, and go back to the same bytes when the name is used.
 
 import os
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from itertools import count
 from pathlib import Path, PurePath
 
@@ -48,6 +49,11 @@ def told_exactly(path: str) -> dict[str, str]:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def fits(path: str, pattern: str) -> bool:
+    """Whether a relative path fits a glob: its name alone, unless the glob holds a ``/``."""
+    return fnmatchcase(path if "/" in pattern else PurePath(path).name, pattern)
 
 
 def fit(stem: str, tail: str, limit: int = NAME_MAX) -> str:

@@ -21,7 +21,7 @@ from maskdrop import foreign_json
 from maskdrop.beneath import identity_at, open_folder, open_folder_at, open_regular, split
 from maskdrop.durable import move_new, remove, rename_new, sync_folder
 from maskdrop.inbox.scan import Seen, Unread, scan
-from maskdrop.names import numbered, printable
+from maskdrop.names import fits, numbered, printable
 from maskdrop.quarantine import LONGEST_REASON, REASON_TAIL
 from maskdrop.ticket import Identity
 
@@ -78,22 +78,19 @@ class Kept:
         return str(self.reason.get("error", ""))
 
 
-def find(
-    room: Path, kind: Room, wanted: Wanted, now: float | None = None, unread: Unread | None = None
-) -> Iterator[Kept]:
+def find(room: Path, kind: Room, wanted: Wanted, unread: Unread | None = None) -> Iterator[Kept]:
     """The wanted pictures in a room, as they are met.
 
     Args:
         room: absolute and without links.
-        now: seconds since 1970.
         unread: told of each sub-folder that can't be read.
 
     Raises:
         OSError: the room can't be read.
     """
-    now = time.time() if now is None else now
+    now = time.time()
     for seen in scan(room, recursive=True, unread=unread):
-        if not isinstance(seen, Seen) or not _fits_any(seen.path, wanted.patterns):
+        if not isinstance(seen, Seen) or not _is_named(seen.path, wanted.patterns):
             continue
         if kind is Room.QUARANTINE and _is_reason(room, seen.path):
             continue
@@ -245,9 +242,8 @@ def _is_wanted(kept: Kept, wanted: Wanted, now: float) -> bool:
     return any(fnmatchcase(text, glob.lower()) for text in told if text for glob in wanted.reasons)
 
 
-def _fits_any(path: str, patterns: tuple[str, ...]) -> bool:
-    names = [path if "/" in pattern else PurePath(path).name for pattern in patterns]
-    return not patterns or any(map(fnmatchcase, names, patterns))
+def _is_named(path: str, patterns: tuple[str, ...]) -> bool:
+    return not patterns or any(fits(path, pattern) for pattern in patterns)
 
 
 def _original_path(kept: Kept) -> str:

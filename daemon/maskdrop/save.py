@@ -1,18 +1,16 @@
 """Third stage: from pixels and labels to files in the outbox, the original put away."""
 
 import time
-import warnings
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 
 from maskdrop.beneath import identity_below
 from maskdrop.claim import OriginalChanged, OriginalStuck, is_claimed
 from maskdrop.config import DecodeSettings
 from maskdrop.cost import cost_of, known_portrait
 from maskdrop.crash_points import CrashPoint, crash_point
-from maskdrop.decoding import BrokenPicture, decode
+from maskdrop.decoding import BrokenPicture, decode, set_up_decoding
 from maskdrop.durable import FolderTrouble, try_writing
 from maskdrop.machine.heap import keep_memory
 from maskdrop.original import LeaveAlone, read_original
@@ -47,9 +45,7 @@ from maskdrop.topology.worker import Link, Workplace
 
 def serve(workplace: Workplace, link: Link) -> None:
     """Save and quarantine pictures until told to stop."""
-    Image.MAX_IMAGE_PIXELS = None  # preprocess has checked the size of every picture that comes here
-    warnings.simplefilter("ignore")  # preprocess has judged the picture
-    Image.init()
+    set_up_decoding()
     keep_memory()
     saver = Saver(workplace, link.report)
     link.report(Ready(cost=measure(workplace) if workplace.measures else None))

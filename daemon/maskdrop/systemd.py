@@ -22,7 +22,7 @@ class BindingMissing(Exception):
 
 
 class ServiceManager:
-    """sd_notify(3): without a NOTIFY_SOCKET in the environment, nothing is told to nobody.
+    """sd_notify(3): without a NOTIFY_SOCKET in the environment, nobody is told anything.
 
     Attributes:
         watchdog_s: seconds after which systemd takes silence for death, None where it has no watchdog.

@@ -28,8 +28,6 @@ _STILLBORN = 3
 """Processes that may die one after the other before they have ever worked."""
 
 _LEAVE_S = 5.0
-_START_S = 300.0
-"""Seconds that a process may take to start; the daemon gives its workers the same."""
 
 _DIED, _HUNG = "WorkerDied", "StageTimeout"
 
@@ -179,7 +177,8 @@ class Pool:
                 process.kill()
 
     def _deadline(self, process: _Process) -> float:
-        return process.heard_at + (self._limits.stage_timeout_s if process.is_ready else _START_S)
+        limits = self._limits
+        return process.heard_at + (limits.stage_timeout_s if process.is_ready else limits.start_timeout_s)
 
     def _answers_of(self, process: _Process) -> Iterator[Checked]:
         while (answer := process.take()) is not None:
@@ -191,21 +190,26 @@ class Pool:
             self._attempts.pop(ticket.number, None)
             yield Checked(ticket, answer)
 
+    def _why(self, cause: str, process: _Process) -> str:
+        if not process.is_hung:
+            return cause
+        if process.is_ready:
+            return f"nothing heard for {self._limits.stage_timeout_s:g} s (workers.stage_timeout_s)"
+        return f"silence: not ready after {self._limits.start_timeout_s:g} s (workers.start_timeout_s)"
+
     def _after_death(self, process: _Process) -> Iterator[Checked]:
         self._processes.remove(process)
-        cause = process.bury()
+        cause = self._why(process.bury(), process)
         if not process.is_ready:
             self._stillborn += 1
             if self._stillborn >= _STILLBORN:
                 raise PoolUnfit(f"{_STILLBORN} processes died before they could work, the last of {cause}")
             self._again.extendleft(reversed(process.hand))
             return
-        if process.is_hung:
-            cause = f"nothing heard for {self._limits.stage_timeout_s:g} s (workers.stage_timeout_s)"
-        suspect, *others = process.hand or [None]
-        self._again.extend(ticket for ticket in others if ticket is not None)
-        if suspect is None:
+        if not process.hand:
             return
+        suspect, *others = process.hand
+        self._again.extend(others)
         attempts = self._attempts[suspect.number] = self._attempts.get(suspect.number, 0) + 1
         if attempts < self._limits.max_attempts:
             self._again.appendleft(suspect)

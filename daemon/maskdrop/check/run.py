@@ -6,8 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatchcase
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import FrameType
 
 from maskdrop.check.act import folder_for_us_alone, put_away
@@ -16,6 +15,7 @@ from maskdrop.check.pool import Checked, Pool
 from maskdrop.check.worker import Verdict
 from maskdrop.config_file import DecodingTables
 from maskdrop.inbox.scan import Oddity, Seen, Unread, scan
+from maskdrop.names import fits
 from maskdrop.ticket import Identity, Ticket
 
 Progress = Callable[[Tally, Findings], None]
@@ -143,7 +143,7 @@ class Check:
         return (seen for seen in found if self._is_wanted(seen.path) and not self._is_report(seen))
 
     def _is_wanted(self, path: str) -> bool:
-        return not self._patterns or any(matches(path, pattern) for pattern in self._patterns)
+        return not self._patterns or any(fits(path, pattern) for pattern in self._patterns)
 
     def _is_report(self, seen: Seen | Oddity) -> bool:
         return isinstance(seen, Seen) and (seen.identity.device, seen.identity.inode) in self._reports
@@ -167,8 +167,3 @@ class Check:
         if answer.verdict is not Verdict.WHOLE:
             found = Finding(ticket.path, answer.verdict, answer.error, answer.message, ticket.identity)
             self.findings.add(found)
-
-
-def matches(path: str, pattern: str) -> bool:
-    """Whether a relative path fits a glob: its name alone, unless the glob holds a ``/``."""
-    return fnmatchcase(path if "/" in pattern else PurePath(path).name, pattern)

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,7 +51,6 @@ def finish_block(table: pa.Table, job: Job, looks_closer: bool) -> pa.Table:
     """
     keep_memory()
     set_up_decoding()
-    warnings.simplefilter("ignore")
     finisher = _Finisher(job, looks_closer)
     pieces = attempted(unpacked(table), Stage.SAVE, job.attempts, job.most_attempts, finisher.finish_all)
     return packed(map(finisher.end_blamed, pieces))

@@ -41,7 +41,7 @@ class Labeller:
         self._side = settings.model.input_size
         self._renderer = Renderer(settings, OwnPlaces(self._side))
         self._look: FirstLook | None = None
-        self._judges = "json" in settings.save.outputs
+        self._judges = settings.save.wants_certainty
         self._parser: FaceParser | str | None = None if looks_again else self._load()
 
     def __call__(self, table: pa.Table) -> pa.Table:

@@ -17,7 +17,7 @@ from maskdrop.cluster.schemes import SCHEME
 from maskdrop.cluster.stores import MANIFEST, FolderStore, Store, require
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import check_weights, fault
-from maskdrop.folders import check_nesting, check_writable, followed
+from maskdrop.folders import check_nesting, check_writable, followed, make_folder
 from maskdrop.model.embedded import embedded_weights
 
 _ELSEWHERE = Path("/nonexistent")
@@ -119,10 +119,6 @@ def _place(key: str, named: str, access: Access, settings: FolderSettings) -> St
         require(store, writes=True, name=f"folders.{key}", named=named)
         return store
     folder = Path(named).absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        remedy = "make it yourself, or name a folder you may write"
-        raise fault(f"folders.{key}", folder, f"can't be made ({error.strerror})", remedy) from error
+    make_folder(f"folders.{key}", folder)
     check_writable(f"folders.{key}", folder)
     return FolderStore(folder.resolve(), settings)

@@ -68,7 +68,7 @@ class Store(Protocol):
         """Whether reading costs a request each time."""
 
     def check(self, writes: bool) -> Unfit | None:
-        """What is wrong with the place, or where it is to be written to, with that."""
+        """Why the place can't be read, or with ``writes`` not be written to; None where it can."""
 
     def read(self, path: str, most: int) -> bytes:
         """An original's whole content.

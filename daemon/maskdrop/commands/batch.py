@@ -127,9 +127,9 @@ def batch(
 
     Exits 0 where every picture has its results, 1 where some are broken or left, 129, 130 or 143 where a
     hang-up, Ctrl-C or SIGTERM came: what was in flight is finished then, and the same command goes on from
-    there. 75 where another batch is at work on OUT, or the folder for temporary files is full; with --engine
-    ray also where some are left or the cluster was in trouble: the same command may get further. 78 where it
-    can't run as configured.
+    there. 75 where another batch is at work on OUT, or there is no room in OUT, in quarantine or in the
+    folder for temporary files; with --engine ray also where some are left or the cluster was in trouble: the
+    same command may get further. 78 where it can't run as configured.
     """
     from maskdrop.folders import NoRoom
 

@@ -55,8 +55,8 @@ def check(
     """Decode every picture below a folder in full, and report those that are broken.
 
     Exits 0 if all are whole, 1 if any is broken or could not be read, 130 or 143 after Ctrl-C or SIGTERM,
-    75 if something was to be moved and a daemon has the folder as its inbox, or if the folder for temporary
-    files is full, 78 if it can't be done as asked.
+    75 if something was to be moved or deleted and a daemon has the folder as its inbox, or if the folder for
+    temporary files is full, 78 if it can't be done as asked.
     """
     from maskdrop.check.pool import PoolUnfit
     from maskdrop.check.run import Check

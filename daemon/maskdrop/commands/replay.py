@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from maskdrop.beneath import is_folder
-from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, SIGNAL_EXIT, end_with, tell
+from maskdrop.commands.exits import EX_CONFIG, EX_FAILED, SIGNAL_EXIT, end_with, say, tell
 from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.names import printable
 from maskdrop.replay import Kept, Room, Wanted, clear_leftovers, find, put_back
@@ -54,7 +54,7 @@ def replay(
     def pass_over(folder: str, error: OSError) -> None:
         nonlocal unread
         unread += 1
-        sys.stderr.write(f"maskdrop: {printable(folder)}: {error.strerror}; what is in it stays there\n")
+        say(f"{printable(folder)}: {error.strerror}; what is in it stays there")
 
     try:
         if room is Room.QUARANTINE and not dry_run:  # pictures in the archive have no reasons
@@ -63,9 +63,7 @@ def replay(
             try:
                 name = printable(kept.path) if dry_run else _put_back(source, target, kept, mode)
             except OSError as error:
-                sys.stderr.write(
-                    f"maskdrop: {printable(kept.path)}: {error.strerror}; it stays where it is\n"
-                )
+                say(f"{printable(kept.path)}: {error.strerror}; it stays where it is")
                 failed += 1
                 continue
             if name is not None:

@@ -285,4 +285,9 @@ def age_seconds(health: dict[str, Any]) -> float:
 
 def is_fresh(health: dict[str, Any]) -> bool:
     """Whether the file is of now: fewer than `STALE_AFTER` updates were missed."""
-    return age_seconds(health) <= STALE_AFTER * max(1.0, float(health.get("interval_s", 1.0)))
+    return age_seconds(health) <= stale_after_s(health)
+
+
+def stale_after_s(health: dict[str, Any]) -> float:
+    """Seconds without an update after which the file is no longer of now."""
+    return STALE_AFTER * max(1.0, float(health.get("interval_s", 1.0)))

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from maskdrop.health.file import STALE_AFTER, State, age_seconds, is_fresh
+from maskdrop.health.file import State, age_seconds, is_fresh, stale_after_s
 from maskdrop.names import printable
 
 WIDE = 120
@@ -152,7 +152,7 @@ def _table() -> Table:
 
 
 def _foot(health: dict[str, Any]) -> Text:
-    limit = STALE_AFTER * max(1.0, float(health["interval_s"]))
+    limit = stale_after_s(health)
     told = f"   health file {max(0.0, age_seconds(health)):.1f} s old, stale after {limit:.0f} s"
     return Text.assemble(_keys(), told, style="dim", no_wrap=True, overflow="ellipsis")
 

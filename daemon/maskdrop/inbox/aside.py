@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from maskdrop.ticket import Identity
 
 MOST_ASIDE_S = 600.0
-"""Where a rescan comes sooner than that, a file that stays as it is waits no longer for its next try."""
+"""Longest wait between two tries of a file that stays as it is, or the time between rescans where that is
+longer."""
 
 
 @dataclass(frozen=True)

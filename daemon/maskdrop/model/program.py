@@ -46,7 +46,6 @@ _FUNCTIONS = frozenset(
 """What sympy writes sizes with (``sympy.srepr``), beside ``Symbol``."""
 
 _SYMBOL = re.compile(r"[su]\d+")
-_ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod, ast.Div)
 
 
 def is_program(content: bytes) -> bool:
@@ -223,7 +222,7 @@ def _is_plain(node: ast.expr) -> bool:
 def _json_of(data: bytes) -> dict[str, Any]:
     try:
         content = foreign_json.loads(data)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _Unsafe("has JSON in it that can't be read") from error
     if not isinstance(content, dict):
         raise _Unsafe("has JSON in it of another form")

@@ -118,7 +118,7 @@ class Supervisor:
 
     def _take_in(self) -> None:
         """Wait for whatever comes first and handle all that came, then end the workers that are late.
-        What is nothing but a rest is told here, and costs no round of the loop."""
+        While nothing happens, the health file is renewed here, without a round of the loop."""
         due = self._next_due(time.monotonic())
         while True:
             began = time.monotonic()

@@ -63,8 +63,8 @@ def settings_of(stage: Stage, settings: Settings) -> tuple[object, ...]:
         case Stage.PREPROCESS:
             return (*common, settings.decode)
         case Stage.INFER:
-            judges = "json" in settings.save.outputs
-            return (*common, settings.workers.max_batch, settings.workers.max_wait_ms, judges)
+            workers = settings.workers
+            return (*common, workers.max_batch, workers.max_wait_ms, settings.save.wants_certainty)
         case Stage.SAVE:
             return (*common, settings.decode, settings.save)
 
