@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskdrop.supervisor.child import ChildState, Death, Ending
+from maskdrop.death import Death, Ending
+from maskdrop.supervisor.child import ChildState
 from maskdrop.supervisor.crew import FIRST_WAIT_S, LONGEST_WAIT_S, wait_before_start
 from maskdrop.supervisor.patience import OVERSLEPT_S, LostTime, Patience
 
@@ -18,7 +19,6 @@ PATIENCE = Patience(stage_timeout_s=20, start_timeout_s=300)
         (ChildState.STARTING, True, 1300),
         (ChildState.READY, False, None),
         (ChildState.READY, True, 1020),
-        (ChildState.DEAD, True, None),
     ],
 )
 def test_only_what_starts_or_holds_a_picture_can_be_late(

@@ -5,6 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maskdrop.death import Death, Ending
 from maskdrop.inbox.supply import Candidate
 from maskdrop.supervisor.pipeline import Flight, Pipeline, Step, is_hopeless
 from maskdrop.ticket import Facts, Fault, Identity, Infer, Quarantine, Region, Save, Stage
@@ -87,7 +88,7 @@ def test_what_a_dead_worker_held_goes_round_again_in_order_and_only_work_counts(
     for _ in range(4):
         pipeline.assign(Step.INFER, "infer-0")
     pipeline.begin("infer-0", (1, 2))
-    held = pipeline.lost("infer-0", "WorkerDied", "signal 9 (SIGKILL)", max_attempts=3)
+    held = pipeline.lost("infer-0", Death(Ending.DIED, "signal 9 (SIGKILL)"), max_attempts=3)
     assert [(flight.number, flight.attempts) for flight in held] == [(1, 1), (2, 1), (3, 0), (4, 0)]
     assert [pipeline.assign(Step.INFER, "infer-0").number for _ in range(5)] == [1, 2, 3, 4, 5]
 
@@ -100,11 +101,12 @@ def test_a_picture_that_kills_is_condemned_only_when_it_was_alone() -> None:
             pipeline.assign(Step.INFER, "infer-0")
         pipeline.begin("infer-0", (1, 2))
         assert all(
-            f.step is Step.INFER for f in pipeline.lost("infer-0", "WorkerDied", "signal 11 (SIGSEGV)", 2)
+            f.step is Step.INFER
+            for f in pipeline.lost("infer-0", Death(Ending.DIED, "signal 11 (SIGSEGV)"), 2)
         )
     pipeline.assign(Step.INFER, "infer-0")
     pipeline.begin("infer-0", (1,))
-    (guilty,) = pipeline.lost("infer-0", "WorkerDied", "signal 11 (SIGSEGV)", 2)
+    (guilty,) = pipeline.lost("infer-0", Death(Ending.DIED, "signal 11 (SIGSEGV)"), 2)
     assert guilty.step is Step.QUARANTINE
     task = pipeline.assign(Step.QUARANTINE, "save-0").task()
     assert isinstance(task, Quarantine)
@@ -119,13 +121,13 @@ def test_attempts_count_anew_in_each_step_so_that_a_batch_is_not_punished() -> N
     for _ in range(2):
         pipeline.assign(Step.INFER, "infer-0")
     pipeline.begin("infer-0", (1, 2))
-    pipeline.lost("infer-0", "WorkerDied", "signal 9 (SIGKILL)", 2)
+    pipeline.lost("infer-0", Death(Ending.DIED, "signal 9 (SIGKILL)"), 2)
     assert pipeline.assign(Step.INFER, "infer-0").number == 1
     pipeline.begin("infer-0", (1,))
     pipeline.inferred(1, 1.0)
     assert pipeline[1].attempts == 0
     pipeline.assign(Step.SAVE, "save-0")
-    (flight,) = pipeline.lost("save-0", "WorkerDied", "signal 9 (SIGKILL)", 2)
+    (flight,) = pipeline.lost("save-0", Death(Ending.DIED, "signal 9 (SIGKILL)"), 2)
     assert (flight.step, flight.attempts) == (Step.SAVE, 1)
 
 
@@ -136,7 +138,7 @@ def test_of_a_batch_done_in_halves_only_the_half_at_work_counts() -> None:
         pipeline.assign(Step.INFER, "infer-0")
     pipeline.begin("infer-0", (1, 2, 3))
     pipeline.begin("infer-0", (1,))
-    held = pipeline.lost("infer-0", "WorkerDied", "want of memory", 1)
+    held = pipeline.lost("infer-0", Death(Ending.DIED, "want of memory"), 1)
     assert [flight.condemned_after for flight in held] == [1, 0, 0]
     assert [flight.attempts for flight in held] == [0, 0, 0]
     assert [flight.step for flight in held] == [Step.QUARANTINE, Step.INFER, Step.INFER]
@@ -147,7 +149,7 @@ def test_the_reason_of_a_hang_names_it() -> None:
     accept(pipeline, 1)
     for _ in range(2):
         pipeline.assign(Step.PREPARE, "preprocess-0")
-        (flight,) = pipeline.lost("preprocess-0", "StageTimeout", "nothing heard for 3 s", 2)
+        (flight,) = pipeline.lost("preprocess-0", Death(Ending.HUNG, "nothing heard for 3 s"), 2)
     assert flight.fault is not None
     assert (flight.fault.error, flight.condemned_after) == ("StageTimeout", 2)
     assert "nothing heard for 3 s" in flight.fault.message
@@ -160,7 +162,7 @@ def test_a_death_while_quarantining_finds_no_other_fault() -> None:
     pipeline.condemn(flight.number, FAULT)
     for deaths in range(1, 6):
         pipeline.assign(Step.QUARANTINE, "save-0")
-        (after,) = pipeline.lost("save-0", "WorkerDied", "exit code 1", 3)
+        (after,) = pipeline.lost("save-0", Death(Ending.DIED, "exit code 1"), 3)
         assert (after.step, after.fault) == (Step.QUARANTINE, FAULT)
         assert is_hopeless(after, 3) == (deaths >= 3)
 
@@ -199,9 +201,8 @@ def test_no_slot_is_shared_or_lost_and_every_flight_has_one_place(slots: int, se
         elif action < 0.9 and held[worker]:
             end_step(held[worker].pop(chance.randrange(len(held[worker]))))
         elif action >= 0.95:
-            assert [flight.number for flight in pipeline.lost(worker, "WorkerDied", "signal 9", 2)] == sorted(
-                held[worker]
-            )
+            lost = pipeline.lost(worker, Death(Ending.DIED, "signal 9"), 2)
+            assert [flight.number for flight in lost] == sorted(held[worker])
             held[worker].clear()
 
         in_flight = [number for number in range(1, accepted + 1) if number in pipeline]

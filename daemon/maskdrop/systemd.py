@@ -2,8 +2,11 @@
 
 import logging
 import os
+import shutil
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from maskdrop.events import Event
@@ -17,6 +20,10 @@ IDENTIFIER = "maskdrop"
 """For ``journalctl -t maskdrop``."""
 
 
+_RUNNING = Path("/run/systemd/system")
+"""Is there where systemd is the system's manager (sd_booted(3))."""
+
+
 class BindingMissing(Exception):
     """systemd waits to hear from the daemon, and systemd-python is not installed."""
 
@@ -28,16 +35,19 @@ class ServiceManager:
         watchdog_s: seconds after which systemd takes silence for death, None where it has no watchdog.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         """Look whether a service manager listens.
+
+        Args:
+            environment: an empty one is of a process that isn't a service.
 
         Raises:
             BindingMissing: it does, and can't be told anything.
         """
-        self.watchdog_s = _watchdog_seconds()
-        self.listens = "NOTIFY_SOCKET" in os.environ
+        self.watchdog_s = _watchdog_seconds(environment)
+        self._socket = environment.get("NOTIFY_SOCKET")
         self._is_deaf = False
-        if self.listens:
+        if self._socket is not None:
             try:
                 from systemd.daemon import notify
             except ImportError as error:
@@ -72,27 +82,37 @@ class ServiceManager:
         self._tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def _tell(self, *lines: str) -> None:
-        if not self.listens:
+        if self._socket is None:
             return
         try:
             self._notify("\n".join(line.replace("\n", " ") for line in lines))
         except OSError as error:  # nobody listens (any more), but pictures come all the same
             if not self._is_deaf:
-                where = os.environ["NOTIFY_SOCKET"]
-                logger.error("NOTIFY_SOCKET is %s, and nobody listens there (%s); unset it", where, error)
+                told = "NOTIFY_SOCKET is %s, and nobody listens there (%s); unset it"
+                logger.error(told, self._socket, error)
             self._is_deaf = True
         else:
             self._is_deaf = False
 
 
-def _watchdog_seconds() -> float | None:
+def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:
     """sd_watchdog_enabled(3): meant for this process only where WATCHDOG_PID says so or says nothing."""
     try:
-        seconds = int(os.environ["WATCHDOG_USEC"]) / 1e6
-        meant = int(os.environ.get("WATCHDOG_PID", os.getpid()))
+        seconds = int(environment["WATCHDOG_USEC"]) / 1e6
+        meant = int(environment.get("WATCHDOG_PID", os.getpid()))
     except (KeyError, ValueError):
         return None
     return seconds if seconds > 0 and meant == os.getpid() else None
+
+
+def is_booted() -> bool:
+    """Whether systemd is this system's manager."""
+    return _RUNNING.is_dir()
+
+
+def manages(root: Path) -> bool:
+    """Whether ``systemctl`` is there and speaks of the system that lies below this root."""
+    return root == Path("/") and is_booted() and shutil.which("systemctl") is not None
 
 
 def writes_to_journal() -> bool:

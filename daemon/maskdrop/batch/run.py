@@ -1,7 +1,6 @@
 """One batch from beginning to end: the daemon's supervisor and workers on a list of files."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,9 +18,6 @@ from maskdrop.supervisor.premises import Premises, take_premises
 from maskdrop.supervisor.supervisor import Supervisor
 from maskdrop.systemd import ServiceManager
 from maskdrop.ticket import DoneBefore, Left, Quarantined, Saved
-
-_OF_THE_SERVICE = ("NOTIFY_SOCKET", "WATCHDOG_USEC")
-"""What systemd tells a service's processes; a batch is none of it."""
 
 
 class BatchJournal(Journal):
@@ -101,13 +97,11 @@ class Batch:
             ConfigurationError: it can't run as configured.
             InboxHeld: another batch works for this outbox.
         """
-        for name in _OF_THE_SERVICE:
-            os.environ.pop(name, None)
         premises = take_premises(self._settings, prepare=self._prepare)
         began = time.monotonic()
         try:
             errand = Errand(self._supply, self._journal, read_again=None)
-            supervisor = Supervisor(premises, ServiceManager(), errand)
+            supervisor = Supervisor(premises, ServiceManager(environment={}), errand)
         except BaseException:
             premises.leave()
             raise

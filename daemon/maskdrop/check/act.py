@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from maskdrop.check.findings import Finding
-from maskdrop.check.pool import MACHINES
 from maskdrop.check.worker import Verdict
 from maskdrop.claim import CLAIMED, OriginalChanged, OriginalStuck, claim, put_all_back
+from maskdrop.death import MACHINES
 from maskdrop.durable import FolderTrouble
 from maskdrop.inbox.lock import LOCK_NAME, InboxLock
 from maskdrop.names import printable

@@ -18,8 +18,8 @@ from typing import Any
 
 from maskdrop.check.worker import Answer, Verdict, serve
 from maskdrop.config import DecodeSettings, WorkerSettings
+from maskdrop.death import Ending, cause_of_death
 from maskdrop.ticket import Ticket
-from maskdrop.topology.worker import cause_of_death
 
 DEPTH = 2
 """Tickets given to a process at once: the one it is at, and the one it need not wait for then."""
@@ -28,11 +28,6 @@ _STILLBORN = 3
 """Processes that may die one after the other before they have ever worked."""
 
 _LEAVE_S = 5.0
-
-_DIED, _HUNG = "WorkerDied", "StageTimeout"
-
-MACHINES = (_DIED, _HUNG)
-"""Errors that may be the machine's fault and not the picture's."""
 
 
 class PoolUnfit(Exception):
@@ -216,5 +211,5 @@ class Pool:
             return
         del self._attempts[suspect.number]
         message = f"the process was lost at it in {attempts} tries; last: {cause}"
-        error = _HUNG if process.is_hung else _DIED
-        yield Checked(suspect, Answer(suspect.number, Verdict.BROKEN, error, message))
+        ending = Ending.HUNG if process.is_hung else Ending.DIED
+        yield Checked(suspect, Answer(suspect.number, Verdict.BROKEN, ending.value, message))

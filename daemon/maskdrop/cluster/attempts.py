@@ -11,6 +11,7 @@ from typing import Protocol
 
 from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.cargo import End, Piece, Work
+from maskdrop.death import Ending
 from maskdrop.exit_codes import EX_FAILED
 from maskdrop.ticket import MESSAGE_LIMIT, Fault, Stage
 
@@ -18,9 +19,6 @@ from maskdrop.ticket import MESSAGE_LIMIT, Fault, Stage
 class CannotLabel(Exception):
     """The network can't be used as configured; the message says why and what to do."""
 
-
-WORKER_DIED = "WorkerDied"
-"""The error of a picture at which processes died, or hung."""
 
 STOPPED = "Stopped"
 """The error of a picture that was not begun any more; it is told nowhere."""
@@ -187,7 +185,7 @@ def _blamed(piece: Piece, stage: Stage, died: int, reason: str) -> Work:
     work = piece.work
     message = f"the process died each time that it was tried, {died} times alone"
     message = f"{message}; {reason}" if reason else message
-    fault = work.fault or Fault(stage, WORKER_DIED, message[:MESSAGE_LIMIT])
+    fault = work.fault or Fault(stage, Ending.DIED.value, message[:MESSAGE_LIMIT])
     return replace(work, fault=fault, attempts=died + 1)
 
 

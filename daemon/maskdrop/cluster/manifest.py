@@ -16,10 +16,10 @@ from pyarrow import parquet
 
 from maskdrop.batch.ledger import Outcome
 from maskdrop.beneath import NotAFile
-from maskdrop.cluster.attempts import WORKER_DIED
 from maskdrop.cluster.cargo import Work, found_unread
 from maskdrop.cluster.stores import MANIFEST, Store
 from maskdrop.config_file import ConfigurationError, fault
+from maskdrop.death import Ending
 from maskdrop.durable import FolderTrouble
 from maskdrop.names import printable
 
@@ -271,7 +271,7 @@ def _rows(part: str, table: pa.Table) -> Iterator[tuple[str, Row]]:
         error, message, quarantine = (each or "" for each in told)
         path = os.fsdecode(bytes.fromhex(exact)) if exact else shown
         is_known = bool(sha256) or size is not None
-        is_done = outcome in _DONE and is_known and error != WORKER_DIED
+        is_done = outcome in _DONE and is_known and error != Ending.DIED.value
         size = -1 if size is None else size
         yield path, Row(part, sha256 or "", is_done, size, error, message, quarantine)
 

@@ -15,6 +15,7 @@ from maskdrop.devices import GPU_NODES, count_gpus
 from maskdrop.doctor.finding import Finding, fail, ok, warning
 from maskdrop.machine.inotify import refusal_to_watch
 from maskdrop.supervisor.plan import Plan
+from maskdrop.systemd import is_booted
 
 _FEW_WATCHES = 8_192
 """Watches that are enough for most inboxes; Linux's default before 5.11."""
@@ -125,7 +126,7 @@ def _torch(device: str, has_nodes: bool) -> Finding:
 def check_systemd() -> Finding:
     """Whether readiness, watchdog and journal fields are to be had where systemd runs."""
     name = "systemd"
-    runs = Path("/run/systemd/system").is_dir()
+    runs = is_booted()
     has_headers = any(Path(header).exists() for header in _HEADERS)
     headers = "headers are there" if has_headers else "no headers"
     if find_spec("systemd") is not None:

@@ -1,6 +1,5 @@
 """What is to be done to install the service: planned from what is there, so that twice is as good as once."""
 
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,14 +32,13 @@ from maskdrop.service.steps import (
     below,
     user_exists,
 )
+from maskdrop.systemd import manages
 
 NEWER = ".dpkg-dist"
 """Beside an edited file: what would have been installed. systemd and logrotate pass over dpkg's endings."""
 
 EDITED = ".dpkg-old"
 """Beside a replaced file: what somebody had edited."""
-
-_BOOTED = Path("/run/systemd/system")
 
 
 class CannotInstall(Exception):
@@ -181,7 +179,7 @@ def _link_steps(root: Path, program: Path, record: Record | None) -> Iterator[St
 
 def _systemd_steps(order: Order, instances: Sequence[str], steps: Sequence[Step]) -> Iterator[Step]:
     """What systemd must be told; it is asked nothing where it doesn't run, or not of this root."""
-    if order.root != Path("/") or not _BOOTED.exists() or not shutil.which("systemctl"):
+    if not manages(order.root):
         return
     written = [step.target for step in steps if isinstance(step, WriteFile)]
     if any(target.suffix == ".catalog" for target in written):

@@ -1,7 +1,6 @@
 """What is installed, where, whether somebody edited it, and what systemd says of it."""
 
 import os
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,7 @@ from maskdrop.service.install import NEWER
 from maskdrop.service.layout import COMMAND, PACKAGED_UNITS, STATE, USER, config_of, program_of, unit_of
 from maskdrop.service.record import Record, digest, read_record
 from maskdrop.service.steps import below, user_exists
-
-_BOOTED = Path("/run/systemd/system")
+from maskdrop.systemd import manages
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def _presence(path: Path) -> str:
 
 def _unit_state(root: Path, unit: str) -> str | None:
     """What systemd says of a unit; None where it doesn't run, or runs another root."""
-    if root != Path("/") or not _BOOTED.exists() or not shutil.which("systemctl"):
+    if not manages(root):
         return None
     asked = ["ActiveState", "SubState", "UnitFileState", "StatusText"]
     command = ["systemctl", "show", unit, "--property", ",".join(asked)]

@@ -1,6 +1,5 @@
 """What is to be done to take the service away, and what is left: pictures, and what somebody edited."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +7,7 @@ from maskdrop.service.install import NEWER
 from maskdrop.service.layout import COMMAND, RECORD, STATE, program_of, unit_file_of, unit_of
 from maskdrop.service.record import Record, digest, read_record
 from maskdrop.service.steps import KeepFile, RemoveEnvironment, RemoveFile, RunCommand, Step, below
-
-_BOOTED = Path("/run/systemd/system")
+from maskdrop.systemd import manages
 
 
 def plan_uninstall(root: Path) -> list[Step]:
@@ -24,7 +22,7 @@ def plan_uninstall(root: Path) -> list[Step]:
     if record is None:
         return []
     steps: list[Step] = []
-    tells_systemd = root == Path("/") and _BOOTED.exists() and shutil.which("systemctl") is not None
+    tells_systemd = manages(root)
     if tells_systemd and (units := units_there(root, record)):
         steps.append(RunCommand(("systemctl", "disable", "--now", *units)))
     steps += _file_steps(root, record)

@@ -4,16 +4,16 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch.multiprocessing
 
+from maskdrop.death import Death, Ending, cause_of_death
 from maskdrop.log import LineBuffer
 from maskdrop.ticket import Report, Stage, Task
-from maskdrop.topology.worker import Workplace, cause_of_death, work
+from maskdrop.topology.worker import Workplace, work
 
 _READ_SIZE = 65_536
 
@@ -38,27 +38,6 @@ class ChildState(Enum):
 
     STARTING = "starting"
     READY = "ready"
-    DEAD = "dead"
-
-
-class Ending(Enum):
-    """Ways for a worker to end; the value is the error that a reason file names."""
-
-    DIED = "WorkerDied"
-    HUNG = "StageTimeout"
-    UNFIT = "Unfit"
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a worker ended, and the cause in words."""
-
-    ending: Ending
-    cause: str
-
-    def __str__(self) -> str:
-        told = {Ending.DIED: "died of", Ending.HUNG: "was hung and killed:", Ending.UNFIT: "can't work:"}
-        return f"{told[self.ending]} {self.cause}"
 
 
 class Child:
@@ -72,10 +51,9 @@ class Child:
         """Start the process."""
         self.stage: Stage = workplace.stage
         self.name = workplace.name
-        self.device = workplace.device
         self.state = ChildState.STARTING
         self.heard_at = now
-        """When it started, last reported, or got its first ticket after it held none."""
+        """When it started, last reported, got its first ticket after it held none, or was to end."""
         self.ready_at = now
         """When it said that it is ready."""
         self._verdict: Death | None = None
@@ -141,6 +119,14 @@ class Child:
             lines += more
         return lines + self._lines.flush()
 
+    def hear(self, now: float) -> None:
+        """It reported, or its silence counts from now on: it got its first ticket, or is to end."""
+        self.heard_at = now
+
+    def note_ready(self) -> None:
+        """It said that it can be given tickets, when it was last heard."""
+        self.state, self.ready_at = ChildState.READY, self.heard_at
+
     def kill(self) -> None:
         self._process.kill()
 
@@ -176,7 +162,6 @@ class Child:
         for pipe in pipes:
             pipe.close()
         self._process.close()
-        self.state = ChildState.DEAD
         return self._verdict or Death(Ending.DIED, cause_of_death(code))
 
 

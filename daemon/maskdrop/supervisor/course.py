@@ -14,13 +14,14 @@ class Course:
     Attributes:
         drain_deadline: when draining is cut short; None while nobody has asked for the end.
         stopping: whether the workers were told to stop, or killed.
-        hurried: whether the workers that were left at the deadline, or at a second signal, were killed.
+        killed: whether the workers were killed: at the deadline, at a second signal, or because they can't
+            work as configured.
         exit_code: what the daemon will end with.
     """
 
     drain_deadline: float | None = None
     stopping: bool = False
-    hurried: bool = False
+    killed: bool = False
     exit_code: int = EX_OK
 
     @property
@@ -35,7 +36,7 @@ class Course:
     @property
     def is_patient(self) -> bool:
         """Whether the deadline, or a second signal, would still hurry anybody."""
-        return self.exit_code in (EX_OK, EX_CUT_SHORT) and not self.hurried
+        return not self.killed
 
     def note_unfinished(self) -> None:
         """Something in flight stays in the inbox, which couldn't be finished."""
@@ -44,16 +45,20 @@ class Course:
     def drain(self, deadline: float) -> None:
         self.drain_deadline = deadline
 
-    def stop(self, exit_code: int | None = None) -> None:
-        """Have the workers stop, with this exit code if it is not the one that stood."""
+    def stop(self) -> None:
+        """The workers were told to stop: nothing is in flight any more."""
         self.stopping = True
-        if exit_code is not None:
-            self.exit_code = exit_code
 
     def hurry(self, in_flight: int) -> None:
-        """Have the end come at once. It is a drain all the same where nothing was in flight any more."""
-        self.hurried = True
-        self.stop(EX_CUT_SHORT if in_flight else None)
+        """The end comes at once. It is a drain all the same where nothing was in flight any more."""
+        self.stopping = self.killed = True
+        if in_flight:
+            self.exit_code = EX_CUT_SHORT
+
+    def fail(self) -> None:
+        """The daemon can't run as configured."""
+        self.stopping = self.killed = True
+        self.exit_code = EX_CONFIG
 
     @property
     def reason(self) -> str:

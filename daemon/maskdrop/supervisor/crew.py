@@ -4,8 +4,9 @@ import logging
 from collections import Counter
 from dataclasses import dataclass
 
+from maskdrop.death import Death, Ending
 from maskdrop.health.file import WorkerHealth
-from maskdrop.supervisor.child import Child, ChildState, Death, Ending
+from maskdrop.supervisor.child import Child, ChildState
 from maskdrop.supervisor.premises import Premises
 from maskdrop.ticket import Cost, Ready, Stage, Stop
 from maskdrop.topology.worker import Workplace
@@ -121,8 +122,8 @@ class Crew:
 
     @property
     def all_ready(self) -> bool:
-        """Whether every place has a worker that can be given tickets."""
-        return all(p.child is not None and p.child.state is ChildState.READY for p in self.places)
+        """Whether there is one in every place that can be given tickets."""
+        return all(place.is_ready for place in self.places)
 
     @property
     def trouble(self) -> str | None:
@@ -182,12 +183,11 @@ class Crew:
 
     def note_ready(self, child: Child, report: Ready) -> None:
         """A worker can be given tickets."""
-        child.state = ChildState.READY
+        child.note_ready()
         if child in self.retired:
             return
         place = self._place_of(child)
         place.was_ready = True
-        child.ready_at = child.heard_at
         if child.stage is Stage.INFER:
             self.model = Model(report.device, report.precision, report.model)
         if report.cost is not None:
@@ -242,7 +242,7 @@ class Crew:
 
 def _dismiss(child: Child, now: float) -> None:
     """What is still starting would hear of it only once it is ready."""
-    child.heard_at = now
+    child.hear(now)
     if child.state is ChildState.READY:
         child.send(Stop())
     else:

@@ -53,5 +53,5 @@ class Dispatch:
 
     def _hand(self, step: Step, child: Child, now: float) -> None:
         if self._pipeline.is_idle(child.name):
-            child.heard_at = now  # the wait for it begins with its first ticket
+            child.hear(now)  # the wait for it begins with its first ticket
         child.send(self._pipeline.assign(step, child.name).task(len(self._pipeline)))

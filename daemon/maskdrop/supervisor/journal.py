@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Mapping
 
+from maskdrop.death import Death
 from maskdrop.events import Event
 from maskdrop.health.file import QuarantinedPicture, SavedPicture, timestamp
 from maskdrop.log import relay, tell
 from maskdrop.names import printable
-from maskdrop.supervisor.child import Death
 from maskdrop.supervisor.pipeline import Flight
 from maskdrop.supervisor.record import Record
 from maskdrop.ticket import Absence, DoneBefore, Left, Quarantined, Saved, Stage

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from maskdrop.death import Death
 from maskdrop.inbox.supply import Candidate
 from maskdrop.ticket import (
     Facts,
@@ -211,15 +212,11 @@ class Pipeline:
         """Pictures that the worker is at, and not just has queued."""
         return sum(self._flights[number].working for number in self._held[worker])
 
-    def lost(self, worker: str, error: str, cause: str, max_attempts: int) -> list[Flight]:
+    def lost(self, worker: str, death: Death, max_attempts: int) -> list[Flight]:
         """A worker died: what it held goes round again, at the step it was in.
 
         Pictures it was at count an attempt. After the last one, if the worker was at
         nothing else, the picture is condemned. One that can't even be quarantined `is_hopeless` then.
-
-        Args:
-            error: name of the fault of a picture that is condemned.
-            cause: what the worker died of, in words.
 
         Returns:
             The flights that it held, as they are now.
@@ -232,8 +229,9 @@ class Pipeline:
             self.put_back(flight.number)
             alone = flight.working and at_work == 1
             if alone and attempts >= max_attempts and flight.step is not Step.QUARANTINE:
-                message = f"the {flight.step.value} worker was lost at it in {attempts} tries; last: {cause}"
-                self.condemn(flight.number, Fault(flight.step.stage, error, message))
+                stage = flight.step.value
+                message = f"the {stage} worker was lost at it in {attempts} tries; last: {death.cause}"
+                self.condemn(flight.number, Fault(flight.step.stage, death.ending.value, message))
         return [self._flights[flight.number] for flight in held]
 
     def _queue(self, number: int, step: Step, spent: Mapping[str, float], **found: object) -> None:

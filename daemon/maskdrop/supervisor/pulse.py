@@ -10,6 +10,7 @@ from typing import Protocol
 
 from maskdrop import __version__
 from maskdrop.config import Settings
+from maskdrop.death import Ending
 from maskdrop.health.file import (
     Counts,
     Health,
@@ -24,7 +25,6 @@ from maskdrop.health.totals import Totals
 from maskdrop.inbox.supply import Supply
 from maskdrop.names import printable
 from maskdrop.supervisor.busy import BusyTime
-from maskdrop.supervisor.child import Ending
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.pipeline import Pipeline, Step
 from maskdrop.supervisor.plan import Plan

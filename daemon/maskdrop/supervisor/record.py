@@ -5,9 +5,9 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from maskdrop.death import Ending
 from maskdrop.health.file import Latest, QuarantinedPicture, SavedPicture
 from maskdrop.health.totals import Histogram
-from maskdrop.supervisor.child import Ending
 from maskdrop.ticket import Absence, Stage
 
 _WINDOW_S = 10.0
@@ -45,7 +45,7 @@ class Durations:
 
 @dataclass
 class Record:
-    """Counts since start, and the latest pictures. The supervisor is its only writer."""
+    """Counts since start, and the latest pictures. `Journal` is its only writer."""
 
     accepted: int = 0
     saved: int = 0

@@ -5,12 +5,12 @@ import time
 from itertools import zip_longest
 
 from maskdrop.crash_points import CrashPoint, crash_point
+from maskdrop.death import Death, Ending
 from maskdrop.events import Event
-from maskdrop.exit_codes import EX_CONFIG
 from maskdrop.inbox.supply import Supply
 from maskdrop.log import tell
 from maskdrop.names import printable
-from maskdrop.supervisor.child import Child, Death, Ending
+from maskdrop.supervisor.child import Child
 from maskdrop.supervisor.course import Course
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.journal import Journal
@@ -93,7 +93,7 @@ class Reports:
             child.end(Death(Ending.UNFIT, report.message))
             return
         logger.error("%s", report.message)
-        self._course.stop(EX_CONFIG)
+        self._course.fail()
         self._crew.kill_all()
 
     def after_death(self, child: Child, pid: int, death: Death, most: int) -> None:
@@ -103,7 +103,7 @@ class Reports:
         Args:
             most: attempts.
         """
-        held = self._pipeline.lost(child.name, death.ending.value, death.cause, most)
+        held = self._pipeline.lost(child.name, death, most)
         self._journal.died(child.stage, child.name, pid, death, held)
         for flight in held:
             if is_hopeless(flight, most):

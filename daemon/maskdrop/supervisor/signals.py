@@ -23,7 +23,7 @@ class Signals:
     def __init__(self) -> None:
         self.term_count = self.last_term = 0
         self._came_at = 0.0
-        self.hup_pending = False
+        self._hup_pending = False
         self.wake_end, self._ring_end = socket.socketpair()
         self.wake_end.setblocking(False)
         self._ring_end.setblocking(False)
@@ -53,8 +53,15 @@ class Signals:
         self.wake()
 
     def handle_hup(self, number: int, frame: FrameType | None) -> None:
-        self.hup_pending = True
+        self._hup_pending = True
         self.wake()
+
+    def take_hup(self) -> bool:
+        """Whether the configuration is to be read again, asked for since this was last asked."""
+        if not self._hup_pending:
+            return False  # and nothing is written: one may be coming at this very moment
+        self._hup_pending = False
+        return True
 
     def wake(self) -> None:
         """Make the loop look; safe from any thread and from a signal handler."""

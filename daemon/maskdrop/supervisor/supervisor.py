@@ -22,10 +22,11 @@ import time
 from functools import partial
 
 from maskdrop.config_file import ConfigurationError
+from maskdrop.death import Death, Ending
 from maskdrop.events import Event
 from maskdrop.health.file import State
 from maskdrop.log import tell
-from maskdrop.supervisor.child import Child, Death, Ending
+from maskdrop.supervisor.child import Child
 from maskdrop.supervisor.course import Course
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.dispatch import Dispatch
@@ -188,8 +189,7 @@ class Supervisor:
         takes_no_more = course.draining or self._intake.is_over
         if takes_no_more and not course.stopping and not len(self._pipeline):
             self._stop_workers(now)
-        if self._signals.hup_pending:
-            self._signals.hup_pending = False
+        if self._signals.take_hup():
             self.handle_hup()
 
     def handle_term(self, now: float) -> None:
@@ -222,20 +222,25 @@ class Supervisor:
     # A new configuration.
 
     def _renew(self, now: float) -> None:
-        """Move into the pending premises once no worker holds a picture. What waits goes back to
-        the inbox, where it still is: the new intake finds it."""
         if self._crew.is_complete and self._renewal.confirm():
             self._write_health(*self._state())
         if self._course.ending:
             return
         if self._renewal.pending is None:
-            if self._crew.is_complete:
-                self._staffing.review(now, self._pipeline)
-            elif self._renewal.can_go_back and (trouble := self._crew.lasting_trouble):
-                self._renewal.go_back(trouble)
-            return
-        if not all(self._pipeline.is_idle(child.name) for child in self._crew.children):
-            return
+            self._review(now)
+        elif all(self._pipeline.is_idle(child.name) for child in self._crew.children):
+            self._move_to_pending(now)
+
+    def _review(self, now: float) -> None:
+        """See that there are enough workers, or, where those for a new configuration don't start, go back."""
+        if self._crew.is_complete:
+            self._staffing.review(now, self._pipeline)
+        elif self._renewal.can_go_back and (trouble := self._crew.lasting_trouble):
+            self._renewal.go_back(trouble)
+
+    def _move_to_pending(self, now: float) -> None:
+        """No worker holds a picture. What waits goes back to the inbox, where it still is: the new intake
+        finds it."""
         premises = self._renewal.take_up()
         self._intake.leave()
         self._move_in(premises)
@@ -291,7 +296,7 @@ class Supervisor:
         if report is None:
             self._selector.unregister(child.reports)
             return
-        child.heard_at = time.monotonic()
+        child.hear(time.monotonic())
         self._vigil.note_answer(child.stage, child.heard_at)
         self._reports.handle(child, report)
 

@@ -126,18 +126,6 @@ def work(workplace: Workplace, tasks: Any, reports: Any, stderr: Any, supervisor
     leave(0)
 
 
-def cause_of_death(code: int | None) -> str:
-    """An exit code in words: ``signal 9 (SIGKILL)`` or ``exit code 1``."""
-    if code is not None and code < 0:
-        try:
-            return f"signal {-code} ({signal.Signals(-code).name})"
-        except ValueError:
-            return f"signal {-code}"
-    if code == EX_OUT_OF_MEMORY:
-        return f"want of memory (exit code {code})"
-    return f"exit code {code}"
-
-
 def _die_with(supervisor: int) -> None:
     """Have the kernel kill this process when the supervisor dies (prctl(2), PR_SET_PDEATHSIG).
 
