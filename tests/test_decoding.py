@@ -77,6 +77,24 @@ def test_tiffs_of_floats_go_to_1_or_to_255_and_what_is_no_number_is_black(
     assert np.asarray(decode(out.getvalue(), DecodeSettings()))[0, :, 0].tolist() == greys
 
 
+def with_tags(whole: bytes, changed: dict[int, int]) -> bytes:
+    """A little-endian TIFF with other values of these tags; where tiles are among them, without strips."""
+    (at,) = struct.unpack_from("<I", whole, 4)
+    (count,) = struct.unpack_from("<H", whole, at)
+    tags = {}
+    for entry in range(count):
+        tag, kind, number = struct.unpack_from("<HHI", whole, at + 2 + 12 * entry)
+        tags[tag] = (
+            struct.pack("<HHI", tag, kind, number) + whole[at + 10 + 12 * entry : at + 14 + 12 * entry]
+        )
+    if 322 in changed:
+        del tags[273], tags[278], tags[279]
+    tags |= {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in changed.items()}
+    entries = b"".join(tags[tag] for tag in sorted(tags))
+    content = whole[:4] + struct.pack("<I", len(whole)) + whole[8:]
+    return content + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
 @pytest.mark.parametrize(
     "damage",
     [{322: 64, 323: 2**28, 324: 8, 325: 9}, {278: 2**31}, {322: 2**15, 323: 2**15, 324: 8, 325: 9}],
@@ -87,23 +105,20 @@ def test_a_tiff_whose_parts_are_larger_than_any_picture_is_broken_and_no_want_of
 ) -> None:
     out = io.BytesIO()
     draw_face(1, 64, 64).convert("L").save(out, "TIFF", compression="tiff_lzw")
-    whole = out.getvalue()
-    (at,) = struct.unpack_from("<I", whole, 4)
-    (count,) = struct.unpack_from("<H", whole, at)
-    tags = {}
-    for entry in range(count):
-        tag, kind, number = struct.unpack_from("<HHI", whole, at + 2 + 12 * entry)
-        tags[tag] = (
-            struct.pack("<HHI", tag, kind, number) + whole[at + 10 + 12 * entry : at + 14 + 12 * entry]
-        )
-    if 322 in damage:
-        del tags[273], tags[278], tags[279]
-    tags |= {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in damage.items()}
-    entries = b"".join(tags[tag] for tag in sorted(tags))
-    content = whole[:4] + struct.pack("<I", len(whole)) + whole[8:]
-    content += struct.pack("<H", len(tags)) + entries + bytes(4)
+    content = with_tags(out.getvalue(), damage)
     with pytest.raises(BrokenPicture, match=r"its tiles or strips are larger than decode\.max_pixels"):
         decode(content, DecodeSettings())
+
+
+@pytest.mark.parametrize("rows", [65, 2**31 - 1, 2**32 - 1])
+def test_strips_of_more_rows_than_the_picture_has_are_not_what_is_wrong_with_it(rows: int) -> None:
+    out = io.BytesIO()
+    draw_face(1, 64, 64).convert("L").save(out, "TIFF", compression="tiff_lzw")
+    whole = with_tags(out.getvalue(), {278: rows})
+    settings = DecodeSettings(max_pixels=64 * 64)
+    assert decode(whole, settings).size == (64, 64)
+    with pytest.raises(BrokenPicture, match="decoder error -2"):
+        decode(whole[:8] + bytes(64) + whole[72:], settings)
 
 
 @pytest.mark.parametrize(

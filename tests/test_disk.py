@@ -206,6 +206,26 @@ def test_a_disk_mounted_in_the_archive_holds_up_only_what_belongs_there(
     assert daemon.stop() == 0
 
 
+def test_a_full_disk_mounted_in_the_outbox_holds_up_only_what_belongs_there(
+    start: Start, rooms: Rooms, mounted: Callable[..., None]
+) -> None:
+    """In a folder that is there as in one that would have to be made."""
+    disk = rooms.outbox / "disk"
+    (disk).mkdir()
+    mounted("-t", "tmpfs", "-o", "nr_inodes=3", "none", str(disk))
+    (disk / "old").mkdir()
+    fill(disk)
+    daemon = start(settings=QUICK).wait_ready()
+    why = os.strerror(errno.ENOSPC)
+    for folder in ("old", "new/deep"):
+        rooms.drop(f"disk/{folder}/a.jpg", face_bytes(1))
+        daemon.wait_log(f"left disk/{folder}/a.jpg: the outbox's folder {disk / folder} can't take it: {why}")
+    rooms.drop("b.jpg", face_bytes(2))
+    daemon.wait_count("saved", 1)
+    assert daemon.health()["state"] == "running"
+    assert daemon.stop() == 0
+
+
 def test_permission_is_lost_in_the_middle(start: Start, rooms: Rooms) -> None:
     prefix: list[str] = []
     if os.geteuid() == 0:  # root writes everywhere, unless that capability is taken away

@@ -94,6 +94,60 @@ def test_killed_while_idle_is_seen_logged_and_replaced(start: Start, rooms: Room
     assert daemon.stop() == 0
 
 
+def test_a_supervisor_slower_than_the_stage_timeout_blames_no_worker(start: Start, rooms: Rooms) -> None:
+    """Each round of its loop takes longer than a worker may be silent, as an inbox on a disk that hangs
+    would make it."""
+    odd, slow = rooms.base / "odd", rooms.base / "slow"
+    odd.mkdir()
+    (odd / "sitecustomize.py").write_text(
+        f"""
+import sys, time
+from pathlib import Path
+
+if "run" in sys.orig_argv:
+    from maskdrop.inbox.intake import Intake
+
+    advance = Intake.advance
+
+    def slowly(self, now):
+        advance(self, now)
+        time.sleep(4 if Path({str(slow)!r}).exists() else 0)
+
+    Intake.advance = slowly
+"""
+    )
+    paths = os.pathsep.join([str(odd), os.environ.get("PYTHONPATH", "")])
+    settings = quick_with("stage_timeout_s = 3\nmax_attempts = 1")
+    daemon = start(settings=settings, env={**os.environ, "PYTHONPATH": paths}).wait_ready()
+    slow.touch()
+    for index in range(3):
+        rooms.drop(f"{index}.jpg", face_bytes(index))
+    daemon.wait_count("saved", 3)
+    slow.unlink()
+    assert daemon.stop() == 0
+    assert "was hung and killed" not in daemon.log
+
+
+def test_a_reload_finds_no_other_folders_where_the_one_it_was_started_in_is_gone(
+    start: Start, rooms: Rooms
+) -> None:
+    """Relative paths have no meaning any more, and get no other one."""
+    gone = rooms.base / "gone"
+    gone.mkdir()
+    daemon = start("--archive", "../archive", settings=QUICK, cwd=gone, env=EXECUTED).wait_ready()
+    gone.rmdir()
+    (saver,) = daemon.workers("save")
+    os.kill(saver, signal.SIGKILL)
+    daemon.wait_health(lambda health: daemon.workers("save") not in ([saver], []), "another saver")
+    (rooms.base / "maskdrop.toml").write_text(QUICK + "[save]\nquality = 60\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.wait_log("not taken: folders.archive = ../archive: is relative, and the folder that maskdrop was")
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+    assert rooms.pictures("archive") == ["a.jpg"]
+
+
 def test_workers_are_replaced_where_the_folder_it_was_started_in_is_gone(start: Start, rooms: Rooms) -> None:
     gone = rooms.base / "gone"
     gone.mkdir()

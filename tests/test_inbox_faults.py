@@ -206,10 +206,35 @@ def test_what_cant_be_looked_at_keeps_nothing_beside_it_from_its_turn(
     assert daemon.stop() == 0
 
 
-def test_a_folder_that_may_not_be_read_is_told_once(start: Start, rooms: Rooms) -> None:
-    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+@pytest.fixture
+def prefix() -> list[str]:
+    """Begins the command of a daemon that may read only what its user may."""
+    words = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if subprocess.run([*words, "true"], capture_output=True).returncode != 0:
         pytest.skip("capabilities can't be taken away here")
+    return words
+
+
+def test_an_inbox_in_which_nothing_can_be_looked_at_is_trouble(
+    start: Start, rooms: Rooms, prefix: list[str]
+) -> None:
+    """It can be listed."""
+    daemon = start(settings=QUICK.replace("rescan_s = 2", "rescan_s = 0.5"), prefix=prefix).wait_ready()
+    rooms.drop("hidden/a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    daemon.process.send_signal(signal.SIGSTOP)  # so that it sees both at once
+    rooms.drop("b.jpg", face_bytes(2))
+    rooms.inbox.chmod(0o644)
+    daemon.process.send_signal(signal.SIGCONT)
+    trouble = f"the inbox {rooms.inbox} can't be read: Permission denied"
+    daemon.wait_health(lambda health: health["reason"] == trouble, "the trouble")
+    rooms.inbox.chmod(0o755)
+    daemon.wait_count("saved", 2)
+    daemon.wait_ready()
+    assert daemon.stop() == 0
+
+
+def test_a_folder_that_may_not_be_read_is_told_once(start: Start, rooms: Rooms, prefix: list[str]) -> None:
     rooms.drop("closed/a.jpg", face_bytes(1))
     (rooms.inbox / "closed").chmod(0)
     daemon = start(settings=QUICK.replace("rescan_s = 2", "rescan_s = 0.5"), prefix=prefix).wait_ready()

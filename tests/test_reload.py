@@ -179,6 +179,38 @@ def test_workers_that_never_start_are_found_out_and_the_old_ones_go_on(start: St
     assert daemon.stop() == 0
 
 
+def test_a_reload_may_give_workers_the_time_that_they_need_to_start(start: Start, rooms: Rooms) -> None:
+    """They have failed so far: that is the old configuration's fault."""
+    daemon = start(settings=QUICK.replace("[workers]", "[workers]\nstart_timeout_s = 0.1"), env=EXECUTED)
+    daemon.wait_log("was hung and killed: not ready after 0.1 s")
+    reload(daemon, QUICK)
+    wait_taken_up(daemon)
+    assert "not taken" not in daemon.log
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+
+
+def test_a_reload_that_is_asked_for_during_the_start_is_made(start: Start, rooms: Rooms) -> None:
+    daemon = start(settings=QUICK, env=EXECUTED)
+    status = Path(f"/proc/{daemon.process.pid}/status")
+    hang_up = 1 << (signal.SIGHUP - 1)
+
+    def is_held_off() -> bool:
+        sets = [
+            line.split()[1] for line in status.read_text().splitlines() if line[:6] in ("SigBlk", "SigIgn")
+        ]
+        return any(int(bits, 16) & hang_up for bits in sets)
+
+    wait_for(is_held_off, "that a hang-up does not end it")
+    reload(daemon, QUICK + "[save]\nquality = 60\n")
+    daemon.wait_ready()
+    daemon.wait_log("configuration read again")
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+
+
 def test_a_log_file_that_is_gone_when_it_goes_back_ends_nothing(start: Start, rooms: Rooms) -> None:
     log = rooms.base / "logs" / "daemon.log"
     settings = QUICK + f"[log]\nfile = '{log}'\n"

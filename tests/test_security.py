@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from broken_files import png_bomb
 from drawing import face_bytes
 from maskdrop.beneath import open_folder
-from maskdrop.claim import CLAIMED, OriginalChanged, OriginalStuck, claim, put_all_back
+from maskdrop.claim import CLAIMED, OriginalChanged, OriginalStuck, claim, put_all_back, put_one_back
 from maskdrop.config import FolderSettings
 from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
@@ -292,6 +292,20 @@ def test_what_was_claimed_is_put_back_beside_newer_files(tmp_path: Path) -> None
     put_all_back(tmp_path)
     assert contents_of(tmp_path) == {"deep/er/a.jpg": b"new", "deep/er/a~2.jpg": b"old", "b.jpg": b"b"}
     assert list((tmp_path / CLAIMED).iterdir()) == []
+
+
+def test_only_the_very_file_is_put_back_by_itself(tmp_path: Path) -> None:
+    """Not a folder of its name, in which another worker's picture is being moved, nor another file."""
+    claimed = tmp_path / CLAIMED / "x" / "1.jpg"
+    claimed.parent.mkdir(parents=True)
+    claimed.write_bytes(b"another worker's")
+    (tmp_path / "x").write_bytes(b"file")
+    put_one_back(tmp_path, "x", Identity.of((tmp_path / "x").stat()))
+    put_one_back(tmp_path, "x/1.jpg", Identity.of((tmp_path / "x").stat()))
+    assert contents_of(tmp_path) == {"x": b"file", f"{CLAIMED}/x/1.jpg": b"another worker's"}
+    (tmp_path / "x").unlink()
+    put_one_back(tmp_path, "x/1.jpg", Identity.of(claimed.stat()))
+    assert contents_of(tmp_path) == {"x/1.jpg": b"another worker's"}
 
 
 def test_no_folder_of_claimed_pictures_comes_into_the_inbox(tmp_path: Path) -> None:

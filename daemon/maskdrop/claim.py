@@ -21,7 +21,7 @@ from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble, LinkRefused, move_new, rename_new, sync_folder
 from maskdrop.machine.capabilities import may_move_what_is_others
 from maskdrop.names import numbered, printable
-from maskdrop.ticket import Ticket
+from maskdrop.ticket import Identity, Ticket
 
 logger = logging.getLogger("maskdrop")
 
@@ -82,7 +82,9 @@ def _is_of_the_folder(base: Path, parent: str, error: OSError) -> bool:
         return False
     if error.errno not in _OF_THE_DISK:
         return error.errno in _OF_THE_FOLDER
-    folder = identity_below(base, parent)
+    folder = None
+    while parent and (folder := identity_below(base, parent)) is None:
+        parent, _ = split(parent)  # it was to be made
     return folder is not None and folder.device != base.lstat().st_dev
 
 
@@ -173,11 +175,12 @@ def put_all_back(inbox: Path) -> None:
         logger.error("%s can't be cleared: %s", printable(inbox / CLAIMED), error.strerror)
 
 
-def put_one_back(inbox: Path, path: str) -> None:
-    """The same of one picture, whose worker died."""
+def put_one_back(inbox: Path, path: str, identity: Identity) -> None:
+    """Return one picture to the inbox whose worker died, if it is among the claimed ones."""
     parent, name = split(path)
     with contextlib.suppress(OSError), open_folder(inbox, f"{CLAIMED}/{parent}") as folder:
-        _put_back(inbox, parent, name, folder)
+        if identity_at(folder, name) == identity:
+            _put_back(inbox, parent, name, folder)
 
 
 def _fetch(inbox: Path, parent: str, name: str, folder: int, ticket: Ticket) -> None:

@@ -37,6 +37,9 @@ def _absolute(path: Path) -> Path:
         return path.expanduser().absolute()
     except RuntimeError as error:
         raise ValueError(f"{error}; name the folder in full") from error
+    except FileNotFoundError as error:
+        problem = "is relative, and the folder that maskdrop was started in is gone"
+        raise ValueError(f"{problem}; name it in full") from error
 
 
 def _named(value: object) -> object:

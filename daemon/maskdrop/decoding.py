@@ -20,6 +20,10 @@ _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
 _ALL_ROWS = 2**32 - 1
 """Tags of a TIFF, and what RowsPerStrip is by default."""
 
+_MOST_ROWS = 2**31 - 1
+"""A strip of more rows than the picture has is cut to it; of more than this, Pillow finds no memory for it
+(libImaging/TiffDecode.c)."""
+
 
 class BrokenPicture(Exception):
     """The file's content can't become a picture. The message is for the reason file."""
@@ -111,7 +115,8 @@ def _pixels_in_a_part(image: Image.Image) -> int:
     high = tags.get(_TILE_LENGTH, tags.get(_ROWS_PER_STRIP, image.height))
     if not isinstance(wide, int) or not isinstance(high, int):
         return 0
-    return wide * (image.height if high == _ALL_ROWS else high)
+    is_whole = _TILE_LENGTH not in tags and (high <= _MOST_ROWS or high == _ALL_ROWS)
+    return wide * (min(high, image.height) if is_whole else high)
 
 
 def _has_metadata(image: Image.Image) -> bool:

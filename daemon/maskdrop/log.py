@@ -1,6 +1,7 @@
 """Log lines: for people, as JSON or with journal fields, to standard error and a file; workers' lines."""
 
 import contextlib
+import errno
 import json
 import logging
 import logging.handlers
@@ -22,6 +23,9 @@ _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERRO
 """Syslog priorities (RFC 5424, table 2), as in sd-daemon(3) line prefixes."""
 
 _LEVEL = {str(priority): level for level, priority in _PRIORITY.items()}
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class TextFormatter(logging.Formatter):
@@ -82,8 +86,8 @@ class _LogFile(logging.handlers.WatchedFileHandler):
     """A log file that is made anew when it was moved away. Where that can't be done the daemon goes on
     without it, says so once, and tries again with each line."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, encoding="utf-8")
+    def __init__(self, path: Path, delay: bool = False) -> None:
+        super().__init__(path, encoding="utf-8", delay=delay)
         self._fails = False
         self._trouble: OSError | None = None
 
@@ -127,14 +131,12 @@ def set_up(settings: LogSettings) -> None:
     Libraries' warnings go there too, so that no line comes in another form.
 
     Raises:
-        OSError: the log file can't be opened.
+        OSError: the log file can't be opened, and not for want of room.
     """
     formatter = JsonFormatter() if settings.format == "json" else TextFormatter()
     handlers: list[logging.Handler] = []
     if settings.file is not None:
-        path = settings.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(_LogFile(path))
+        handlers.append(_log_file(settings.file))
     if settings.format != "auto" or not writes_to_journal():
         handlers.append(logging.StreamHandler(sys.stderr))
     for handler in handlers:
@@ -149,6 +151,17 @@ def set_up(settings: LogSettings) -> None:
     for handler in before:
         with contextlib.suppress(OSError):  # of lines that a full disk hadn't taken, as was told
             handler.close()
+
+
+def _log_file(path: Path) -> _LogFile:
+    """Where its disk is full, one that goes on without the file for now."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _LogFile(path)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        return _LogFile(path, delay=True)
 
 
 def one_line(text: str) -> str:

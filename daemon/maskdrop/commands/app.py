@@ -84,7 +84,7 @@ def run(
         "log": {"level": log_level, "format": log_format, "file": log_file},
     }
     die_when_told(EX_OK)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which asks for the configuration, and that is just read
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is somebody to read it again
     try:
         read = partial(load_settings, config, overrides)
         settings = read()

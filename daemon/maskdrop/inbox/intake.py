@@ -176,7 +176,7 @@ class Intake:
         self._taken.pop(path, None)
         self._aside.add(path, identity, time.monotonic())
         if self._is_ours:
-            put_one_back(self._inbox, path)
+            put_one_back(self._inbox, path, identity)
 
     def _ask(self, watched: Watched) -> tuple[Seen | Oddity | None, Writers]:
         """What lies there now, and if it is a file, whether anybody writes it."""

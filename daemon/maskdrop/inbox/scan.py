@@ -13,6 +13,9 @@ from maskdrop.ticket import Identity
 UNFINISHED = (".part", ".tmp", ".crdownload")
 """Endings under which browsers and copy programs write files that are not whole yet."""
 
+MOST_IN_VAIN = 16
+"""After so many entries in a row that can't be looked at, it is their folder that can't be."""
+
 _ELSEWHERE = "folder on another file system"
 
 
@@ -82,7 +85,8 @@ def scan(
             file system was mounted that is gone.
 
     Raises:
-        OSError: the inbox itself can't be read. What else can't be is passed over.
+        OSError: the inbox itself can't be read, or nothing in it can be looked at. What else can't be is
+            passed over.
     """
     waiting = [""]
     while waiting:
@@ -103,7 +107,9 @@ def scan(
 def _scan_one(
     inbox: Path, folder: str, recursive: bool, one_device: bool, unread: Unread | None
 ) -> Iterator[Seen | Oddity | str]:
-    """The entries of one folder; sub-folders as their paths."""
+    """The entries of one folder; sub-folders as their paths. Where it lets nobody look at them, or no disk
+    is there any more, that is the folder's own trouble, and raised."""
+    in_vain = 0
     with open_folder(inbox, folder) as descriptor, os.scandir(descriptor) as entries:
         device = os.fstat(descriptor).st_dev
         for entry in entries:
@@ -115,9 +121,13 @@ def _scan_one(
             except FileNotFoundError:
                 continue
             except OSError as error:
+                in_vain += 1
+                if in_vain >= MOST_IN_VAIN or not os.access(".", os.X_OK, dir_fd=descriptor):
+                    raise
                 if unread is not None:
                     unread(path, error)
                 continue
+            in_vain = 0
             if not stat.S_ISDIR(status.st_mode):
                 found = _seen(path, status)
                 if found is not None:

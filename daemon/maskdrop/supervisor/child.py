@@ -73,8 +73,7 @@ class Child:
             name=f"maskdrop-{workplace.name}",
             daemon=True,
         )
-        _have_a_folder()
-        with _environment(workplace):
+        with _in_a_folder(), _environment(workplace):
             self._process.start()
         for end in theirs:
             end.close()
@@ -165,13 +164,22 @@ class Child:
         return self._verdict or Death(Ending.DIED, cause_of_death(code))
 
 
-def _have_a_folder() -> None:
-    """Go to one that is there, where the one that the daemon was started in is gone: no process could be
-    started from it, and none is needed, for all paths are absolute by now."""
+@contextlib.contextmanager
+def _in_a_folder() -> Iterator[None]:
+    """Be in one that is there, where the one that the daemon was started in is gone: no process can be
+    started from it. Afterwards all is as before, so that relative paths don't come to mean something else."""
     try:
         os.getcwd()
     except FileNotFoundError:
+        gone = os.open(".", os.O_PATH)
         os.chdir("/")
+        try:
+            yield
+        finally:
+            os.fchdir(gone)
+            os.close(gone)
+    else:
+        yield
 
 
 def _widen(pipe: "Connection[Any, Any]") -> None:

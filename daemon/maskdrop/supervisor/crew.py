@@ -1,6 +1,7 @@
 """All workers: started, watched, started again. One place for each, whoever fills it now."""
 
 import logging
+import time
 from collections import Counter
 from dataclasses import dataclass
 
@@ -41,7 +42,13 @@ class Model:
 
 @dataclass
 class Place:
-    """A worker's place: it stays when the worker in it dies and another one takes over."""
+    """A worker's place: it stays when the worker in it dies and another one takes over.
+
+    Attributes:
+        was_ready: whether any worker has been ready in it.
+        died_ready: whether the latest one died after it was.
+        stayed: whether it is older than the premises in use.
+    """
 
     workplace: Workplace
     child: Child | None = None
@@ -52,11 +59,19 @@ class Place:
     last_death: Death | None = None
     was_ready: bool = False
     died_ready: bool = False
+    stayed: bool = False
 
     @property
     def is_ready(self) -> bool:
         """Whether the worker in it can be given tickets."""
         return self.child is not None and self.child.is_ready
+
+    def begin_anew(self) -> None:
+        """It stays where others are exchanged; if no worker has been ready in it yet, what they failed for
+        may be mended."""
+        self.stayed = True
+        if not self.was_ready:
+            self.failures, self.last_death, self.start_at = 0, None, 0.0
 
 
 class Crew:
@@ -81,6 +96,8 @@ class Crew:
     def move_to(self, premises: Premises, now: float) -> int:
         """Keep the workers that the premises leave as they are; retire the others, which must hold nothing.
 
+        A place that stays has as many starts as a new one, and its failures say nothing of these premises.
+
         Returns:
             How many workers are to be started.
         """
@@ -90,6 +107,7 @@ class Crew:
             old = before.get(workplace.name)
             if old is not None and self._may_stay(old, workplace):
                 self.places.append(before.pop(workplace.name))
+                old.begin_anew()
             else:
                 self.places.append(Place(workplace, restarts=old.restarts if old else 0))
                 if workplace.measures:
@@ -140,10 +158,10 @@ class Crew:
 
     @property
     def lasting_trouble(self) -> str | None:
-        """Why a place will have no worker: none was ever ready there, however often one was started. One that
-        was silent is enough: that has taken long."""
+        """Why a place of these premises will have no worker: none was ever ready there, however often one was
+        started. One that was silent is enough: that has taken long."""
         for place in self.places:
-            if not place.was_ready and (death := place.last_death) is not None:
+            if not place.was_ready and not place.stayed and (death := place.last_death) is not None:
                 starts = 1 if death.ending is Ending.HUNG else STARTS
                 if place.failures >= starts:
                     return f"worker {place.workplace.name} {death}"
@@ -155,7 +173,7 @@ class Crew:
         for place in self.places:
             if place.child is None and now >= place.start_at:
                 try:
-                    place.child = Child(place.workplace, now)
+                    place.child = Child(place.workplace, time.monotonic())
                 except OSError as error:  # a limit of processes, descriptors or memory
                     self._note_failure(place, error, now)
                     continue

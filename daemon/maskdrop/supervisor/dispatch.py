@@ -1,5 +1,7 @@
 """Who gets the next ticket: the inbox's pictures into flight, and flights to idle workers."""
 
+import time
+
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.inbox.supply import Supply
 from maskdrop.supervisor.child import Child
@@ -25,16 +27,16 @@ class Dispatch:
             self._journal.accepted()
             crash_point(CrashPoint.TICKET_ACCEPTED)
 
-    def give(self, stage: Stage, steps: tuple[Step, ...], now: float, most: int | None = None) -> None:
+    def give(self, stage: Stage, steps: tuple[Step, ...], most: int | None = None) -> None:
         """Give each idle worker of a stage one ticket, the first step's first."""
         idle = [child for child in self._crew.ready(stage) if self._pipeline.is_idle(child.name)]
         for child in idle[:most]:
             step = next((step for step in steps if self._pipeline.waiting(step)), None)
             if step is None:
                 return
-            self._hand(step, child, now)
+            self._hand(step, child)
 
-    def give_batches(self, now: float) -> None:
+    def give_batches(self) -> None:
         """Keep some batches with each inference worker, as many as the plan has it hold. Whoever has least is
         given the next picture. One at which a worker died goes alone.
         """
@@ -44,14 +46,15 @@ class Dispatch:
             if not open_to_it:
                 return
             child = min(open_to_it, key=lambda one: len(held[one]))
-            self._hand(Step.INFER, child, now)
+            self._hand(Step.INFER, child)
             held[child].append(flight)
 
     def _may_join(self, flight: Flight, child: Child, others: list[Flight]) -> bool:
         must_be_alone = flight.attempts > 0 or any(other.attempts > 0 for other in others)
         return len(others) < min(self._most_held, child.most_tasks) and not (others and must_be_alone)
 
-    def _hand(self, step: Step, child: Child, now: float) -> None:
+    def _hand(self, step: Step, child: Child) -> None:
         if self._pipeline.is_idle(child.name):
-            child.hear(now)  # the wait for it begins with its first ticket
+            # The wait for it begins with its first ticket, however long ago the loop's round began.
+            child.hear(time.monotonic())
         child.send(self._pipeline.assign(step, child.name).task(len(self._pipeline)))

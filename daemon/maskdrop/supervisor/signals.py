@@ -39,6 +39,7 @@ class Signals:
         signal.signal(signal.SIGINT, self.handle_term)
         if reloads:
             signal.signal(signal.SIGHUP, self.handle_hup)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one may have come during the start
         elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self.handle_term)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # see inbox/writers.py

@@ -328,13 +328,13 @@ class Supervisor:
         give = self._dispatch.give
         if not self._course.draining and self._stall.reason is None:
             self._dispatch.accept(now)
-        give(Stage.PREPROCESS, (Step.LOCATE, Step.PREPARE), now)
-        self._dispatch.give_batches(now)
+        give(Stage.PREPROCESS, (Step.LOCATE, Step.PREPARE))
+        self._dispatch.give_batches()
         for step in (Step.QUARANTINE, Step.SAVE):
             if self._course.draining or step not in self._stall.steps:
-                give(Stage.SAVE, (step,), now)
+                give(Stage.SAVE, (step,))
             elif self._stall.take_try(step, now):
-                give(Stage.SAVE, (step,), now, most=1)
+                give(Stage.SAVE, (step,), most=1)
 
     # State.
 
