@@ -3,6 +3,7 @@
 import os
 import subprocess
 import tomllib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -126,6 +127,21 @@ def test_folder_inside_inbox(rooms: Rooms, key: str) -> None:
 
 def test_one_folder_for_two(rooms: Rooms) -> None:
     assert "is the outbox too" in refused(rooms, folders(rooms, f"archive = '{rooms.outbox}'"))
+
+
+def test_one_folder_that_is_mounted_in_two_places(rooms: Rooms, mounted: Callable[..., None]) -> None:
+    """Results would come back as pictures, again and again."""
+    mounted("--bind", str(rooms.inbox), str(rooms.outbox))
+    message = refused(rooms, folders(rooms))
+    assert f"folders.outbox = {rooms.outbox}: is the inbox too; " in message
+    inside = f"[folders]\ninbox = '{rooms.inbox}'\noutbox = '{rooms.outbox}/results'\n"
+    assert "lies inside the inbox" in refused(rooms, inside)
+
+
+def test_results_that_maskdrop_itself_could_not_read(rooms: Rooms) -> None:
+    message = refused(rooms, folders(rooms, "file_mode = '0200'"))
+    assert message.startswith("maskdrop: folders.file_mode = '0200': ")
+    assert "let their owner, as in 0600" in message
 
 
 def test_health_file_inside_inbox(rooms: Rooms) -> None:

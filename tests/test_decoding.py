@@ -8,11 +8,11 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from drawing import draw_face, face_bytes
 from maskdrop.config import DecodeSettings
-from maskdrop.decoding import BrokenPicture, decode, refuse_want_of_memory
+from maskdrop.decoding import BrokenPicture, decode, refuse_want_of_memory, set_up_decoding
 from maskdrop.results.metadata import exif_for, read_metadata
 
 
@@ -108,6 +108,19 @@ def test_a_tiff_whose_parts_are_larger_than_any_picture_is_broken_and_no_want_of
     content = with_tags(out.getvalue(), damage)
     with pytest.raises(BrokenPicture, match=r"its tiles or strips are larger than decode\.max_pixels"):
         decode(content, DecodeSettings())
+
+
+def test_a_png_may_have_long_texts_that_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a profile, a history of editing or a workflow is in it."""
+    monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", PngImagePlugin.MAX_TEXT_CHUNK)  # to be put back
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
+    set_up_decoding()
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", "x" * 3_000_000, zip=True)
+    info.add_text("workflow", "y" * 3_000_000, zip=True)
+    out = io.BytesIO()
+    draw_face(1, 64, 64).save(out, "PNG", pnginfo=info, icc_profile=bytes(3_000_000))
+    assert decode(out.getvalue(), DecodeSettings()).size == (64, 64)
 
 
 @pytest.mark.parametrize("rows", [65, 2**31 - 1, 2**32 - 1])

@@ -165,6 +165,23 @@ def test_what_is_left_alone(start: Start, rooms: Rooms) -> None:
     assert daemon.log.count("left alone fifo.jpg") == 1
 
 
+def test_an_empty_file_that_keeps_a_name_for_a_download_waits_for_it(start: Start, rooms: Rooms) -> None:
+    """As Firefox has it."""
+    (rooms.inbox / "a.jpg").touch()
+    part = rooms.inbox / "a.x1Y2z3.jpg.part"
+    part.write_bytes(face_bytes(1)[:100])
+    (rooms.inbox / "other.jpg").touch()
+    daemon = start(settings=QUICK).wait_ready()
+    daemon.wait_count("quarantined", 1)
+    daemon.wait_files(5)
+    assert rooms.pictures("quarantine") == ["other.jpg"]
+    part.write_bytes(face_bytes(1))
+    part.rename(rooms.inbox / "a.jpg")
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+    assert daemon.health()["counts"]["quarantined"] == 1
+
+
 def test_names_of_any_bytes(start: Start, rooms: Rooms) -> None:
     raw = [
         b"with space.jpg",

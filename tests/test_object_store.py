@@ -362,6 +362,19 @@ def test_of_a_large_object_that_has_a_results_name_little_is_read(bucket: Any) -
     assert most < 4 * 2**20
 
 
+def test_all_results_of_a_picture_have_one_stem(bucket: Any) -> None:
+    place, first, second = objects(bucket.endpoint, "stems"), "1" * 64, "2" * 64
+
+    def results(sha256: str, *tails: str) -> list[Result]:
+        told = json.dumps({"maskdrop": "1", "sha256": sha256}).encode()
+        return [Result(f".{tail}.json", told) for tail in tails]
+
+    assert place.publish("x.jpg", first, results(first, "b"), False) == ("x.b.json",)
+    marked = ("x~22222222.a.json", "x~22222222.b.json")
+    assert place.publish("x.jpg", second, results(second, "a", "b"), False) == marked
+    assert place.publish("x.jpg", first, results(first, "a", "b"), False) == ("x.a.json", "x.b.json")
+
+
 def test_a_name_that_pictures_share_by_now_stays_with_whose_it_is(bucket: Any) -> None:
     """Its result would be there twice, and the first one never be replaced."""
     place = objects(bucket.endpoint, "shared")

@@ -295,6 +295,13 @@ def test_a_full_disk_for_what_it_prints_ends_nothing(rooms: Rooms) -> None:
     assert len(rooms.pictures("inbox")) == 3
 
 
+def test_help_can_be_read_where_the_locale_has_no_letters_for_it() -> None:
+    ascii_alone = ["env", "LC_ALL=POSIX", "PYTHONCOERCECLOCALE=0", "PYTHONUTF8=0"]
+    done = maskdrop(["batch", "--help"], prefix=ascii_alone)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Do every picture below IN once" in done.stdout
+
+
 def test_names_that_the_locale_has_no_letters_for_end_nothing(rooms: Rooms) -> None:
     for name in ("漢.jpg", "é.jpg", "a.jpg"):
         quarantined(rooms, name, b"picture")

@@ -40,7 +40,9 @@ def _open_what_is_closed() -> None:
 
 def _write_whatever_is_in_names() -> None:
     """Also what the locale has no letters for: no command is to end for a picture's name."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if not isinstance(sys.stdout, io.TextIOWrapper):
+        return
+    if sys.stdout.errors == "strict" or sys.stdout.encoding.lower() not in ("utf-8", "utf8"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 

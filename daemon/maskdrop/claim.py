@@ -50,7 +50,7 @@ class OriginalStuck(Exception):
 
 
 class StuckByName(OriginalStuck):
-    """A folder tree can't take this file under its name; the message says why."""
+    """A folder tree can't take this one file, for its name or its size; the message says why."""
 
 
 class StuckByFolder(OriginalStuck):
@@ -67,6 +67,9 @@ def trouble_in(what: str, base: Path, path: str, error: OSError) -> FolderTroubl
     Args:
         path: of the file there, relative to the tree's base.
     """
+    if error.errno == errno.EFBIG and _is_folder(base):
+        limit = "raise the limit of a file's size (ulimit -f, LimitFSIZE)"
+        return StuckByName(f"the {what} {base} can't take it: {error.strerror}; {limit}")
     if error.errno in _OF_THE_NAME and _is_folder(base):
         return StuckByName(f"the {what} {base} can't take it under its name: {error.strerror}")
     parent, _ = split(path)

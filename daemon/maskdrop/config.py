@@ -42,6 +42,13 @@ def _absolute(path: Path) -> Path:
         raise ValueError(f"{problem}; name it in full") from error
 
 
+def _readable(mode: str) -> str:
+    """Results are read again: they tell which picture they are of."""
+    if not int(mode, 8) & 0o400:
+        raise ValueError("maskdrop itself couldn't read its results; let their owner, as in 0600")
+    return mode
+
+
 def _named(value: object) -> object:
     if value == "":
         raise ValueError("is empty; name it, or leave the key out")
@@ -65,7 +72,7 @@ class FolderSettings(Section):
     quarantine: Folder | None = None
     archive: Folder | None = None
     after: Literal["archive", "delete"] = "archive"
-    file_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0644"
+    file_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$"), AfterValidator(_readable)] = "0644"
 
     @property
     def quarantine_folder(self) -> Path:

@@ -5,7 +5,7 @@ import re
 import warnings
 from contextlib import nullcontext
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from maskdrop.colours import fit_colour_key, lies_on_its_side, to_rgb, upright
 from maskdrop.config import DecodeSettings
@@ -36,6 +36,7 @@ class BrokenPicture(Exception):
 def set_up_decoding() -> None:
     """Make this process one that decodes: Pillow's own limit off, its warnings off, its formats known."""
     Image.MAX_IMAGE_PIXELS = None  # checked in `decode`, against the configured limit, before decoding
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # one text may be as long as all are
     warnings.simplefilter("ignore")
     Image.init()
 

@@ -145,7 +145,7 @@ def check_nesting(folders: dict[str, Path]) -> None:
     names = list(folders)
     for index, name in enumerate(names):
         for other in names[index + 1 :]:
-            if folders[name] == folders[other]:
+            if _is_one(folders[name], folders[other]):
                 raise fault(
                     f"folders.{other}", folders[other], f"is the {name} too", "give each a folder of its own"
                 )
@@ -153,14 +153,22 @@ def check_nesting(folders: dict[str, Path]) -> None:
     for name, folder in folders.items():
         if name == "inbox":
             continue
-        if folder.is_relative_to(inbox):
+        if any(_is_one(at, inbox) for at in (folder, *folder.parents)):
             raise fault(
                 f"folders.{name}", folder, "lies inside the inbox", "choose a folder outside the inbox"
             )
-        if inbox.is_relative_to(folder):
+        if any(_is_one(at, folder) for at in (inbox, *inbox.parents)):
             raise fault(
                 "folders.inbox", inbox, f"lies inside the {name}", f"choose a folder outside the {name}"
             )
+
+
+def _is_one(folder: Path, other: Path) -> bool:
+    """Whether two names are of the same folder, as they also are where it is mounted in two places."""
+    try:
+        return folder == other or folder.samefile(other)
+    except OSError:
+        return False  # what is still to be made is no other's
 
 
 def check_own_files(settings: Settings, folders: dict[str, Path]) -> None:

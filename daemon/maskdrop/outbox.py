@@ -1,8 +1,10 @@
 """Last station: results published in the outbox, the original put away. Everything here is final.
 
-A name in use is only ever replaced by a result of the same picture, which tells of which it is.
+A name in use is only ever replaced by a result of the same picture, which tells of which it is. All results
+of a picture have one stem, which no other picture's have.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from itertools import count
 from pathlib import Path, PurePath
 
 from maskdrop.beneath import identity_at, open_folder, split
-from maskdrop.claim import claim, trouble_in
+from maskdrop.claim import StuckByName, claim, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import move_new, remove, rename_new, rename_over, sync_folder, write_synced
@@ -51,35 +53,65 @@ class Outbox:
         relative = PurePath(ticket.path)
         try:
             with open_folder(self._folders.outbox, relative.parent, self._folder_mode) as folder:
-                names = [self._publish_one(folder, relative, ticket, sha256, result) for result in results]
+                names = self._publish_all(folder, ticket, sha256, results)
                 sync_folder(folder)
                 crash_point(CrashPoint.RESULTS_PUBLISHED)
         except OSError as error:
             raise trouble_in("outbox", self._folders.outbox, ticket.path, error) from error
         return tuple(str(relative.parent / name) for name in names)
 
+    def _publish_all(self, folder: int, ticket: Ticket, sha256: str, results: list[Result]) -> list[str]:
+        """All under one mark, so that what has one stem is of one picture.
+
+        Whose the first name is decides between pictures that want the same ones at the same time.
+        """
+        stem = PurePath(ticket.path).stem
+        for mark in marks(sha256):
+            names = [fit(stem, mark + result.tail) for result in results]
+            if len(names) > 1 and not all(_may_take(folder, name, sha256) for name in names):
+                continue
+            taken: list[str] = []
+            for name, result in zip(names, results, strict=True):
+                is_new = self._publish_one(folder, name, ticket, sha256, result)
+                if is_new is None:
+                    break
+                if is_new:
+                    taken.append(name)
+            else:
+                return names
+            for name in taken:
+                remove(folder, name)
+        raise AssertionError("marks never end")
+
     def _publish_one(
-        self, folder: int, relative: PurePath, ticket: Ticket, sha256: str, result: Result
-    ) -> str:
+        self, folder: int, name: str, ticket: Ticket, sha256: str, result: Result
+    ) -> bool | None:
+        """Write a result; whether nothing had its name before, or None where another picture's has it."""
         temporary = temporary_for(self._folders, ticket, sha256 + result.tail)
         try:
             write_synced(folder, temporary, result.content, self._mode)
             crash_point(CrashPoint.RESULT_WRITTEN)
-            for mark in marks(sha256):
-                name = fit(relative.stem, mark + result.tail)
-                try:
-                    rename_new(folder, temporary, folder, name)
-                except FileExistsError:
-                    if source_at(folder, name) == sha256:
-                        rename_over(folder, temporary, name)
-                        crash_point(CrashPoint.RESULT_RENAMED)
-                        return name
-                else:
-                    crash_point(CrashPoint.RESULT_RENAMED)
-                    return name
+            try:
+                rename_new(folder, temporary, folder, name)
+            except FileExistsError:
+                if source_at(folder, name) != sha256:
+                    return None
+                self._replace(folder, temporary, name)
+                crash_point(CrashPoint.RESULT_RENAMED)
+                return False
+            crash_point(CrashPoint.RESULT_RENAMED)
+            return True
         finally:
             remove(folder, temporary)
-        raise AssertionError("marks never end")
+
+    def _replace(self, folder: int, temporary: str, name: str) -> None:
+        try:
+            rename_over(folder, temporary, name)
+        except PermissionError as error:
+            if error.errno != errno.EPERM:
+                raise
+            # The folder took the temporary file: it is this one that may not go.
+            raise StuckByName(f"the outbox's {name} may not be replaced: {error.strerror}") from error
 
     def put_away(self, ticket: Ticket) -> None:
         """Move the original to the archive, or delete it.
@@ -114,20 +146,25 @@ class Outbox:
         relative = PurePath(ticket.path)
         try:
             with open_folder(self._folders.outbox, relative.parent) as folder:
-                names = [_published_name(folder, relative.stem, tail, sha256) for tail in tails]
+                names = _published_names(folder, relative.stem, tails, sha256)
         except OSError:
             return None
-        return None if None in names else tuple(str(relative.parent / name) for name in names if name)
+        return None if names is None else tuple(str(relative.parent / name) for name in names)
 
 
-def _published_name(folder: int, stem: str, tail: str, sha256: str) -> str | None:
+def _published_names(folder: int, stem: str, tails: list[str], sha256: str) -> list[str] | None:
     for mark in marks(sha256):
-        name = fit(stem, mark + tail)
-        if identity_at(folder, name) is None:
+        names = [fit(stem, mark + tail) for tail in tails]
+        if all(source_at(folder, name) == sha256 for name in names):
+            return names
+        if all(identity_at(folder, name) is None for name in names):
             return None
-        if source_at(folder, name) == sha256:
-            return name
     raise AssertionError("marks never end")
+
+
+def _may_take(folder: int, name: str, sha256: str) -> bool:
+    """Whether nothing has the name, or a result of the same picture."""
+    return identity_at(folder, name) is None or source_at(folder, name) == sha256
 
 
 def temporary_for(folders: Folders, ticket: Ticket, what: str) -> str:

@@ -95,11 +95,9 @@ class ObjectStore:
         """Names as in a folder. There is no PUT that replaces nothing, so inputs that could want the same
         name are given the names that only their own content has, but for what is their own already.
         """
-        names = []
-        for result in results:
-            name = self._free_name(PurePosixPath(path), sha256, result, is_shared)
+        names = self._free_names(PurePosixPath(path), sha256, results, is_shared)
+        for name, result in zip(names, results, strict=True):
             self.put(name, result.content)
-            names.append(name)
         return tuple(names)
 
     def put(self, path: str, content: bytes, unfinished: str = "") -> None:
@@ -221,23 +219,25 @@ class ObjectStore:
             is_file = found.type == fs.FileType.File
             yield found.path[len(top) + 1 :], int(found.size) if is_file else None
 
-    def _free_name(self, path: PurePosixPath, sha256: str, result: Result, is_shared: bool) -> str:
+    def _free_names(
+        self, path: PurePosixPath, sha256: str, results: list[Result], is_shared: bool
+    ) -> list[str]:
+        """Names under the first mark under which all are free, or this picture's."""
         for mark in marks(sha256):
-            name = str(path.parent / fit(path.stem, mark + result.tail))
-            try:
-                with self._opened(name) as file:
-                    owner = source_in(file if file.size() > _SMALL else io.BytesIO(file.read()), name)
-            except FileNotFoundError:
-                if mark or not is_shared:
-                    return name
-                continue
-            except OSError as error:
-                raise FolderTrouble(
-                    f"{SCHEME}{self._key(name)}", OSError(error.errno, told(error))
-                ) from error
-            if owner == sha256:
-                return name
+            names = [str(path.parent / fit(path.stem, mark + result.tail)) for result in results]
+            if all(self._may_take(name, sha256, may_be_new=bool(mark) or not is_shared) for name in names):
+                return names
         raise AssertionError("marks never end")
+
+    def _may_take(self, name: str, sha256: str, may_be_new: bool) -> bool:
+        try:
+            with self._opened(name) as file:
+                owner = source_in(file if file.size() > _SMALL else io.BytesIO(file.read()), name)
+        except FileNotFoundError:
+            return may_be_new
+        except OSError as error:
+            raise FolderTrouble(f"{SCHEME}{self._key(name)}", OSError(error.errno, told(error))) from error
+        return owner == sha256
 
     def _trouble(self, path: str, error: OSError) -> FolderTrouble:
         return FolderTrouble(f"{SCHEME}{self._key(path)}", OSError(told(error)))

@@ -13,7 +13,7 @@ from maskdrop.config import WatchSettings
 from maskdrop.inbox.aside import Aside
 from maskdrop.inbox.lock import InboxHeld, InboxLock
 from maskdrop.inbox.oldest import Oldest
-from maskdrop.inbox.scan import Oddity, Seen, look, look_at, scan
+from maskdrop.inbox.scan import Oddity, Seen, is_being_fetched, look, look_at, scan
 from maskdrop.inbox.settle import SettleTracker, Watched
 from maskdrop.inbox.supply import Candidate
 from maskdrop.inbox.watch import Change, Watch
@@ -184,7 +184,11 @@ class Intake:
             parent, name = split(watched.path)
             with open_folder(self._inbox, parent) as folder:
                 seen = look_at(folder, watched.path, self._inbox)
-                return seen, writers_at(folder, name) if isinstance(seen, Seen) else Writers.UNKNOWN
+                if not isinstance(seen, Seen):
+                    return seen, Writers.UNKNOWN
+                if not seen.identity.size and is_being_fetched(folder, name):
+                    return seen, Writers.SOME
+                return seen, writers_at(folder, name)
         except OSError:
             return None, Writers.UNKNOWN
 

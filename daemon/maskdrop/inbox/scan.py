@@ -71,6 +71,19 @@ def look_at(folder: int, path: str, inbox: Path | None) -> Seen | Oddity | None:
     return _seen(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
 
 
+def is_being_fetched(folder: int, name: str) -> bool:
+    """Whether an empty file only keeps its name for what is being written beside it, as Firefox has it:
+    ``a.jpg`` and ``a.x1Y2z3.jpg.part``.
+
+    Raises:
+        OSError: the folder can't be read.
+    """
+    stem = os.path.splitext(name)[0]  # noqa: PTH122 - a name alone
+    with os.scandir(folder) as entries:
+        names = (entry.name for entry in entries)
+        return any(other.startswith(f"{stem}.") and other.lower().endswith(UNFINISHED) for other in names)
+
+
 Unread = Callable[[str, OSError], None]
 
 
