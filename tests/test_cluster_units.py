@@ -37,7 +37,7 @@ from maskdrop.config_file import ConfigurationError
 from maskdrop.durable import FolderTrouble
 from maskdrop.model.parser import load_parser
 from maskdrop.original import LeaveAlone
-from maskdrop.outbox import Result
+from maskdrop.results.names import Result
 from maskdrop.ticket import Absence, Fault, Stage
 
 ANYWHERE = {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}
@@ -167,8 +167,8 @@ def test_a_file_is_gone_only_where_its_folder_says_so(tmp_path: Path) -> None:
         (tmp_path, "none/a.jpg", Absence.GONE),
         (tmp_path, "file/a.jpg", Absence.GONE),
         (tmp_path, "link/file", Absence.GONE),
-        (tmp_path, "n" * 300, Absence.UNREADABLE),
-        (tmp_path / "vanished", "a.jpg", Absence.UNREADABLE),
+        (tmp_path, "n" * 300, Absence.STUCK),
+        (tmp_path / "vanished", "a.jpg", Absence.STUCK),
     ):
         with pytest.raises(LeaveAlone) as told:
             FolderStore(base, FOLDERS).read(path, 100)

@@ -12,10 +12,11 @@ from PIL import Image
 
 from drawing import encode
 from maskdrop.config import MODEL_SIDE, ModelSettings
-from maskdrop.locate import at_scale, deserves_second_look, find_faces, joined, quantiles, regions_of
+from maskdrop.locate import deserves_second_look, find_faces, quantiles, regions_of
 from maskdrop.model.known import known_labels, known_picture
 from maskdrop.model.parser import load_parser
 from maskdrop.parts import PART_NAMES, Part
+from maskdrop.results.mask import at_scale, joined
 from maskdrop.ticket import Region
 from running import FULL, Daemon, Rooms
 

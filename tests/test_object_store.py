@@ -56,8 +56,8 @@ from maskdrop.config_file import ConfigurationError
 from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
 from maskdrop.original import LeaveAlone
-from maskdrop.outbox import Result
 from maskdrop.parts import Part
+from maskdrop.results.names import Result
 from maskdrop.results.provenance import provenance
 from maskdrop.ticket import Facts, Fault, Stage
 from waiting import PATIENCE_S

@@ -14,7 +14,8 @@ import pytest
 from maskdrop.claim import OriginalStuck
 from maskdrop.config import FolderSettings
 from maskdrop.folders import Folders
-from maskdrop.outbox import Outbox, Result
+from maskdrop.outbox import Outbox
+from maskdrop.results.names import Result
 from maskdrop.ticket import Identity, Ticket
 from running import Rooms
 
@@ -28,7 +29,7 @@ def results(sha256: str, tails: list[str]) -> list[Result]:
 
 def outbox_of(rooms: Rooms) -> Outbox:
     folders = Folders(rooms.inbox, rooms.outbox, rooms.quarantine, rooms.archive)
-    return Outbox(folders, FolderSettings(inbox=rooms.inbox, outbox=rooms.outbox))
+    return Outbox(folders, FolderSettings(inbox=rooms.inbox, outbox=rooms.outbox), TAILS)
 
 
 def ticket(name: str, number: int = 1) -> Ticket:
@@ -50,11 +51,11 @@ def test_a_name_of_which_another_picture_has_one_result_is_its_own_for_all(rooms
     marked = tuple(f"x~22222222{tail}" for tail in TAILS)
     for _ in range(2):
         assert outbox.publish(ticket("x.jpg", 2), second, results(second, TAILS)) == marked
-        assert outbox.published(ticket("x.jpg", 2), second, TAILS) == marked
-    assert outbox.published(ticket("x.jpg"), first, TAILS) is None
+        assert outbox.published(ticket("x.jpg", 2), second) == marked
+    assert outbox.published(ticket("x.jpg"), first) is None
     own = tuple(f"x{tail}" for tail in TAILS)
     assert outbox.publish(ticket("x.jpg"), first, results(first, TAILS)) == own
-    assert outbox.published(ticket("x.jpg"), first, TAILS) == own
+    assert outbox.published(ticket("x.jpg"), first) == own
     assert owners(rooms.outbox) == {"x": {first}, "x~22222222": {second}}
 
 

@@ -18,8 +18,9 @@ from maskdrop.config import FolderSettings
 from maskdrop.durable import try_writing
 from maskdrop.folders import Folders
 from maskdrop.model.load import load_network
-from maskdrop.outbox import Outbox, Result
+from maskdrop.outbox import Outbox
 from maskdrop.parts import PALETTE
+from maskdrop.results.names import Result
 from maskdrop.results.provenance import source_of
 from maskdrop.ticket import Identity, Ticket
 from running import FULL, QUICK, Daemon, Rooms

@@ -24,9 +24,10 @@ from maskdrop.config import FolderSettings
 from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
 from maskdrop.original import LeaveAlone, read_original
-from maskdrop.outbox import Outbox, Result
+from maskdrop.outbox import Outbox
 from maskdrop.quarantine import REASON_TAIL, quarantine
 from maskdrop.replay import Room, Wanted, find
+from maskdrop.results.names import Result
 from maskdrop.results.provenance import source_of
 from maskdrop.ticket import Absence, Fault, Identity, Stage, Ticket
 from running import QUICK, Daemon, Rooms

@@ -84,7 +84,7 @@ def prepare_folders(settings: Settings) -> Folders:
 
 
 def prepare_to_keep(settings: Settings, skips_done: bool) -> Folders:
-    """The same where originals are kept: the inbox is only read, and may be on any file system.
+    """Check a batch's folders: originals are kept, the inbox is only read, and may be on any file system.
 
     Raises:
         ConfigurationError: a folder can't be found, read, made or written, or lies inside another one.

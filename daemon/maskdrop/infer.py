@@ -16,7 +16,7 @@ from maskdrop.model.memory import free_memory, is_want_of_memory
 from maskdrop.model.parser import Certainty, FaceParser, Pixels, load_parser
 from maskdrop.rehearsal import Rehearsal
 from maskdrop.results.sidecar import judged
-from maskdrop.ticket import MESSAGE_LIMIT, Infer, Inferred, Judged, Ready, Report, Started, Stop, Unfit
+from maskdrop.ticket import Infer, Inferred, Judged, Ready, Report, Started, Stop, Unfit, cut
 from maskdrop.topology.slots import Places
 from maskdrop.topology.worker import Link, Workplace
 
@@ -44,7 +44,7 @@ def serve(workplace: Workplace, link: Link) -> None:
         parser = load_parser(settings.model, workplace.device, *threads, max_batch=max_batch)
         parser.probe()
     except WeightsError as error:
-        link.report(Unfit(str(error)[:MESSAGE_LIMIT]))
+        link.report(Unfit(cut(error)))
         return
     except RuntimeError as error:
         if not is_want_of_memory(error):

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from maskdrop.parts import CORE_PARTS, FACE_PARTS
-from maskdrop.results.mask import scale_labels
 from maskdrop.ticket import Region
 
 Pixels = NDArray[np.uint8]
@@ -155,31 +154,6 @@ def _fit(middle: float, side: float, limit: int) -> tuple[int, int]:
     length = min(limit, max(1, round(side)))
     start = min(max(0, round(middle - length / 2)), limit - length)
     return start, start + length
-
-
-def joined(views: Sequence[Pixels], regions: Sequence[Region], width: int, height: int) -> Pixels:
-    """One label map of regions' own, background elsewhere; where they overlap, a part wins over background.
-
-    Args:
-        views: uint8 (side, side) each.
-        regions: of the same number, in pixels of the width x height that is wanted.
-
-    Returns:
-        uint8 (height, width).
-    """
-    whole = np.zeros((height, width), dtype=np.uint8)
-    for view, region in zip(views, regions, strict=True):
-        part = scale_labels(view, region.width, region.height)
-        place = whole[region.top : region.bottom, region.left : region.right]
-        np.copyto(place, part, where=part != 0)
-    return whole
-
-
-def at_scale(region: Region, across: float, down: float) -> Region:
-    """The region in a picture that is so many times as wide and high; at least a pixel large."""
-    left, top = int(region.left * across), int(region.top * down)
-    right = max(left + 1, round(region.right * across))
-    return Region(left, top, right, max(top + 1, round(region.bottom * down)))
 
 
 def _table(classes: Sequence[str], names: Sequence[str]) -> NDArray[np.bool_]:

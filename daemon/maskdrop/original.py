@@ -38,7 +38,7 @@ def read_original(inbox: Path, ticket: Ticket, max_bytes: int) -> bytes:
         if error.errno == errno.ELOOP:
             raise LeaveAlone(Absence.CHANGED, "became a symbolic link") from error
         remedy = "; mend its permissions" if error.errno in (errno.EACCES, errno.EPERM) else ""
-        raise LeaveAlone(Absence.UNREADABLE, f"{error.strerror}{remedy}") from error
+        raise LeaveAlone(Absence.STUCK, f"{error.strerror}{remedy}") from error
     with file:
         status = os.fstat(file.fileno())
         if Identity.of(status) != ticket.identity:
@@ -51,7 +51,7 @@ def read_original(inbox: Path, ticket: Ticket, max_bytes: int) -> bytes:
         try:
             content = file.read(status.st_size + 1)
         except OSError as error:
-            raise LeaveAlone(Absence.UNREADABLE, f"{error.strerror} while reading") from error
+            raise LeaveAlone(Absence.STUCK, f"{error.strerror} while reading") from error
         if len(content) != status.st_size or Identity.of(os.fstat(file.fileno())) != ticket.identity:
             raise LeaveAlone(Absence.CHANGED, "changed while it was read")
     return content

@@ -7,8 +7,7 @@ of a picture have one stem, which no other picture's have.
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path, PurePath
 
@@ -19,25 +18,23 @@ from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import move_new, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.names import NAME_MAX, fit, numbered
+from maskdrop.results.names import Result
 from maskdrop.results.provenance import source_at
 from maskdrop.ticket import Ticket
 
 _SHORT_DIGEST = 8
 
 
-@dataclass(frozen=True)
-class Result:
-    """An encoded result, to be named ``STEM + tail``."""
-
-    tail: str
-    content: bytes
-
-
 class Outbox:
     """The folders where pictures end, as one save worker sees them."""
 
-    def __init__(self, folders: Folders, settings: FolderSettings) -> None:
-        self._folders = folders
+    def __init__(self, folders: Folders, settings: FolderSettings, tails: Sequence[str] = ()) -> None:
+        """Prepare.
+
+        Args:
+            tails: what follows the stem in the names of all results of a picture, to find earlier ones by.
+        """
+        self._folders, self._tails = folders, tails
         self._mode, self._folder_mode = settings.mode, settings.folder_mode
 
     def publish(self, ticket: Ticket, sha256: str, results: list[Result]) -> tuple[str, ...]:
@@ -134,25 +131,25 @@ class Outbox:
                 raise trouble_in(what, where, ticket.path, error) from error
         crash_point(CrashPoint.FOLDER_SYNCED)
 
-    def was_put_away(self, ticket: Ticket, sha256: str, tails: list[str]) -> bool:
+    def was_put_away(self, ticket: Ticket, sha256: str) -> bool:
         """Whether a worker that died had already put this very file away."""
         if self._folders.archive is not None:
             return found_in(self._folders.archive, ticket) is not None
-        return self.published(ticket, sha256, tails) is not None
+        return self.published(ticket, sha256) is not None
 
-    def published(self, ticket: Ticket, sha256: str, tails: list[str]) -> tuple[str, ...] | None:
+    def published(self, ticket: Ticket, sha256: str) -> tuple[str, ...] | None:
         """The paths, relative to the outbox, of all results of a picture of this content; None where
         any of them is missing."""
         relative = PurePath(ticket.path)
         try:
             with open_folder(self._folders.outbox, relative.parent) as folder:
-                names = _published_names(folder, relative.stem, tails, sha256)
+                names = _published_names(folder, relative.stem, self._tails, sha256)
         except OSError:
             return None
         return None if names is None else tuple(str(relative.parent / name) for name in names)
 
 
-def _published_names(folder: int, stem: str, tails: list[str], sha256: str) -> list[str] | None:
+def _published_names(folder: int, stem: str, tails: Sequence[str], sha256: str) -> list[str] | None:
     for mark in marks(sha256):
         names = [fit(stem, mark + tail) for tail in tails]
         if all(source_at(folder, name) == sha256 for name in names):

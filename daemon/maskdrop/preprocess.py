@@ -15,9 +15,9 @@ from maskdrop.decoding import BrokenPicture, at_model_size, decode, decode_at_le
 from maskdrop.locate import Face, find_faces, regions_of
 from maskdrop.machine.heap import keep_memory
 from maskdrop.original import LeaveAlone, read_original
-from maskdrop.results.names import EarlierResults
+from maskdrop.outbox import Outbox
+from maskdrop.results.names import tails_of
 from maskdrop.ticket import (
-    MESSAGE_LIMIT,
     Absence,
     Cost,
     DoneBefore,
@@ -34,6 +34,7 @@ from maskdrop.ticket import (
     Report,
     Stage,
     Stop,
+    cut,
 )
 from maskdrop.topology.slots import Places
 from maskdrop.topology.worker import Link, Workplace
@@ -47,7 +48,8 @@ def serve(workplace: Workplace, link: Link) -> None:
     keep_memory()
     set_up_decoding()
     settings, folders = workplace.settings, workplace.folders
-    earlier = EarlierResults(folders, settings) if folders.skips_done else None
+    tails = tails_of(settings.save)
+    earlier = Outbox(folders, settings.folders, tails) if folders.skips_done else None
     link.report(Ready(cost=measure(settings.decode, workplace.slots.side) if workplace.measures else None))
     while (task := link.receive_after_rest()) is not None and not isinstance(task, Stop):
         assert isinstance(task, Prepare | Locate), task
@@ -71,7 +73,7 @@ def do(
     task: Prepare | Locate,
     settings: Settings,
     slots: Places,
-    earlier: EarlierResults | None = None,
+    earlier: Outbox | None = None,
     moves: bool = False,
 ) -> Report:
     """Do a task; a picture that is broken or has changed is a report too.
@@ -88,15 +90,15 @@ def do(
             check_mobility(settings.folders.inbox, task.ticket.path)
         return prepare(task, settings, slots, earlier)
     except OriginalStuck as error:
-        return Left(number, Absence.UNREADABLE, str(error)[:MESSAGE_LIMIT])
+        return Left(number, Absence.STUCK, cut(error))
     except LeaveAlone as error:
-        return Left(number, error.absence, str(error)[:MESSAGE_LIMIT])
+        return Left(number, error.absence, cut(error))
     except BrokenPicture as error:
-        return Refused(number, Fault(Stage.PREPROCESS, error.error, str(error)[:MESSAGE_LIMIT]))
+        return Refused(number, Fault(Stage.PREPROCESS, error.error, cut(error)))
 
 
 def prepare(
-    task: Prepare, settings: Settings, slots: Places, earlier: EarlierResults | None = None
+    task: Prepare, settings: Settings, slots: Places, earlier: Outbox | None = None
 ) -> Prepared | DoneBefore:
     """Read, check and decode one file, and put it into its slot, unless its results are in the outbox.
 
@@ -108,7 +110,7 @@ def prepare(
     content = read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
     crash_point(CrashPoint.ORIGINAL_READ)
     sha256 = hashlib.sha256(content).hexdigest()
-    if earlier is not None and (names := earlier.of(task.ticket, sha256)):
+    if earlier is not None and (names := earlier.published(task.ticket, sha256)):
         return DoneBefore(task.ticket.number, names)
     facts = prepare_content(content, sha256, settings.decode, slots, task.slot)
     return Prepared(task.ticket.number, facts, (time.monotonic() - began) * 1000)

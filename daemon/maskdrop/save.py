@@ -19,7 +19,6 @@ from maskdrop.quarantine import quarantine, quarantine_copy
 from maskdrop.results.names import tails_of
 from maskdrop.results.render import Renderer
 from maskdrop.ticket import (
-    MESSAGE_LIMIT,
     Absence,
     Cost,
     Facts,
@@ -38,6 +37,7 @@ from maskdrop.ticket import (
     Started,
     Stop,
     Ticket,
+    cut,
 )
 from maskdrop.topology.slots import OwnPlaces
 from maskdrop.topology.worker import Link, Workplace
@@ -87,7 +87,7 @@ class Saver:
         self._settings, self._report = settings, report
         self._renderer = Renderer(settings, workplace.slots)
         self._folders = workplace.folders
-        self._outbox = Outbox(self._folders, settings.folders)
+        self._outbox = Outbox(self._folders, settings.folders, tails_of(settings.save))
 
     def save(self, task: Save) -> Report:
         """Render, publish, put away; each report says how far the picture is from the inbox."""
@@ -98,17 +98,17 @@ class Saver:
             if not self._folders.keeps:
                 self._outbox.put_away(ticket)
         except OriginalChanged:
-            if not self._outbox.was_put_away(ticket, task.facts.sha256, tails_of(self._settings.save)):
+            if not self._outbox.was_put_away(ticket, task.facts.sha256):
                 return Left(ticket.number, Absence.CHANGED, "gone or changed while it was processed")
             names = ()
         except OriginalStuck as error:
-            return Left(ticket.number, Absence.UNREADABLE, str(error)[:MESSAGE_LIMIT])
+            return Left(ticket.number, Absence.STUCK, cut(error))
         except LeaveAlone as error:
-            return Left(ticket.number, error.absence, str(error)[:MESSAGE_LIMIT])
+            return Left(ticket.number, error.absence, cut(error))
         except FolderTrouble as error:
-            return Stalled(ticket.number, str(error)[:MESSAGE_LIMIT])
+            return Stalled(ticket.number, cut(error))
         except BrokenPicture as error:
-            return Refused(ticket.number, Fault(Stage.SAVE, error.error, str(error)[:MESSAGE_LIMIT]))
+            return Refused(ticket.number, Fault(Stage.SAVE, error.error, cut(error)))
         return Saved(ticket.number, names, (time.monotonic() - began) * 1000)
 
     def quarantine(self, task: Quarantine) -> Report:
@@ -123,9 +123,9 @@ class Saver:
         except OriginalChanged:
             return Left(ticket.number, Absence.CHANGED, "gone or changed before it could be quarantined")
         except OriginalStuck as error:
-            return Left(ticket.number, Absence.UNREADABLE, str(error)[:MESSAGE_LIMIT])
+            return Left(ticket.number, Absence.STUCK, cut(error))
         except FolderTrouble as error:
-            return Stalled(ticket.number, str(error)[:MESSAGE_LIMIT])
+            return Stalled(ticket.number, cut(error))
         return Quarantined(ticket.number, name)
 
     def _publish(self, task: Save) -> tuple[str, ...]:

@@ -185,6 +185,11 @@ MESSAGE_LIMIT = 400
 """Longest message in a report, in characters."""
 
 
+def cut(told: object) -> str:
+    """A message, or an error's, as a report can hold it."""
+    return str(told)[:MESSAGE_LIMIT]
+
+
 @dataclass(frozen=True)
 class Ready:
     """The worker can take tasks. An inference worker says what it runs on; one that was to measure
@@ -225,12 +230,13 @@ class Absence(Enum):
 
     GONE = "gone"
     CHANGED = "changed"
-    UNREADABLE = "unreadable"
+    STUCK = "unreadable"
+    """It is there, but can't be read, moved, or saved under its name: it is tried again later."""
 
 
 @dataclass(frozen=True)
 class Left:
-    """The file is not there any more, is another one now, or may not be read."""
+    """The file is not there any more, is another one now, or nothing can be done with it now."""
 
     number: int
     absence: Absence

@@ -16,7 +16,7 @@ from maskdrop.decoding import BrokenPicture, decode, set_up_decoding
 from maskdrop.exit_codes import EX_OUT_OF_MEMORY
 from maskdrop.machine.heap import keep_memory
 from maskdrop.original import LeaveAlone, read_original
-from maskdrop.ticket import MESSAGE_LIMIT, Ticket
+from maskdrop.ticket import Ticket, cut
 
 
 class Verdict(Enum):
@@ -76,7 +76,7 @@ def look(folder: Path, ticket: Ticket, settings: DecodeSettings) -> Answer:
         crash_point(CrashPoint.ORIGINAL_READ)
         decode(content, settings)
     except LeaveAlone as error:
-        return Answer(ticket.number, Verdict.UNREAD, error.absence.value, str(error)[:MESSAGE_LIMIT])
+        return Answer(ticket.number, Verdict.UNREAD, error.absence.value, cut(error))
     except BrokenPicture as error:
-        return Answer(ticket.number, Verdict.BROKEN, error.error, str(error)[:MESSAGE_LIMIT])
+        return Answer(ticket.number, Verdict.BROKEN, error.error, cut(error))
     return Answer(ticket.number, Verdict.WHOLE)

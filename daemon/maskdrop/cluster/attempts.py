@@ -13,7 +13,7 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.cargo import End, Piece, Work
 from maskdrop.death import Ending
 from maskdrop.exit_codes import EX_FAILED
-from maskdrop.ticket import MESSAGE_LIMIT, Fault, Stage
+from maskdrop.ticket import Fault, Stage, cut
 
 
 class CannotLabel(Exception):
@@ -160,7 +160,7 @@ def attempted(pieces: list[Piece], stage: Stage, attempts: Attempts, most: int, 
         raise
     except Exception as error:
         traceback.print_exc()
-        attempts.fail(block, f"{type(error).__name__}: {error}"[:MESSAGE_LIMIT])
+        attempts.fail(block, cut(f"{type(error).__name__}: {error}"))
         os._exit(EX_FAILED)
     attempts.end(block)
     return done
@@ -185,7 +185,7 @@ def _blamed(piece: Piece, stage: Stage, died: int, reason: str) -> Work:
     work = piece.work
     message = f"the process died each time that it was tried, {died} times alone"
     message = f"{message}; {reason}" if reason else message
-    fault = work.fault or Fault(stage, Ending.DIED.value, message[:MESSAGE_LIMIT])
+    fault = work.fault or Fault(stage, Ending.DIED.value, cut(message))
     return replace(work, fault=fault, attempts=died + 1)
 
 

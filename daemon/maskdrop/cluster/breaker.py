@@ -14,7 +14,7 @@ from maskdrop.ticket import Absence
 MOST_LEFT = 1000
 """Pictures that are left in a row before anybody asks why."""
 
-_OF_PLACES = ("FolderTrouble", Absence.UNREADABLE.value)
+_OF_PLACES = ("FolderTrouble", Absence.STUCK.value)
 """Errors that a place may be at fault for."""
 
 
@@ -68,7 +68,7 @@ def _unreadable(place: Place, path: str) -> Unfit | None:
     try:
         place.store.read(path, 0)  # which asks for its size, and no more
     except LeaveAlone as error:
-        if error.absence is Absence.UNREADABLE:
+        if error.absence is Absence.STUCK:
             remedy = "give keys that may read it (AWS_ACCESS_KEY_ID, …)"
             return Unfit(f"{printable(path)}: {error}", remedy)
     except BrokenPicture:

@@ -96,7 +96,7 @@ def _reason_at(target: Store, note: str) -> bytes:
     except UnfitName:
         raise
     except LeaveAlone as error:
-        if target.is_remote and error.absence is Absence.UNREADABLE:
+        if target.is_remote and error.absence is Absence.STUCK:
             raise FolderTrouble(f"{target.address}/{note}", OSError(str(error))) from error
         return b""
 
@@ -128,4 +128,4 @@ def _between_folders(source: FolderStore, target: FolderStore, work: Work, setti
     except StuckByFolder as error:
         raise FolderTrouble(f"{target.base / work.path}", error.error) from error
     except OriginalStuck as error:
-        raise LeaveAlone(Absence.UNREADABLE, str(error)) from error
+        raise LeaveAlone(Absence.STUCK, str(error)) from error

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from maskdrop.batch.ledger import Outcome
 from maskdrop.original import LeaveAlone
-from maskdrop.ticket import MESSAGE_LIMIT, Facts, Fault, Judged, Region
+from maskdrop.ticket import Facts, Fault, Judged, Region, cut
 
 Pixels = NDArray[np.uint8]
 
@@ -95,7 +95,7 @@ class Piece:
 def left_for(work: Work, error: Exception) -> Piece:
     """A picture that is left because of this."""
     name = error.absence.value if type(error) is LeaveAlone else type(error).__name__
-    return Piece(replace(work, end=End(Outcome.LEFT, error=name, message=str(error)[:MESSAGE_LIMIT])))
+    return Piece(replace(work, end=End(Outcome.LEFT, error=name, message=cut(error))))
 
 
 def packed(pieces: Iterable[Piece]) -> pa.Table:

@@ -18,7 +18,7 @@ from maskdrop.machine.heap import keep_memory
 from maskdrop.original import LeaveAlone
 from maskdrop.preprocess import prepare_content
 from maskdrop.results.render import Renderer
-from maskdrop.ticket import MESSAGE_LIMIT, Absence, Facts, Fault, Stage
+from maskdrop.ticket import Absence, Facts, Fault, Stage, cut
 from maskdrop.topology.slots import OwnPlaces
 
 _CARRIED, _CARRIED_BY_BLOCK = 8 * 2**20, 16 * 2**20
@@ -76,7 +76,7 @@ class _Decoder:
                 work = replace(work, size=0)
             if work.known and work.known == found_unread(error.error, work.size):
                 return Piece(replace(work, end=End(Outcome.DONE_BEFORE)))
-            fault = Fault(Stage.PREPROCESS, error.error, str(error)[:MESSAGE_LIMIT])
+            fault = Fault(Stage.PREPROCESS, error.error, cut(error))
             return Piece(replace(work, fault=fault, ms=_since(began)))
         pixels = self._places.pictures[self._decoded]
         self._decoded += 1

@@ -27,7 +27,7 @@ from maskdrop.machine.heap import keep_memory
 from maskdrop.original import LeaveAlone
 from maskdrop.preprocess import locate_in, prepare_content
 from maskdrop.results.render import Renderer
-from maskdrop.ticket import MESSAGE_LIMIT, Absence, Fault, Save, Stage, Ticket
+from maskdrop.ticket import MESSAGE_LIMIT, Absence, Fault, Save, Stage, Ticket, cut
 from maskdrop.topology.slots import OwnPlaces
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class _Finisher:
                     closer = self._looked_closer(piece)
                     return self._saved(piece) if closer is None else lambda: closer
                 except BrokenPicture as error:
-                    fault = Fault(Stage.SAVE, error.error, str(error)[:MESSAGE_LIMIT])
+                    fault = Fault(Stage.SAVE, error.error, cut(error))
                     work = replace(work, fault=fault)
         except (LeaveAlone, MemoryError) as error:
             left = left_for(work, error)
@@ -219,7 +219,7 @@ def _ended(work: Work, write: Callable[[], Work]) -> Piece:
 
 def _without_copy(message: str, why: str) -> str:
     """A broken picture's message that also says why it has no copy, for which its own end gives way."""
-    told = (_NO_COPY + why)[:MESSAGE_LIMIT]
+    told = cut(_NO_COPY + why)
     return message[: MESSAGE_LIMIT - len(told)] + told
 
 

@@ -18,7 +18,8 @@ from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
 from maskdrop.names import fit
 from maskdrop.original import LeaveAlone
-from maskdrop.outbox import Result, marks
+from maskdrop.outbox import marks
+from maskdrop.results.names import Result
 from maskdrop.results.provenance import source_in
 from maskdrop.ticket import Absence
 
@@ -79,7 +80,7 @@ class ObjectStore:
         except FileNotFoundError as error:
             raise LeaveAlone(Absence.GONE, "no such object any more") from error
         except OSError as error:
-            raise LeaveAlone(Absence.UNREADABLE, told(error)) from error
+            raise LeaveAlone(Absence.STUCK, told(error)) from error
         if len(content) != size:
             raise LeaveAlone(Absence.CHANGED, "changed while it was read")
         return content

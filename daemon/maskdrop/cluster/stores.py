@@ -15,7 +15,8 @@ from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, syn
 from maskdrop.folders import Folders
 from maskdrop.names import printable
 from maskdrop.original import LeaveAlone, read_original
-from maskdrop.outbox import Outbox, Result
+from maskdrop.outbox import Outbox
+from maskdrop.results.names import Result
 from maskdrop.ticket import Absence, Identity, Ticket
 
 PROBE = ".maskdrop-probe"
@@ -185,14 +186,14 @@ class FolderStore:
             with open_folder(self.base):
                 pass
         except OSError as error:
-            return LeaveAlone(Absence.UNREADABLE, f"{printable(self.base)}: {error.strerror}")
+            return LeaveAlone(Absence.STUCK, f"{printable(self.base)}: {error.strerror}")
         try:
             parent, name = split(path)
             with open_folder(self.base, parent) as folder:
                 identity_at(folder, name)
         except OSError as error:
             if error.errno not in _ABSENT:
-                return LeaveAlone(Absence.UNREADABLE, f"{error.strerror}; mend its name or permissions")
+                return LeaveAlone(Absence.STUCK, f"{error.strerror}; mend its name or permissions")
         problem = "no such file, or it can't be reached: links on its way are not followed"
         return LeaveAlone(Absence.GONE, f"{problem}; mend its name or permissions")
 

@@ -41,7 +41,7 @@ class Counts:
         saved: their results are on disk.
         quarantined: they went to quarantine.
         retried: they went round again because a worker died with them.
-        left: left alone: gone or changed meanwhile, or not to be read.
+        left: left alone: gone or changed meanwhile, or not to be read, moved or saved.
     """
 
     accepted: int

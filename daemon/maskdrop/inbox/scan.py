@@ -57,7 +57,7 @@ def look(inbox: Path, path: str, one_device: bool = True) -> Seen | Oddity | Non
 
 
 def look_at(folder: int, path: str, inbox: Path | None) -> Seen | Oddity | None:
-    """The same where its folder is open.
+    """What lies at a relative path whose folder is open, following no link; None: a folder.
 
     Args:
         inbox: on whose file system that must be; None: on any.

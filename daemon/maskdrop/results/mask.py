@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from maskdrop.parts import PALETTE, Colour, Part
+from maskdrop.ticket import Region
 
 Pixels = NDArray[np.uint8]
 
@@ -101,3 +102,28 @@ def scale_labels(labels: Pixels, width: int, height: int) -> Pixels:
         return labels
     scaled = Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST)
     return np.asarray(scaled)
+
+
+def joined(views: Sequence[Pixels], regions: Sequence[Region], width: int, height: int) -> Pixels:
+    """One label map of regions' own, background elsewhere; where they overlap, a part wins over background.
+
+    Args:
+        views: uint8 (side, side) each.
+        regions: of the same number, in pixels of the width x height that is wanted.
+
+    Returns:
+        uint8 (height, width).
+    """
+    whole = np.zeros((height, width), dtype=np.uint8)
+    for view, region in zip(views, regions, strict=True):
+        part = scale_labels(view, region.width, region.height)
+        place = whole[region.top : region.bottom, region.left : region.right]
+        np.copyto(place, part, where=part != 0)
+    return whole
+
+
+def at_scale(region: Region, across: float, down: float) -> Region:
+    """The region in a picture that is so many times as wide and high; at least a pixel large."""
+    left, top = int(region.left * across), int(region.top * down)
+    right = max(left + 1, round(region.right * across))
+    return Region(left, top, right, max(top + 1, round(region.bottom * down)))

@@ -43,8 +43,9 @@ def source_of(result: Path) -> str | None:
 
 
 def source_at(folder: int, name: str) -> str | None:
-    """The same of a name in a folder. Reads the file's headers alone, and no more than ours may take:
-    whatever lies there may be anybody's, and made to be costly to look at.
+    """Which picture the result of this name in a folder was made from, as its SHA-256; None where it doesn't
+    say. Reads the file's headers alone, and no more than ours may take: whatever lies there may be anybody's,
+    and made to be costly to look at.
     """
     try:
         with open_regular(folder, name) as file:
@@ -72,7 +73,7 @@ class _Reads:
 
 
 def source_in(file: IO[bytes], name: str) -> str | None:
-    """The same of a file that is open, and has this name.
+    """The SHA-256 of the picture that an open file of this name was made from; None where it doesn't say.
 
     Raises:
         OSError: it can't be read.

@@ -10,13 +10,11 @@ from PIL import Image
 
 from maskdrop.config import ImageOutput, Output, Settings
 from maskdrop.decoding import BrokenPicture, decode, refuse_want_of_memory
-from maskdrop.locate import at_scale, joined
-from maskdrop.outbox import Result
 from maskdrop.parts import Colour
 from maskdrop.quiet import quiet_libraries
-from maskdrop.results.mask import cut_out, over_black, overlay, scale_labels
+from maskdrop.results.mask import at_scale, cut_out, joined, over_black, overlay, scale_labels
 from maskdrop.results.metadata import Carried, exif_for, profile_for, read_metadata
-from maskdrop.results.names import tail_of
+from maskdrop.results.names import Result, tail_of
 from maskdrop.results.sidecar import sidecar
 from maskdrop.ticket import Facts, Region, Save
 from maskdrop.topology.slots import Places

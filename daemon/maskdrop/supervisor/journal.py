@@ -74,10 +74,10 @@ class Journal:
         """It stays in the inbox, or is gone from it."""
         self.record.left_as[report.absence] += 1
         name = printable(flight.ticket.path)
-        level = logging.WARNING if report.absence is Absence.UNREADABLE else logging.INFO
+        level = logging.WARNING if report.absence is Absence.STUCK else logging.INFO
         again = (
             "; tried again at a later rescan, or once it is changed"
-            if report.absence is Absence.UNREADABLE
+            if report.absence is Absence.STUCK
             else ""
         )
         message = f"left {name}: {report.message}{again}"

@@ -130,7 +130,8 @@ def make_plan(settings: Settings, patience_s: float = PROBE_S) -> Plan:
 
 
 def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage, Cost] | None = None) -> Plan:
-    """The same for devices that are known, and where it is known, from what a picture costs each stage.
+    """Fill in everything that is ``auto`` for known devices, and where it is known, by what a picture costs
+    each stage.
 
     Args:
         devices: with or without repeats: how many workers each has is decided here.

@@ -54,7 +54,6 @@ class Pulse:
         Raises:
             ConfigurationError: the port can't be had.
         """
-        self._path, self._interval = settings.health_file, settings.health.interval_s
         self._started_at = timestamp()
         self._last: tuple[State, str] | None = None
         self._content = b""
@@ -73,10 +72,9 @@ class Pulse:
             ConfigurationError: the metrics' port can't be had.
         """
         before, self._settings = self._settings, settings
-        _take_away(self._path, settings.health_file)
+        _take_away(before.health_file, settings.health_file)
         if before.metrics.file is not None:
             _take_away(before.metrics.file, settings.metrics.file)
-        self._path, self._interval = settings.health_file, settings.health.interval_s
         self.next_at = 0.0
         if settings.metrics != before.metrics or settings.folders.inbox != before.folders.inbox:
             if self._metrics is not None:
@@ -99,7 +97,7 @@ class Pulse:
         self._is_settled = False
         if now < self.next_at and self._last == (state, reason):
             return False
-        self.next_at = now + self._interval
+        self.next_at = now + self._settings.health.interval_s
         self._last = (state, reason)
         return True
 
@@ -124,7 +122,7 @@ class Pulse:
             version=__version__,
             started_at=self._started_at,
             updated_at=timestamp(),
-            interval_s=self._interval,
+            interval_s=self._settings.health.interval_s,
             counts=counts,
             in_flight=len(pipeline),
             backlog=intake.backlog,
@@ -168,7 +166,7 @@ class Pulse:
             False: a snapshot may tell something else.
         """
         if self._is_settled and now >= self.next_at:
-            self.next_at = now + self._interval
+            self.next_at = now + self._settings.health.interval_s
             self.busy.note_rest(now)
             updated_at = timestamp()
             self._content = at_another_time(self._content, updated_at)
@@ -176,7 +174,8 @@ class Pulse:
         return self._is_settled
 
     def _replace(self, publish: Callable[[Publisher], None]) -> None:
-        self._attempt(lambda: replace_file(self._path, self._content), "health", self._path)
+        path = self._settings.health_file
+        self._attempt(lambda: replace_file(path, self._content), "health", path)
         if (metrics := self._metrics) is not None:
             self._attempt(lambda: publish(metrics), "metrics", self._settings.metrics.file or Path())
 

@@ -18,7 +18,6 @@ from maskdrop.supervisor.pipeline import Pipeline, is_hopeless
 from maskdrop.supervisor.renewal import Renewal
 from maskdrop.supervisor.stall import Stall
 from maskdrop.ticket import (
-    MESSAGE_LIMIT,
     Absence,
     DoneBefore,
     Inferred,
@@ -33,6 +32,7 @@ from maskdrop.ticket import (
     Stalled,
     Started,
     Unfit,
+    cut,
 )
 
 logger = logging.getLogger("maskdrop")
@@ -108,12 +108,12 @@ class Reports:
         for flight in held:
             if is_hopeless(flight, most):
                 message = f"worker {child.name} {death}, when it was to be quarantined"
-                self._on_left(Left(flight.number, Absence.UNREADABLE, message[:MESSAGE_LIMIT]))
+                self._on_left(Left(flight.number, Absence.STUCK, cut(message)))
 
     def _on_left(self, report: Left) -> None:
         flight = self._pipeline.finish(report.number)
         self._journal.left(flight, report)
-        if report.absence is Absence.UNREADABLE:
+        if report.absence is Absence.STUCK:
             self._intake.set_aside(flight.ticket.path, flight.ticket.identity)
         else:
             self._intake.release(flight.ticket.path)

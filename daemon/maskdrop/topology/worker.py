@@ -85,7 +85,8 @@ class Link:
         return task
 
     def receive_after_rest(self) -> Task | None:
-        """The same for one who keeps memory: where nothing comes for a while, it is given back."""
+        """The next task, or None, for one who keeps memory: where nothing comes for a while, it is given
+        back."""
         if not self.waiting(REST_S):
             give_memory_back()
         return self.receive()
