@@ -45,7 +45,7 @@ from maskdrop.preprocess import prepare
 from maskdrop.save import Saver
 from maskdrop.supervisor.plan import make_plan
 from maskdrop.ticket import Facts, Identity, Prepare, Save, Saved, Stage, Ticket
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import SharedSlots
 from maskdrop.topology.worker import Workplace
 from measured import PATIENCE_S, SAME_OUTPUTS, WEIGHTS, scratch
 
@@ -71,7 +71,7 @@ def tickets(settings: Settings) -> list[Ticket]:
     return [Ticket(n, path.name, Identity.of(path.stat())) for n, path in enumerate(paths)]
 
 
-def decode_share(settings: Settings, slots: Slots, share: int, workers: int, barrier: Any) -> None:
+def decode_share(settings: Settings, slots: SharedSlots, share: int, workers: int, barrier: Any) -> None:
     Image.init()
     keep_memory()
     mine = tickets(settings)[share::workers]
@@ -85,7 +85,7 @@ def decode_share(settings: Settings, slots: Slots, share: int, workers: int, bar
     barrier.wait()
 
 
-def save_share(settings: Settings, slots: Slots, share: int, workers: int, barrier: Any) -> None:
+def save_share(settings: Settings, slots: SharedSlots, share: int, workers: int, barrier: Any) -> None:
     Image.init()
     keep_memory()
     folders = prepare_folders(settings)
@@ -99,7 +99,7 @@ def save_share(settings: Settings, slots: Slots, share: int, workers: int, barri
     barrier.wait()
 
 
-def rate_of(share: Any, settings: Settings, slots: Slots, workers: int) -> float:
+def rate_of(share: Any, settings: Settings, slots: SharedSlots, workers: int) -> float:
     """Pictures a second of some workers that share a folder's pictures.
 
     Raises:
@@ -238,7 +238,7 @@ def measure(base: Path, pictures: Path, workers: int, precision: str) -> dict[st
     if not tickets(settings):
         sys.exit(f"{pictures}: no pictures")
     side = settings.model.input_size
-    slots = Slots(max(workers, SAMPLES), side)
+    slots = SharedSlots(max(workers, SAMPLES), side)
     decode = rate_of(decode_share, settings, slots, workers)
     for ticket in tickets(settings)[:SAMPLES]:
         prepare(Prepare(ticket, ticket.number), settings, slots)

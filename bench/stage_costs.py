@@ -32,7 +32,7 @@ from maskdrop.model.parser import load_parser
 from maskdrop.preprocess import prepare
 from maskdrop.save import Saver
 from maskdrop.ticket import Prepare, Prepared, Save, Saved, Stage
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import SharedSlots
 from maskdrop.topology.worker import Workplace
 from measured import machine
 
@@ -75,7 +75,7 @@ def turn(pictures: list[Path], side: int) -> dict[str, float]:
         folders = prepare_folders(settings)
         fill(folders.inbox, pictures, side)
         bytes_in = statistics.mean(path.stat().st_size for path in folders.inbox.iterdir())
-        slots = Slots(len(pictures), settings.model.input_size)
+        slots = SharedSlots(len(pictures), settings.model.input_size)
         parser = load_parser(settings.model, find_devices("cpu")[0], 1)
         saver = Saver(Workplace(Stage.SAVE, "save-0", settings, folders, slots, InboxLock(-1)))
         parser.parse(slots.pictures[:BATCH])

@@ -27,7 +27,7 @@ from maskdrop.decoding import at_model_size, decode
 from maskdrop.machine.cores import usable_cores
 from maskdrop.preprocess import prepare
 from maskdrop.ticket import Infer, Prepare
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import SharedSlots
 from measured import machine
 
 TURNS, SIDE = 7, 512
@@ -133,7 +133,7 @@ def messages() -> None:
         print(f"| {name} | {1000 * milliseconds / len(tasks):.1f} |", flush=True)
 
 
-def by_threads(settings: Settings, slots: Slots, workers: int) -> float:
+def by_threads(settings: Settings, slots: SharedSlots, workers: int) -> float:
     """Pictures a second of savers that are threads of one process."""
     barrier = threading.Barrier(workers + 1)
     threads = [
@@ -163,7 +163,7 @@ def savers() -> None:
             for name in ("outbox", "quarantine", "archive"):
                 (place / name).mkdir()
             shutil.copytree(staged, settings.folders.inbox)
-            slots = Slots(limits.SAMPLES, SIDE)
+            slots = SharedSlots(limits.SAMPLES, SIDE)
             for ticket in limits.tickets(settings)[: limits.SAMPLES]:
                 prepare(Prepare(ticket, ticket.number), settings, slots)
             slots.labels[:] = slots.pictures[:, :, :, 0] // 16

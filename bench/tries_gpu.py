@@ -34,7 +34,7 @@ from maskdrop.model.export import export_network
 from maskdrop.model.load import load_network
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.model.pinned import pin
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import SharedSlots
 from measured import PATIENCE_S, machine
 from tries_beside import load_torchvision
 
@@ -53,7 +53,7 @@ class Labelling:
         unpinned, pinned: three such batches of pictures, or more.
     """
 
-    def __init__(self, parser: FaceParser, unpinned: Slots, pinned: Slots, size: int) -> None:
+    def __init__(self, parser: FaceParser, unpinned: SharedSlots, pinned: SharedSlots, size: int) -> None:
         self.parser, self.size = parser, size
         self.unpinned, self.pinned = unpinned, pinned
         folders = {"inbox": "/in", "outbox": "/out"}
@@ -75,7 +75,9 @@ class Labelling:
         if self.parser.info.device != "cpu" and not self.parser.info.weights.endswith(".onnx"):
             yield "the same as a CUDA graph", self.as_graph()
 
-    def in_turns(self, slots: Slots, count: int, ahead: int, looks: bool = True, judge: bool = False) -> None:
+    def in_turns(
+        self, slots: SharedSlots, count: int, ahead: int, looks: bool = True, judge: bool = False
+    ) -> None:
         under_way = []
         for number in range(count):
             at = slice(number % 3 * self.size, (number % 3 + 1) * self.size)
@@ -157,15 +159,20 @@ def two_workers(
     return [max(rates[size, turn] for turn in range(turns)) for size in sizes]
 
 
-def filled(faces: Pixels, sizes: list[int]) -> Slots:
+def filled(faces: Pixels, sizes: list[int]) -> SharedSlots:
     """Slots for three batches of the largest size, with faces in them."""
-    slots = Slots(3 * max(sizes), pictures.NATIVE)
+    slots = SharedSlots(3 * max(sizes), pictures.NATIVE)
     slots.pictures[:] = np.resize(faces, slots.pictures.shape)
     return slots
 
 
 def labelling(
-    parser: FaceParser, unpinned: Slots, pinned: Slots, sizes: list[int], turns: int, together: list[float]
+    parser: FaceParser,
+    unpinned: SharedSlots,
+    pinned: SharedSlots,
+    sizes: list[int],
+    turns: int,
+    together: list[float],
 ) -> None:
     found: dict[str, list[float]] = {}
     for size in sizes:

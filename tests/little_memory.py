@@ -17,7 +17,7 @@ from maskdrop.config import ModelSettings
 from maskdrop.infer import compute
 from maskdrop.model.parser import load_parser
 from maskdrop.ticket import Infer
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import SharedSlots
 from maskdrop.topology.worker import Link
 
 
@@ -42,7 +42,7 @@ def lift_limit(device: str) -> None:
 def main(weights: str, device: str, count: int, mib: int) -> None:
     torch.set_num_threads(1)
     parser = load_parser(ModelSettings(weights=Path(weights), precision="fp32"), device)
-    slots = Slots(count, 512)
+    slots = SharedSlots(count, 512)
     slots.pictures[:] = np.random.default_rng(1).integers(0, 256, slots.pictures.shape, dtype=np.uint8)
     slots.labels[:] = 255
     reports, theirs = multiprocessing.Pipe(duplex=False)

@@ -33,7 +33,7 @@ from maskdrop.model.winners import labels_of
 from maskdrop.preprocess import prepare
 from maskdrop.save import Saver
 from maskdrop.ticket import Identity, Infer, Prepare, Prepared, Report, Save, Saved, Stage, Ticket
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import SharedSlots
 from maskdrop.topology.worker import Workplace
 from running import FULL, Daemon, Rooms
 from weights_for_tests import EMBEDDED
@@ -124,7 +124,7 @@ def test_labelling_makes_each_tensor_once_and_no_array(
         pytest.skip("this PyTorch can't take along what follows a convolution here")
     model = ModelSettings(weights=one_class, channels_last=fused, precision=precision)
     settings = Settings.model_validate({"folders": {"inbox": "/i", "outbox": "/o"}, "model": model})
-    parser, slots, look = load_parser(model, "cpu"), Slots(count, 512), FirstLook(settings)
+    parser, slots, look = load_parser(model, "cpu"), SharedSlots(count, 512), FirstLook(settings)
     slots.pictures[:] = 90
     tasks, told = [Infer(slot, slot) for slot in range(count)], list[Report]()
 
@@ -183,7 +183,7 @@ def test_pixels_are_copied_no_more_than_they_must(
     ticket = Ticket(1, "p.jpg", Identity.of(path.stat()))
     folders = {name: getattr(rooms, name) for name in ("inbox", "outbox", "quarantine", "archive")}
     settings = Settings.model_validate({"folders": folders})
-    slots = Slots(1, 512)
+    slots = SharedSlots(1, 512)
     Image.init()
     told: list[Any] = []
     assert Copies.by(lambda: told.append(prepare(Prepare(ticket, 0), settings, slots))) == decoding

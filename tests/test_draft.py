@@ -13,7 +13,7 @@ from maskdrop.decoding import BrokenPicture, decode, decode_at_least
 from maskdrop.model.parser import Pixels, load_parser
 from maskdrop.parts import PART_NAMES
 from maskdrop.preprocess import prepare_content
-from maskdrop.topology.slots import OwnPlaces
+from maskdrop.topology.slots import OwnSlots
 from running import FULL, Daemon, Rooms
 from test_model import pictures_of
 
@@ -73,7 +73,7 @@ def test_labels_are_nearly_those_of_whole_pictures(faces: list[Path]) -> None:
     parser = load_parser(ModelSettings(precision="fp32"), "cpu")
 
     def labels(content: bytes, settings: DecodeSettings) -> Pixels:
-        slots = OwnPlaces.for_one(512)
+        slots = OwnSlots.for_one(512)
         prepare_content(content, "", settings, slots, 0)
         return parser.parse(slots.pictures)
 

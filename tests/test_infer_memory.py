@@ -21,7 +21,7 @@ from maskdrop.model.memory import is_want_of_memory
 from maskdrop.model.parser import FaceParser
 from maskdrop.model.program import why_no_programs
 from maskdrop.ticket import Infer, Stage, Started
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import SharedSlots
 from maskdrop.topology.worker import Link, Workplace
 from running import Rooms
 from weights_for_tests import skip_without_programs
@@ -128,7 +128,7 @@ def test_other_faults_of_a_device_end_the_worker(tiny_weights: Path) -> None:
     context = torch.multiprocessing.get_context("spawn")
     (tasks, _), (reports, theirs) = context.Pipe(duplex=False), context.Pipe(duplex=False)
     with pytest.raises(RuntimeError, match="illegal memory access"):
-        compute([Infer(1, 0), Infer(2, 1)], parser, Slots(2, 512), Link(tasks, theirs))
+        compute([Infer(1, 0), Infer(2, 1)], parser, SharedSlots(2, 512), Link(tasks, theirs))
     assert reports.recv() == Started((1, 2))
     assert not reports.poll(0)
 
@@ -185,7 +185,7 @@ def test_a_worker_whose_device_is_full_says_so_and_dies(
     monkeypatch.setattr("maskdrop.infer.load_parser", lambda *_, **__: Beside(loaded))
     folders = {"inbox": rooms.inbox, "outbox": rooms.outbox}
     settings = Settings.model_validate({"folders": folders, "workers": {"max_batch": 1}})
-    place = (prepare_folders(settings), Slots(1, 512), InboxLock(-1))
+    place = (prepare_folders(settings), SharedSlots(1, 512), InboxLock(-1))
     workplace = Workplace(Stage.INFER, "infer-0", settings, *place, device="cuda:0")
     context = torch.multiprocessing.get_context("spawn")
     (tasks, _), (reports, theirs) = context.Pipe(duplex=False), context.Pipe(duplex=False)

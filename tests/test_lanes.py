@@ -18,7 +18,7 @@ from maskdrop.model.parser import FaceParser, Pixels, load_parser
 from maskdrop.model.quantised import can_quantise
 from maskdrop.model.under_way import UnderWay
 from maskdrop.ticket import Infer, Inferred, Report, Started
-from maskdrop.topology.slots import OwnPlaces
+from maskdrop.topology.slots import OwnSlots
 from waiting import PATIENCE_S
 from weights_for_tests import EMBEDDED
 
@@ -164,9 +164,9 @@ class Told:
         self.reports.append(report)
 
 
-def places_of(count: int, side: int) -> OwnPlaces:
+def places_of(count: int, side: int) -> OwnSlots:
     pictures = np.random.default_rng(count).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    return OwnPlaces(side, pictures, np.empty((count, side, side), np.uint8))
+    return OwnSlots(side, pictures, np.empty((count, side, side), np.uint8))
 
 
 def test_a_later_batch_may_be_done_first_and_each_has_its_own_labels(tiny_weights: Path) -> None:

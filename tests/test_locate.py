@@ -218,10 +218,10 @@ def test_views_are_labelled_like_whole_pictures() -> None:
     """The same pixels give the same labels, whether they are a picture or a view, and in any batch."""
     from maskdrop.infer import Batch
     from maskdrop.ticket import Infer
-    from maskdrop.topology.slots import Slots
+    from maskdrop.topology.slots import SharedSlots
 
     parser = load_parser(ModelSettings(precision="fp32"), "cpu", max_batch=2)
-    slots = Slots(2, 512, 2)
+    slots = SharedSlots(2, 512, 2)
     picture = known_picture(512)
     slots.pictures[0] = slots.view_pictures[1, 0] = picture
     slots.view_pictures[1, 1] = picture[:, ::-1]

@@ -19,7 +19,7 @@ from maskdrop.results.metadata import exif_for, read_metadata, srgb_profile
 from maskdrop.results.provenance import source_in, source_of
 from maskdrop.results.render import Renderer
 from maskdrop.ticket import Facts, Identity, Save, Ticket
-from maskdrop.topology.slots import OwnPlaces
+from maskdrop.topology.slots import OwnSlots
 
 SIDE = 64
 LONGEST_EXIF = 60_000
@@ -44,7 +44,7 @@ def test_every_result_tells_it_with_as_much_metadata_as_it_may_have(form: str, t
     more = LONGEST_EXIF - len(exif_of(picture_with("x" * 1000)))
     content = picture_with("x" * (1000 + more))
     assert len(exif_of(content)) == LONGEST_EXIF
-    sha256, slots = hashlib.sha256(content).hexdigest(), OwnPlaces.for_one(SIDE)
+    sha256, slots = hashlib.sha256(content).hexdigest(), OwnSlots.for_one(SIDE)
     slots.pictures[0] = 128
     slots.labels[0] = np.arange(SIDE * SIDE).reshape(SIDE, SIDE) % 19
     task = Save(Ticket(0, "a.png", Identity(0, 0, len(content), 0)), 0, Facts(sha256, 300, 200))

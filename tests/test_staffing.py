@@ -93,12 +93,12 @@ def test_saving_that_waits_for_a_disk_gets_as_many_workers_as_keep_up() -> None:
 
 def test_a_device_that_is_at_a_few_pictures_could_be_at_more() -> None:
     on_gpu = plan_for(settings({}), ("cuda:0",))
-    assert on_gpu.places == on_gpu.max_batch == 32
-    assert workers_in_full([2], on_gpu.places) == 1 / 16
-    assert workers_in_full([64, 8, 0], on_gpu.places) == 1.25
+    assert on_gpu.at_once == on_gpu.max_batch == 32
+    assert workers_in_full([2], on_gpu.at_once) == 1 / 16
+    assert workers_in_full([64, 8, 0], on_gpu.at_once) == 1.25
     on_cpu = plan_for(settings({"inference_threads": 2}), ("cpu",))
-    assert on_cpu.places == 2
-    assert workers_in_full([16, 1], on_cpu.places) == 1.5
+    assert on_cpu.at_once == 2
+    assert workers_in_full([16, 1], on_cpu.at_once) == 1.5
 
 
 def test_a_worker_that_nothing_is_known_of_computes_all_the_time() -> None:

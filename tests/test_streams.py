@@ -25,12 +25,12 @@ from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.model.shape import InputShape
 from maskdrop.model.streams import Streams, TakeIn
 from maskdrop.ticket import Infer, Inferred, Ready, Report, Stage, Started, Stop
-from maskdrop.topology.slots import OwnPlaces, Slots
+from maskdrop.topology.slots import OwnSlots, SharedSlots
 from maskdrop.topology.worker import Link, Workplace
 from waiting import PATIENCE_S, wait_for
 
 SIDE = 256
-_PINNED: list[Slots] = []
+_PINNED: list[SharedSlots] = []
 """What is pinned for a GPU stays, for as long as this process does."""
 
 PARTS = [slice(0, 2), slice(2, 4), slice(4, 5)]
@@ -128,7 +128,7 @@ def test_probabilities_are_summed_alike_where_a_gpu_is_not_to_be_waited_for() ->
 @pytest.mark.parametrize("judge", [False, True])
 def test_a_batch_on_a_gpu_is_asked_for_and_not_waited_for(tiny_weights: Path, judge: bool) -> None:
     settings = ModelSettings(weights=tiny_weights, input_size=SIDE, precision="fp32")
-    parser, slots = load_parser(settings, "cuda:0"), Slots(4, SIDE)
+    parser, slots = load_parser(settings, "cuda:0"), SharedSlots(4, SIDE)
     parser.pin(slots.memory)
     _PINNED.append(slots)
     pictures, labels = list(slots.pictures), list(slots.labels)
@@ -172,7 +172,7 @@ class Later(FaceParser):
         return super()._label(pixels)
 
 
-def workplace(base: Path, slots: Slots, device: str = "cpu", max_batch: int = 1) -> Workplace:
+def workplace(base: Path, slots: SharedSlots, device: str = "cpu", max_batch: int = 1) -> Workplace:
     folders = {name: base / name for name in ("inbox", "outbox", "quarantine", "archive")}
     (base / "inbox").mkdir()
     workers, model = {"max_batch": max_batch, "max_wait_ms": 0}, {"input_size": SIDE}
@@ -185,7 +185,7 @@ class Inference:
     """An inference worker on such a device, but for the process: tasks go in, reports come out."""
 
     def __init__(self, parser: FaceParser, base: Path, pictures: int, max_batch: int) -> None:
-        self.slots = Slots(pictures, SIDE)
+        self.slots = SharedSlots(pictures, SIDE)
         noise = np.random.default_rng(1).integers(0, 256, self.slots.pictures.shape, np.uint8)
         self.slots.pictures[:], self.slots.labels[:] = noise, 255
         parser.pin(self.slots.memory)
@@ -254,7 +254,7 @@ def test_every_worker_of_such_a_device_is_warm_before_it_is_ready(
     parser._shape = InputShape(most=3)
     parser.may_begin.set()
     monkeypatch.setattr("maskdrop.infer.load_parser", lambda *_, **__: parser)
-    place = workplace(tmp_path, Slots(1, SIDE), "cuda:0", max_batch=3)
+    place = workplace(tmp_path, SharedSlots(1, SIDE), "cuda:0", max_batch=3)
     theirs, tasks = multiprocessing.Pipe(duplex=False)
     reports, ours = multiprocessing.Pipe(duplex=False)
     tasks.send(Stop())
@@ -271,7 +271,7 @@ def test_every_worker_of_such_a_device_is_warm_before_it_is_ready(
 def test_a_device_that_plans_for_each_size_is_given_few_sizes(
     tiny_weights: Path, most: int | None, count: int, given: int
 ) -> None:
-    parser, slots, sizes = Later(tiny_weights), Slots(count, SIDE), list[int]()
+    parser, slots, sizes = Later(tiny_weights), SharedSlots(count, SIDE), list[int]()
     parser._shape = InputShape(most=most)
     parser.may_begin.set()
     parser._folded.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))  # type: ignore[union-attr]
@@ -317,7 +317,7 @@ def test_a_batch_goes_to_a_device_by_a_copy_a_picture_and_comes_back_by_another(
 ) -> None:
     """The other five are there, of the border's four sides and of all the pixels inside it. Nor is it asked
     for anything whose answer Python needs to go on, and would wait for."""
-    parser, slots = Later(tiny_weights), Slots(count, SIDE)
+    parser, slots = Later(tiny_weights), SharedSlots(count, SIDE)
     parser.may_begin.set()
     parser._streams = Streams(torch.device("cpu"), torch.cpu)  # which asks in this thread
     with Operators() as operators:
@@ -363,7 +363,7 @@ def test_an_illegal_access_ends_the_worker(tiny_weights: Path) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     parser._label = fail  # type: ignore[method-assign]
-    slots = OwnPlaces(SIDE, places, np.zeros((1, SIDE, SIDE), np.uint8))
+    slots = OwnSlots(SIDE, places, np.zeros((1, SIDE, SIDE), np.uint8))
     reports: list[Report] = []
     with pytest.raises(RuntimeError, match="illegal memory access"):
         compute([Infer(7, 0)], parser, slots, SimpleNamespace(report=reports.append))

@@ -17,7 +17,7 @@ from maskdrop.model.parser import Certainty, FaceParser, Pixels, load_parser
 from maskdrop.rehearsal import Rehearsal
 from maskdrop.results.sidecar import judged
 from maskdrop.ticket import Infer, Inferred, Judged, Ready, Report, Started, Stop, Unfit, cut
-from maskdrop.topology.slots import Places
+from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 
 logger = logging.getLogger("maskdrop")
@@ -134,7 +134,7 @@ class Batch:
         self,
         tasks: list[Infer],
         parser: FaceParser,
-        slots: Places,
+        slots: Slots,
         look: FirstLook | None = None,
         judge: bool = False,
     ) -> None:
@@ -217,7 +217,7 @@ class Batch:
 def compute(
     tasks: list[Infer],
     parser: FaceParser,
-    slots: Places,
+    slots: Slots,
     listener: Listener,
     look: FirstLook | None = None,
     judge: bool = False,

@@ -27,7 +27,7 @@ from maskdrop.preprocess import put_views, put_whole
 from maskdrop.results.mask import kept
 from maskdrop.results.render import compose, labels_at
 from maskdrop.ticket import Infer, Region
-from maskdrop.topology.slots import OwnPlaces
+from maskdrop.topology.slots import OwnSlots
 
 Pixels = NDArray[np.uint8]
 Picture = str | os.PathLike[str] | Image.Image | Pixels
@@ -118,7 +118,7 @@ class Parser:
             torch.set_num_threads(cores)
         self._parser = load_parser(self.settings.model, where, cores, max_batch=1 + self.settings.views)
         self._parser.probe()
-        self._slots = OwnPlaces.for_one(self.settings.model.input_size, self.settings.views)
+        self._slots = OwnSlots.for_one(self.settings.model.input_size, self.settings.views)
         self._look = FirstLook(self.settings)
         self._lock = Lock()
 
@@ -139,13 +139,13 @@ class Parser:
             picture = self._picture(image)
             put_whole(picture, self._slots, 0)
             small, _ = Batch([Infer(0, 0)], self._parser, self._slots, self._look).labelled()
-            places: tuple[Region, ...] = ()
+            regions: tuple[Region, ...] = ()
             if small:
                 faces = find_faces(self._slots.labels[0], self.settings.model.classes)
-                places = put_views(picture, faces, self._slots, 0)
-                if places:
-                    Batch([Infer(0, 0, len(places))], self._parser, self._slots).labelled()
-            labels = np.array(labels_at(self._slots, 0, places, picture.width, picture.height))
+                regions = put_views(picture, faces, self._slots, 0)
+                if regions:
+                    Batch([Infer(0, 0, len(regions))], self._parser, self._slots).labelled()
+            labels = np.array(labels_at(self._slots, 0, regions, picture.width, picture.height))
         return Parsed(np.array(picture), labels, self.settings.model.classes, self.settings)
 
     def _picture(self, image: Picture) -> Image.Image:

@@ -36,7 +36,7 @@ from maskdrop.ticket import (
     Stop,
     cut,
 )
-from maskdrop.topology.slots import Places
+from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 
 _DRAFTS = 2
@@ -72,7 +72,7 @@ def measure(settings: DecodeSettings, side: int) -> Cost:
 def do(
     task: Prepare | Locate,
     settings: Settings,
-    slots: Places,
+    slots: Slots,
     earlier: Outbox | None = None,
     moves: bool = False,
 ) -> Report:
@@ -98,7 +98,7 @@ def do(
 
 
 def prepare(
-    task: Prepare, settings: Settings, slots: Places, earlier: Outbox | None = None
+    task: Prepare, settings: Settings, slots: Slots, earlier: Outbox | None = None
 ) -> Prepared | DoneBefore:
     """Read, check and decode one file, and put it into its slot, unless its results are in the outbox.
 
@@ -116,7 +116,7 @@ def prepare(
     return Prepared(task.ticket.number, facts, (time.monotonic() - began) * 1000)
 
 
-def prepare_content(content: bytes, sha256: str, settings: DecodeSettings, slots: Places, slot: int) -> Facts:
+def prepare_content(content: bytes, sha256: str, settings: DecodeSettings, slots: Slots, slot: int) -> Facts:
     """Decode a picture into a slot.
 
     Raises:
@@ -128,7 +128,7 @@ def prepare_content(content: bytes, sha256: str, settings: DecodeSettings, slots
     return Facts(sha256, *size, has_metadata)
 
 
-def locate(task: Locate, settings: Settings, slots: Places) -> Located:
+def locate(task: Locate, settings: Settings, slots: Slots) -> Located:
     """Find the faces in a slot's labels, and put a view of each, cut from the original, into the slot.
 
     Raises:
@@ -143,7 +143,7 @@ def locate(task: Locate, settings: Settings, slots: Places) -> Located:
     return Located(task.ticket.number, regions, (time.monotonic() - began) * 1000)
 
 
-def locate_in(read: Callable[[], bytes], settings: Settings, slots: Places, slot: int) -> tuple[Region, ...]:
+def locate_in(read: Callable[[], bytes], settings: Settings, slots: Slots, slot: int) -> tuple[Region, ...]:
     """Find the faces in a slot's labels, and put a view of each into the slot; where they are.
 
     Args:
@@ -156,12 +156,12 @@ def locate_in(read: Callable[[], bytes], settings: Settings, slots: Places, slot
     return put_views(decode(read(), settings.decode), faces, slots, slot) if faces else ()
 
 
-def put_whole(picture: Image.Image, slots: Places, slot: int) -> None:
+def put_whole(picture: Image.Image, slots: Slots, slot: int) -> None:
     """Put an upright RGB picture into a slot, as the network reads it."""
     np.copyto(slots.pictures[slot], np.asarray(at_model_size(picture, slots.side)))
 
 
-def put_views(picture: Image.Image, faces: Sequence[Face], slots: Places, slot: int) -> tuple[Region, ...]:
+def put_views(picture: Image.Image, faces: Sequence[Face], slots: Slots, slot: int) -> tuple[Region, ...]:
     """Put a view of each of the largest faces into a slot; where in the picture they are."""
     regions = regions_of(faces, picture.width, picture.height, slots.view_pictures.shape[1])
     for view, region in enumerate(regions):

@@ -39,7 +39,7 @@ from maskdrop.ticket import (
     Ticket,
     cut,
 )
-from maskdrop.topology.slots import OwnPlaces
+from maskdrop.topology.slots import OwnSlots
 from maskdrop.topology.worker import Link, Workplace
 
 
@@ -59,7 +59,7 @@ def serve(workplace: Workplace, link: Link) -> None:
 def measure(workplace: Workplace) -> Cost:
     """What a known portrait costs this stage, in a slot of its own; nothing that has a name is written."""
     settings, side = workplace.settings, workplace.slots.side
-    content, slots = known_portrait(side), OwnPlaces.for_one(side)
+    content, slots = known_portrait(side), OwnSlots.for_one(side)
     slots.pictures[0] = np.asarray(decode(content, DecodeSettings()))
     lighter = slots.pictures[0, :, :, 0] > 100  # much of it skin: about as much as is kept of a face
     slots.labels[0] = np.where(lighter, min(settings.kept_labels), 0)

@@ -19,7 +19,7 @@ from maskdrop.original import LeaveAlone
 from maskdrop.preprocess import prepare_content
 from maskdrop.results.render import Renderer
 from maskdrop.ticket import Absence, Facts, Fault, Stage, cut
-from maskdrop.topology.slots import OwnPlaces
+from maskdrop.topology.slots import OwnSlots
 
 _CARRIED, _CARRIED_BY_BLOCK = 8 * 2**20, 16 * 2**20
 """Bytes of an original, and of all of a block, that travel on where reading once more costs requests."""
@@ -45,7 +45,7 @@ class _Decoder:
         side = job.settings.model.input_size
         self._job, self._decoded = job, 0
         pixels = np.empty((pictures, side, side, 3), dtype=np.uint8)
-        self._places = OwnPlaces(side, pixels)
+        self._places = OwnSlots(side, pixels)
         self._renderer = Renderer(job.settings, self._places)
         self._room = max(_CARRIED_BY_BLOCK, round(pixels.nbytes * _CARRIED_SHARE))
 

@@ -28,7 +28,7 @@ from maskdrop.original import LeaveAlone
 from maskdrop.preprocess import locate_in, prepare_content
 from maskdrop.results.render import Renderer
 from maskdrop.ticket import MESSAGE_LIMIT, Absence, Fault, Save, Stage, Ticket, cut
-from maskdrop.topology.slots import OwnPlaces
+from maskdrop.topology.slots import OwnSlots
 
 T = TypeVar("T")
 
@@ -117,7 +117,7 @@ class _Finisher:
             return None
         began = time.monotonic()
         side, views = self._side, np.empty((self._job.settings.views, self._side, self._side, 3), np.uint8)
-        places = OwnPlaces(side, labels=_given(piece.labels)[np.newaxis], view_pictures=views[np.newaxis])
+        places = OwnSlots(side, labels=_given(piece.labels)[np.newaxis], view_pictures=views[np.newaxis])
         regions = locate_in(partial(self._original, piece), self._job.settings, places, 0)
         if not regions:
             return None
@@ -149,17 +149,17 @@ class _Finisher:
 
         return partial(_ended, work, publish)
 
-    def _places(self, piece: Piece, read: Callable[[], bytes]) -> OwnPlaces:
+    def _places(self, piece: Piece, read: Callable[[], bytes]) -> OwnSlots:
         """A slot of what has come with a picture. After a second look that isn't the picture itself, which
         is decoded again where it is wanted."""
         facts, side, labels = piece.work.facts, self._side, _given(piece.labels)[np.newaxis]
         if not piece.work.regions:
             return (
-                OwnPlaces(side, labels=labels)
+                OwnSlots(side, labels=labels)
                 if piece.pixels is None
-                else OwnPlaces(side, piece.pixels[np.newaxis], labels)
+                else OwnSlots(side, piece.pixels[np.newaxis], labels)
             )
-        places = OwnPlaces(side, np.empty((1, side, side, 3), np.uint8), view_labels=labels)
+        places = OwnSlots(side, np.empty((1, side, side, 3), np.uint8), view_labels=labels)
         if facts is not None and Renderer(self._job.settings, places).shows_slot(facts):
             prepare_content(read(), facts.sha256, self._job.settings.decode, places, 0)
         return places

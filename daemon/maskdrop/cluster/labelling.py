@@ -19,7 +19,7 @@ from maskdrop.config_file import fault
 from maskdrop.lasting import lasting_imports
 from maskdrop.results.render import Renderer
 from maskdrop.ticket import Infer, Inferred, Report, Stage
-from maskdrop.topology.slots import OwnPlaces
+from maskdrop.topology.slots import OwnSlots
 
 if TYPE_CHECKING:
     from maskdrop.infer import FirstLook
@@ -39,7 +39,7 @@ class Labeller:
         self._device, self._threads = device, threads
         settings = job.settings
         self._side = settings.model.input_size
-        self._renderer = Renderer(settings, OwnPlaces(self._side))
+        self._renderer = Renderer(settings, OwnSlots(self._side))
         self._look: FirstLook | None = None
         self._judges = settings.save.wants_certainty
         self._parser: FaceParser | str | None = None if looks_again else self._load()
@@ -113,16 +113,16 @@ class Labeller:
         compute(tasks, parser, places, told, self._look, self._judges)
         return [piece for report in told.reports for piece in self._labelled(pieces, report, places)]
 
-    def _places_of(self, pictures: list[Pixels], parser: "FaceParser") -> OwnPlaces:
+    def _places_of(self, pictures: list[Pixels], parser: "FaceParser") -> OwnSlots:
         pixels, labels = stacked(pictures), parser.room(len(pictures), self._side, self._side)
         if self._device != "cpu":  # which copies out of Arrow's memory would be waited for
             arrived, pixels = pixels, parser.room(*pixels.shape)
             np.copyto(pixels, arrived)
-        return OwnPlaces(self._side, pixels, labels)
+        return OwnSlots(self._side, pixels, labels)
 
-    def _places_of_views(self, pictures: list[Pixels], parser: "FaceParser") -> OwnPlaces:
+    def _places_of_views(self, pictures: list[Pixels], parser: "FaceParser") -> OwnSlots:
         shape = (len(pictures), max(map(len, pictures)), self._side, self._side)
-        places = OwnPlaces(
+        places = OwnSlots(
             self._side,
             np.empty((0, self._side, self._side, 3), np.uint8),
             np.empty((0, self._side, self._side), np.uint8),
@@ -133,7 +133,7 @@ class Labeller:
             np.copyto(places.view_pictures[slot, : len(views)], views)
         return places
 
-    def _labelled(self, pieces: list[Piece], report: Inferred, places: OwnPlaces) -> list[Piece]:
+    def _labelled(self, pieces: list[Piece], report: Inferred, places: OwnSlots) -> list[Piece]:
         done = []
         for position, slot in enumerate(report.numbers):
             piece, stage = pieces[slot], "look" if self._looks_again else Stage.INFER.value

@@ -17,7 +17,7 @@ from maskdrop.results.metadata import Carried, exif_for, profile_for, read_metad
 from maskdrop.results.names import Result, tail_of
 from maskdrop.results.sidecar import sidecar
 from maskdrop.ticket import Facts, Region, Save
-from maskdrop.topology.slots import Places
+from maskdrop.topology.slots import Slots
 
 Pixels = NDArray[np.uint8]
 
@@ -25,7 +25,7 @@ Pixels = NDArray[np.uint8]
 class Renderer:
     """Makes the results of pictures in slots."""
 
-    def __init__(self, settings: Settings, slots: Places) -> None:
+    def __init__(self, settings: Settings, slots: Slots) -> None:
         self._settings, self._slots = settings, slots
 
     def render(self, task: Save, read: Callable[[], bytes], own: Pixels | None = None) -> list[Result]:
@@ -98,8 +98,8 @@ class Renderer:
     def _labels(self, task: Save, width: int, height: int) -> Pixels:
         """The picture's labels at a size: the whole one's, or those of its faces, each in its place."""
         across, down = width / task.facts.width, height / task.facts.height
-        places = tuple(at_scale(region, across, down) for region in task.regions)
-        return labels_at(self._slots, task.slot, places, width, height)
+        regions = tuple(at_scale(region, across, down) for region in task.regions)
+        return labels_at(self._slots, task.slot, regions, width, height)
 
     def _encode(self, output: ImageOutput, image: Image.Image, task: Save, carried: Carried) -> bytes:
         settings, form = self._settings.save, self._settings.save.format_of(output)
@@ -119,16 +119,16 @@ class Renderer:
         return buffer.getvalue()
 
 
-def labels_at(slots: Places, slot: int, places: Sequence[Region], width: int, height: int) -> Pixels:
+def labels_at(slots: Slots, slot: int, regions: Sequence[Region], width: int, height: int) -> Pixels:
     """A slot's labels at a size, uint8 (height, width): the whole picture's, or where there are any,
     those of its faces in their places.
 
     Args:
-        places: in pixels of the width x height that is wanted.
+        regions: of the faces, in pixels of the width x height that is wanted.
     """
-    if not places:
+    if not regions:
         return scale_labels(slots.labels[slot], width, height)
-    return joined(slots.view_labels[slot][: len(places)], places, width, height)
+    return joined(slots.view_labels[slot][: len(regions)], regions, width, height)
 
 
 def compose(output: ImageOutput, picture: Pixels, labels: Pixels, settings: Settings) -> Image.Image:

@@ -90,7 +90,7 @@ class Plan:
     costs: Mapping[Stage, Cost]
 
     @property
-    def places(self) -> int:
+    def at_once(self) -> int:
         """Pictures at the same time that keep all of an inference worker at work, as far as it can come by
         them: on a CPU it begins a batch while it is at another one."""
         most = self.slots // len(self.devices)

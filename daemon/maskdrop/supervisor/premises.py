@@ -12,7 +12,7 @@ from maskdrop.devices import PROBE_S, RELOAD_PROBE_S
 from maskdrop.folders import Folders, prepare_folders, refuse_want_of_room
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.supervisor.plan import Plan, make_plan, plan_for
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import SharedSlots
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Premises:
     settings: Settings
     folders: Folders
     plan: Plan
-    slots: Slots
+    slots: SharedSlots
     lock: InboxLock
 
     def leave(self, *others: "Premises | None") -> None:
@@ -128,14 +128,14 @@ def _check_metrics_port(settings: Settings, before: Premises | None) -> None:
         check_port(port)
 
 
-def _slots(plan: Plan, settings: Settings, reserved: Sequence[Premises]) -> Slots:
+def _slots(plan: Plan, settings: Settings, reserved: Sequence[Premises]) -> SharedSlots:
     count, side, views = plan.slots, settings.model.input_size, settings.views
     for each in reserved:
         there = each.slots
         if (there.count, there.side, there.views) == (count, side, views):
             return there
     try:
-        return Slots(count, side, views)
+        return SharedSlots(count, side, views)
     except OSError as error:
         size = f"{1 + views} x {side} x {side} x 4 bytes"
         if error.errno == errno.EFBIG:

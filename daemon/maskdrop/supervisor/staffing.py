@@ -62,7 +62,7 @@ class Staffing:
     def note_work(self, now: float, pipeline: Pipeline) -> None:
         """Called after each round of the supervisor's loop; see `BusyTime`."""
         at_work = [pipeline.at_work(worker.name) for worker in self._crew.ready(Stage.INFER)]
-        full = workers_in_full(at_work, self._renewal.premises.plan.places)
+        full = workers_in_full(at_work, self._renewal.premises.plan.at_once)
         self._filled.note(now, {Stage.INFER: full})
 
     def _as_measured(self, plan: Plan) -> Plan | None:
@@ -132,7 +132,7 @@ def workers_in_full(at_work: Iterable[int], places: int) -> float:
 
     Args:
         at_work: pictures that each of them is at.
-        places: see `Plan.places`.
+        places: see `Plan.at_once`.
     """
     return sum(min(1.0, pictures / places) for pictures in at_work)
 

@@ -20,7 +20,7 @@ def _nothing() -> Pixels:
     return np.empty((0, 0, 0), dtype=np.uint8)
 
 
-class Places(Protocol):
+class Slots(Protocol):
     """A number of slots, wherever their memory is.
 
     Each has room for one picture, views of its faces, and their label maps.
@@ -50,7 +50,7 @@ class Places(Protocol):
 
 
 @dataclass(frozen=True)
-class OwnPlaces:
+class OwnSlots:
     """Slots of one process, in arrays that it has anyway; what isn't needed may be left out."""
 
     side: int
@@ -71,8 +71,8 @@ class OwnPlaces:
         )
 
 
-class Slots:
-    """Slots that processes share; `Places` tells of their arrays.
+class SharedSlots:
+    """Slots that processes share; `Slots` tells of their arrays.
 
     The memory is an anonymous file (memfd_create(2)): it is no part of /dev/shm and goes
     when the last process that maps it goes, however that one ends. Passed to a spawned

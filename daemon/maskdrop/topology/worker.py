@@ -19,7 +19,7 @@ from maskdrop.lasting import lasting_imports, leave
 from maskdrop.log import WorkerFormatter
 from maskdrop.machine.heap import REST_S, give_memory_back
 from maskdrop.ticket import Report, Stage, Task
-from maskdrop.topology.slots import Slots
+from maskdrop.topology.slots import SharedSlots
 
 _PR_SET_PDEATHSIG = 1
 
@@ -38,7 +38,7 @@ class Workplace:
     name: str
     settings: Settings
     folders: Folders
-    slots: Slots
+    slots: SharedSlots
     lock: InboxLock
     threads: int = 1
     most_threads: int = 1
