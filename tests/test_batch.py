@@ -18,6 +18,8 @@ from batch_job import Job, by_outcome, bytes_of, snapshot
 from broken_files import broken_files
 from cradle import started_by
 from drawing import face_bytes
+from maskdrop.batch.ledger import Entry, Ledger, Outcome
+from maskdrop.batch.settings import settings_for
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.results.provenance import source_of
 from running import EXECUTED, QUICK, Daemon, Rooms, maskdrop
@@ -381,3 +383,27 @@ def test_closed_standard_files_are_no_trouble(job: Job, closed: str) -> None:
     job.put("a.jpg", face_bytes(1))
     job.run(code=0, prefix=["sh", "-c", f'exec "$@" {closed}', "sh"])
     assert set(job.results()) == {"a.jpg"}
+
+
+def test_a_folder_that_may_not_be_read_alone_makes_a_batch_incomplete(job: Job) -> None:
+    job.put("a.jpg", face_bytes(1))
+    job.put("closed/b.jpg", face_bytes(3))
+    (job.source / "closed").chmod(0)
+    told = job.run(code=1, prefix=WITHOUT_LEAVE)
+    (job.source / "closed").chmod(0o755)
+    assert "1 saved, 0 done before, 0 broken, 0 left of 1 files" in told
+
+
+def test_the_slowest_are_the_slowest() -> None:
+    with contextlib.closing(Ledger()) as ledger:
+        for ms in (5, 3, 9, 9, 1, 7, 2, 8):
+            times = {"infer": float(ms), "total": 100.0 - ms}
+            ledger.add(Entry(f"{ms}.jpg", Outcome.SAVED, ms=times))
+        assert [entry.work_ms for entry in ledger.slowest] == [9, 9, 8, 7, 5]
+
+
+def test_a_batch_leaves_a_services_metrics_and_log_alone(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f"[metrics]\nfile = '{tmp_path}/m.prom'\nport = 9000\n[log]\nfile = '{tmp_path}/log'\n")
+    settings = settings_for(config, tmp_path / "in", tmp_path / "out", None, {}, verbose=False)
+    assert (settings.metrics.file, settings.metrics.port, settings.log.file) == (None, None, None)

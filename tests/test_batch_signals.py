@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -13,6 +14,9 @@ import pytest
 from batch_job import Job, by_outcome, snapshot
 from cradle import started_by
 from drawing import face_bytes
+from maskdrop.batch.ledger import Entry, Outcome
+from maskdrop.batch.run import Batch
+from maskdrop.batch.settings import settings_for
 from nursery import Born
 from waiting import PATIENCE_S, wait_for
 
@@ -133,3 +137,14 @@ def test_a_hang_up_is_nothing_to_a_batch_that_nohup_began(job: Job) -> None:
     _, told = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, told
     assert set(job.results()) == names
+
+
+def test_only_what_was_in_flight_is_given_up(tmp_path: Path) -> None:
+    settings = settings_for(None, tmp_path / "in", tmp_path / "out", None, {}, False)
+    batch = Batch(settings, True, lambda: None)
+    batch.listing = SimpleNamespace(given=7)  # type: ignore[assignment]
+    for outcome in Outcome:
+        batch.ledger.add(Entry(outcome.value, outcome))
+    assert (batch.done, batch.given_up) == (4, 0)
+    batch.end_signal = signal.SIGTERM
+    assert batch.given_up == 3

@@ -21,10 +21,13 @@ import pytest
 
 from broken_files import broken_files
 from drawing import face_bytes
+from maskdrop.check.pool import Pool, _Process
 from maskdrop.check.run import Check
+from maskdrop.config import DecodeSettings, WorkerSettings
 from maskdrop.config_file import DecodingTables
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.inbox.lock import LOCK_NAME, InboxLock
+from maskdrop.ticket import Identity, Ticket
 from running import Daemon, Rooms, maskdrop
 from waiting import PATIENCE_S, wait_for
 
@@ -548,3 +551,16 @@ def test_a_check_killed_while_it_moves_leaves_each_file_in_one_place_and_the_nex
     check(top, "--move", str(away), "--yes", code=1)
     assert list(top.iterdir()) == []
     assert {path.name for path in away.iterdir()} == {f"{index}.jpg" for index in range(300)}
+
+
+def test_a_process_that_was_idle_for_long_is_not_late(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    process = _Process(tmp_path, DecodeSettings())
+    try:
+        pool = Pool(tmp_path, DecodeSettings(), WorkerSettings(stage_timeout_s=60), 1, 0)
+        process.is_ready, process.heard_at = True, time.monotonic() - 3600
+        process.give(Ticket(1, "a.jpg", Identity.of((tmp_path / "a.jpg").stat())))
+        assert pool._deadline(process) > time.monotonic()
+    finally:
+        process.leave()
+        process.bury()

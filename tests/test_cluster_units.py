@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from maskdrop.cluster.manifest import _renewed
+from maskdrop.cluster.order import Words, order_of
+
 pytest.importorskip("pyarrow")
 
 import pyarrow as pa
@@ -633,3 +636,19 @@ def test_a_sub_folder_that_cant_be_written_is_trouble_that_may_end_and_no_fault_
 
 def test_what_is_taken_for_a_reason_can_be_anything() -> None:
     assert not is_same(b"[" * 20_000, b"{}")
+
+
+def test_a_quarantine_in_the_manifest_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(b"x")
+    for place in ("out/manifest.parquet", "out/manifest.parquet/x"):
+        source, out, lost = (str(tmp_path / part) for part in ("in", "out", place))
+        with pytest.raises(ConfigurationError, match="lies in the manifest"):
+            order_of(Words(source, out, lost, None, None, None, {}, False), {})
+
+
+def test_parts_written_anew_again_and_again_stay_in_order() -> None:
+    names = ["part-x-000001.parquet"]
+    for _ in range(12):
+        names.append(_renewed(names[-1]))
+    assert sorted([*names, "part-x-000002.parquet"]) == [*names, "part-x-000002.parquet"]

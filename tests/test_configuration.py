@@ -1,5 +1,6 @@
 """Configuration: defaults, and one clear line with exit code 78 for every fault."""
 
+import errno
 import os
 import subprocess
 import tomllib
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError, load_settings
-from maskdrop.folders import check_rename, check_writable
+from maskdrop.folders import NoRoom, check_rename, check_writable, refuse_want_of_room
 from running import Rooms, maskdrop
 
 ETC = Path(__file__).parent.parent / "etc" / "maskdrop.toml"
@@ -260,3 +261,9 @@ def test_any_values_are_settings_or_one_line(changes: dict[str, dict[str, object
     except ConfigurationError as error:
         message = str(error)
     assert not message or (" = " in message and "; " in message and "\n" not in message)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_and_a_quota_are_want_of_room(tmp_path: Path, number: int) -> None:
+    with pytest.raises(NoRoom, match="make room"):
+        refuse_want_of_room("folders.outbox", tmp_path, OSError(number, os.strerror(number)))

@@ -15,6 +15,8 @@ import psutil
 import pytest
 
 from drawing import face_bytes
+from maskdrop.claim import StuckByFolder, StuckByName, trouble_in
+from maskdrop.durable import FolderTrouble
 from maskdrop.inbox.lock import LOCK_NAME, InboxHeld, InboxLock
 from running import QUICK, Daemon, Rooms, maskdrop
 
@@ -412,3 +414,20 @@ def test_a_name_that_a_folder_cannot_take_holds_nobody_up(start: Start, rooms: R
     daemon.wait_count("saved", 4)
     daemon.wait_ready()
     assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("number", [errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL])
+def test_a_name_that_a_file_system_does_not_take_is_of_the_name(tmp_path: Path, number: int) -> None:
+    error = OSError(number, os.strerror(number))
+    assert isinstance(trouble_in("archive", tmp_path, "a:b.jpg", error), StuckByName)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_what_a_disk_below_lacks_is_of_its_folder(
+    tmp_path: Path, number: int, mounted: Callable[..., None]
+) -> None:
+    (tmp_path / "sub").mkdir()
+    error = OSError(number, os.strerror(number))
+    assert isinstance(trouble_in("archive", tmp_path, "sub/a.jpg", error), FolderTrouble)
+    mounted("-t", "tmpfs", "none", str(tmp_path / "sub"))
+    assert isinstance(trouble_in("archive", tmp_path, "sub/a.jpg", error), StuckByFolder)

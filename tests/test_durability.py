@@ -1,5 +1,7 @@
 """What is synced, and when, as docs/guarantees.md has it in a table: seen in real programs' calls."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import disk_record
 from disk_record import Call
 from drawing import face_bytes
+from maskdrop.beneath import open_folder
 from maskdrop.claim import CLAIMED
 from running import EXECUTED, QUICK, Daemon, Rooms, maskdrop
 
@@ -102,7 +105,8 @@ def test_a_reason_goes_only_when_its_picture_is_in_the_inbox_on_disk(rooms: Room
     back = record.moved(rooms.inbox / "sub" / "a.jpg")
     synced = record.first("sync", rooms.inbox / "sub", back)
     aside = Path(next(call.target for call in record.calls if call.path == str(reason)))
-    assert synced < record.first("remove", aside)
+    removed = record.first("remove", aside)
+    assert synced < removed < record.first("sync", rooms.quarantine / "sub", removed)
     assert not reason.exists()
 
 
@@ -119,3 +123,18 @@ def test_a_copy_in_quarantine_is_whole_before_its_name(
     reason = record.check_whole_before_its_name(rooms.quarantine / "a.jpg.reason.json")
     copied = record.check_whole_before_its_name(rooms.quarantine / "a.jpg")
     assert reason < copied < record.first("sync", rooms.quarantine, copied)
+
+
+def test_a_folder_that_another_worker_made_just_then_is_synced_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir, synced = os.mkdir, list[Path]()
+
+    def too_late(name: str, mode: int, *, dir_fd: int) -> None:
+        mkdir(name, mode, dir_fd=dir_fd)
+        raise FileExistsError(errno.EEXIST, name)
+
+    monkeypatch.setattr(os, "mkdir", too_late)
+    monkeypatch.setattr(os, "fsync", lambda folder: synced.append(Path(f"/proc/self/fd/{folder}").readlink()))
+    with open_folder(tmp_path, "sub", 0o755):
+        assert synced == [tmp_path]

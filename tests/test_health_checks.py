@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from drawing import face_bytes
-from maskdrop.health.file import is_fresh
+from maskdrop.health.file import State, content_of, is_fresh
 from running import QUICK, Daemon, Rooms, maskdrop
+from test_top import full_health
 from waiting import PATIENCE_S, wait_for
 
 Start = Callable[..., Daemon]
@@ -150,3 +151,9 @@ def test_nagios_knows_backlogs(start: Start, rooms: Rooms) -> None:
     assert nagios("--backlog-warning", "1", "--backlog-critical", "3")[0] == 2
     assert daemon.stop() == 0
     assert nagios()[1].startswith("MASKDROP CRITICAL - stopped: drained | ")
+
+
+def test_nagios_judges_each_state(rooms: Rooms) -> None:
+    for state, code in {"starting": 1, "degraded": 1, "draining": 0, "running": 0, "stopped": 2}.items():
+        rooms.health.write_bytes(content_of(full_health(state=State(state))))
+        assert maskdrop(["status", "--nagios", "--health", str(rooms.health)]).returncode == code

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from drawing import face_bytes
+from maskdrop.claim import OriginalStuck, claim
 from maskdrop.config import WatchSettings
 from maskdrop.inbox.intake import Intake
 from maskdrop.inbox.lock import InboxLock
+from maskdrop.ticket import Identity, Ticket
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -298,3 +300,21 @@ def test_the_clock_jumps(start: Start, rooms: Rooms) -> None:
         assert wait_for(lambda: daemon.health().get("state") == "running", "state running")
     assert len(years) >= 2, "the clock did not jump"
     assert daemon.stop() == 0
+
+
+def test_a_folder_bound_into_the_inbox_keeps_only_its_own_pictures(rooms: Rooms) -> None:
+    """It is of the same file system, and no rename leads out of it."""
+    elsewhere, bound = rooms.base / "elsewhere", rooms.inbox / "bound"
+    elsewhere.mkdir()
+    bound.mkdir()
+    if subprocess.run(["mount", "--bind", str(elsewhere), str(bound)], capture_output=True).returncode != 0:
+        pytest.skip("mounting needs root")
+    try:
+        picture = bound / "a.jpg"
+        picture.write_bytes(b"picture")
+        ticket = Ticket(1, "bound/a.jpg", Identity.of(picture.stat()))
+        with pytest.raises(OriginalStuck, match="Invalid cross-device link"), claim(rooms.inbox, ticket):
+            pass
+        assert picture.exists()
+    finally:
+        subprocess.run(["umount", "--lazy", str(bound)], check=True)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Timer
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,13 +12,13 @@ import pytest
 import torch
 
 from maskdrop.config import ModelSettings, Settings
-from maskdrop.infer import Batch, FirstLook
+from maskdrop.infer import Batch, FirstLook, label_all
 from maskdrop.model.lanes import InLanes, Lanes
 from maskdrop.model.load import load_network
 from maskdrop.model.parser import FaceParser, Pixels, load_parser
 from maskdrop.model.quantised import can_quantise
 from maskdrop.model.under_way import UnderWay
-from maskdrop.ticket import Infer, Inferred, Report, Started
+from maskdrop.ticket import Infer, Inferred, Report, Started, Stop, Task
 from maskdrop.topology.slots import OwnSlots
 from waiting import PATIENCE_S
 from weights_for_tests import EMBEDDED
@@ -224,3 +225,37 @@ def test_where_memory_ends_the_next_batch_is_waited_for_and_both_are_done_in_hal
     assert kinds == [(kind, (number,)) for number in range(10, 14) for kind in (Started, Inferred)]
     single = load_parser(settings, "cpu")
     np.testing.assert_array_equal(places.labels, single.parse(places.pictures))
+
+
+class Fed:
+    """A link to nobody, with tasks that wait; lets the first picture end once the second batch has begun."""
+
+    def __init__(self, tasks: list[Task], look: LooksFor) -> None:
+        self._tasks, self._look = tasks, look
+        self.started: list[tuple[int, ...]] = []
+
+    def waiting(self, seconds: float) -> bool:
+        return len(self._tasks) > 1
+
+    def receive(self) -> Task:
+        return self._tasks.pop(0)
+
+    def report(self, report: Report) -> None:
+        if isinstance(report, Started):
+            self.started.append(tuple(report.numbers))
+            if len(self.started) == 2:
+                self._look.may_end.set()
+
+
+def test_what_is_unfinished_of_the_batch_before_is_told_with_the_next(tiny_weights: Path) -> None:
+    """Or a picture of the next one would be held to be alone, and at fault."""
+    parser = load_parser(ModelSettings(weights=tiny_weights, input_size=256), "cpu", threads=2)
+    slots = places_of(4, 256)
+    look = LooksFor(parser.parse(slots.pictures[:1])[0])  # the first isn't done until it may be
+    link = Fed([*(Infer(10 + slot, slot, company=4) for slot in range(4)), Stop()], look)
+    folders = {"inbox": "/i", "outbox": "/o"}
+    settings = Settings.model_validate({"folders": folders, "workers": {"max_batch": 2, "max_wait_ms": 0}})
+    workplace: Any = SimpleNamespace(settings=settings, slots=slots)
+    label_all(workplace, link, parser, look)  # type: ignore[arg-type]
+    first, second = link.started
+    assert (first, second[0], second[-2:]) == ((10, 11), 10, (12, 13))

@@ -6,6 +6,7 @@ import signal
 import socket
 import urllib.request
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from broken_files import broken_files
 from drawing import face_bytes
 from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.folders import prepare_folders
-from maskdrop.health.totals import BUCKETS_S
+from maskdrop.health.metrics import Metrics
+from maskdrop.health.totals import BUCKETS_S, Histogram, Totals
 from maskdrop.supervisor.busy import WINDOW_S, BusyTime
 from maskdrop.supervisor.record import Durations
 from maskdrop.ticket import Stage
 from running import QUICK, Daemon, Rooms
+from test_health import inbox_of
+from test_top import full_health
 from waiting import PATIENCE_S, wait_for
 
 Start = Callable[..., Daemon]
@@ -329,3 +333,29 @@ def test_the_busy_share_is_that_of_the_last_seconds() -> None:
     assert infer[50:] == sorted(infer[50:], reverse=True)
     assert infer[50 + int(WINDOW_S) :] == [0.0] * (50 - int(WINDOW_S))
     assert {(shares[Stage.SAVE], shares[Stage.PREPROCESS]) for shares in told} == {(0.5, 0.0)}
+
+
+def test_each_metric_has_its_own_value_and_the_page_its_time(rooms: Rooms) -> None:
+    file, port, later = rooms.base / "m.prom", free_port(), "2031-02-03T04:05:06.789+00:00"
+    made = Metrics(load_settings(None, {**inbox_of(rooms), "metrics": {"file": str(file), "port": port}}))
+    made.publish(full_health(), Totals({}, {}, {}, {}, {}, {}))
+    told = samples_of(file.read_text())
+    names = ("accepted_total", "saved_total", "retried_total", "backlog", "in_flight")
+    assert [value(told, f"pictures_{name}") for name in names] == [30, 20, 1, 12_345, 16]
+    assert value(told, "slots_free") == 4
+    for stage, waiting in {"preprocess": 1, "infer": 2, "save": 3}.items():
+        assert value(told, "queue_length", step=stage) == waiting
+        assert (value(told, "workers", stage=stage), value(told, "workers_ready", stage=stage)) == (40, 39)
+    made.renew(later)
+    for text in (file.read_text(), page(port)):
+        seconds = value(samples_of(text), "last_update_timestamp_seconds")
+        assert seconds == datetime.fromisoformat(later).timestamp()
+    made.close()
+
+
+def test_a_histograms_copy_stays_as_it_is() -> None:
+    histogram = Histogram()
+    histogram.note(0.2)
+    before = histogram.copy()
+    histogram.note(0.3)
+    assert (sum(before.counts), before.sum_s) == (1, 0.2)

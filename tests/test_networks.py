@@ -1,9 +1,11 @@
 """People's own networks: every kind of file, through the real daemon; wrong ones found at the start."""
 
+import contextlib
 import io
 import json
 import os
 import pickle
+import random
 import re
 import subprocess
 import zipfile
@@ -552,3 +554,72 @@ def test_the_known_labels_are_the_embedded_weights_own() -> None:
     labels = parser.parse(known_picture(512)[np.newaxis])[0]
     # Not all of them: processors sum in different orders.
     assert (labels == known_labels(512)).mean() > 0.999, "run tools/known_picture.py"
+
+
+def test_pictures_of_later_parts_are_finished_under_their_own_numbers(tmp_path: Path) -> None:
+    parser = load_parser(settings_for(save_program(Plain(), tmp_path / "net.pt2")), "cpu", max_batch=2)
+    pictures, labels = np.zeros((5, 64, 64, 3), np.uint8), np.empty((5, 64, 64), np.uint8)
+    for judge in (False, True):
+        begun = parser.begin(list(pictures), list(labels), lambda at, _: at, judge=judge)
+        assert begun.results() == [0, 1, 2, 3, 4]
+
+
+def test_a_damaged_directory_of_an_archive_is_told(tmp_path: Path, program: Path) -> None:
+    checkpoint = tmp_path / "net.pth"
+    torch.save({"a": torch.zeros(3)}, checkpoint)
+    chance, bad = random.Random(1), tmp_path / "bad"
+    for good in (program, checkpoint):
+        whole = good.read_bytes()
+        for _ in range(150):
+            damaged = bytearray(whole)
+            damaged[chance.randrange(whole.find(b"PK\x01\x02"), len(whole))] = chance.randrange(256)
+            path = bad.with_suffix(good.suffix)
+            path.write_bytes(damaged)
+            with contextlib.suppress(WeightsError):
+                load_network(path)
+
+
+@pytest.mark.parametrize("told", ['{"config": []}', '{"config": null}', "{}"])
+def test_weights_that_are_not_listed_as_they_should_be_are_refused(
+    tmp_path: Path, program: Path, told: str
+) -> None:
+    def other(name: str, content: bytes) -> bytes:
+        return told.encode() if name.endswith("data/weights/model_weights_config.json") else content
+
+    with pytest.raises(WeightsError):
+        load_network(altered(program, tmp_path / "bad.pt2", other))
+
+
+def test_a_packed_archive_is_refused(tmp_path: Path, program: Path) -> None:
+    """Little of it could fill all memory; PyTorch packs none."""
+    packed = tmp_path / "packed.pt2"
+    with zipfile.ZipFile(program) as whole, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in whole.namelist():
+            archive.writestr(name, whole.read(name))
+    with pytest.raises(WeightsError, match="refused, for it is packed"):
+        load_network(packed)
+
+
+def test_a_second_program_is_refused(tmp_path: Path) -> None:
+    program = save_program(Plain(), tmp_path / "net.pt2")
+    with zipfile.ZipFile(program, "a") as archive:
+        archive.writestr("other/models/model.json", b"{}")
+    with pytest.raises(WeightsError, match="refused, for it holds 2 programs instead of one"):
+        load_network(program)
+
+
+def test_objects_and_entries_from_elsewhere_are_refused(tmp_path: Path, program: Path) -> None:
+    custom = in_model(
+        '"custom_obj_values": {}', '"custom_obj_values": {"c": {"name": "c", "class_fqn": "x"}}'
+    )
+
+    def elsewhere(name: str, content: bytes) -> bytes:
+        if not name.endswith("data/weights/model_weights_config.json"):
+            return content
+        told = json.loads(content)
+        next(iter(told["config"].values()))["path_name"] = "../sample_inputs/model.pt"
+        return json.dumps(told).encode()
+
+    for change, why in ((custom, "holds objects of other kinds"), (elsewhere, "has odd entries in")):
+        with pytest.raises(WeightsError, match=f"refused, for it {why}"):
+            load_network(altered(program, tmp_path / "bad.pt2", change))

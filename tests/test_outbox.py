@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from maskdrop import outbox as outbox_module
 from maskdrop.claim import OriginalStuck
 from maskdrop.config import FolderSettings
+from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
-from maskdrop.outbox import Outbox
+from maskdrop.outbox import Outbox, found_in
 from maskdrop.results.names import Result
 from maskdrop.ticket import Identity, Ticket
 from running import Rooms
@@ -115,4 +117,21 @@ def test_a_result_beyond_the_limit_of_a_files_size_is_that_pictures_trouble_alon
             outbox_of(rooms).publish(ticket("x.jpg"), "1" * 64, [Result(".jpg", bytes(1_000_001))])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(rooms.outbox.iterdir()) == []
+
+
+def test_a_picture_behind_a_gap_is_found(rooms: Rooms) -> None:
+    picture = rooms.archive / "a~3.jpg"
+    picture.write_bytes(b"picture")
+    assert found_in(rooms.archive, Ticket(1, "a.jpg", Identity.of(picture.stat()))) == "a~3.jpg"
+
+
+def test_what_cant_be_written_whole_leaves_nothing(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: int, name: str, content: bytes, mode: int) -> None:
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, mode, dir_fd=folder))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(outbox_module, "write_synced", full)
+    with pytest.raises(FolderTrouble):
+        outbox_of(rooms).publish(ticket("a.jpg"), "0" * 64, [Result(".jpg", b"face")])
     assert list(rooms.outbox.iterdir()) == []

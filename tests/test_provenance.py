@@ -16,7 +16,7 @@ from broken_files import png_bomb
 from drawing import draw_face, encode
 from maskdrop.config import DecodeSettings, Settings
 from maskdrop.results.metadata import exif_for, read_metadata, srgb_profile
-from maskdrop.results.provenance import source_in, source_of
+from maskdrop.results.provenance import provenance, source_in, source_of
 from maskdrop.results.render import Renderer
 from maskdrop.ticket import Facts, Identity, Save, Ticket
 from maskdrop.topology.slots import OwnSlots
@@ -108,3 +108,20 @@ def test_little_is_read_of_what_is_planted(content: bytes, tmp_path: Path) -> No
     with Counted(path) as raw, io.BufferedReader(raw) as file:
         assert source_in(file, path.name) is None
         assert raw.count < MEGABYTE / 4
+
+
+def test_a_webp_of_odd_chunks_tells_it_too() -> None:
+    odd = 0
+    for seed in range(12):
+        for options in ({"lossless": True}, {"quality": 95}):
+            image = draw_face(seed, 40 + seed, 50).convert("RGBA")
+            image.putalpha(image.convert("L"))
+            buffer, place = io.BytesIO(), 12
+            image.save(buffer, "WEBP", exif=provenance("ab" * 32).tobytes(), **options)
+            content = buffer.getvalue()
+            while place < len(content):
+                kind, size = struct.unpack_from("<4sI", content, place)
+                odd += size % 2 and kind != b"EXIF"
+                place += 8 + size + size % 2
+            assert source_in(io.BytesIO(content), "a.webp") == "ab" * 32
+    assert odd

@@ -5,7 +5,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,3 +213,38 @@ def test_the_guides_code_runs_as_it_stands(tmp_path: Path) -> None:
     with Image.open(tmp_path / "cut.png") as cut:
         assert cut.mode == "RGBA"
         assert 0 < np.asarray(cut)[:, :, 3].mean() < 255
+
+
+@pytest.fixture
+def narrow(tiny_weights: Path) -> Parser:
+    """Of the size of the pictures that it is given."""
+    settings: dict[str, dict[str, Any]] = {
+        "model": {"precision": "fp32", "input_size": 64},
+        "face": {"locate": "off"},
+    }
+    return Parser(weights=tiny_weights, device="cpu", threads=1, settings=settings)
+
+
+def test_what_was_parsed_stays_as_it_is(narrow: Parser) -> None:
+    first = narrow.parse(draw_face(1, 64, 64))
+    labels, picture = first.labels.copy(), first.picture.copy()
+    narrow.parse(draw_face(2, 64, 64))
+    assert np.array_equal(first.labels, labels)
+    assert np.array_equal(first.picture, picture)
+
+
+def test_threads_get_their_own_labels(narrow: Parser) -> None:
+    images = [draw_face(seed, 90, 120) for seed in range(24)]
+    alone = [narrow.parse(image).labels for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda image: narrow.parse(image).labels, images))
+    assert all(map(np.array_equal, alone, together))
+
+
+def test_what_was_parsed_is_the_callers_own(narrow: Parser) -> None:
+    pixels = np.asarray(draw_face(1, 64, 64)).copy()
+    for given in (pixels, draw_face(1, 64, 64)):
+        parsed = narrow.parse(given)
+        parsed.picture[~parsed.mask()] = 0
+        assert parsed.labels.flags.writeable
+    assert np.array_equal(pixels, np.asarray(draw_face(1, 64, 64)))

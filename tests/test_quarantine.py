@@ -15,7 +15,9 @@ import pytest
 
 from broken_files import broken_files
 from drawing import draw_face, encode, face_bytes
+from maskdrop import claim as claim_module
 from maskdrop import quarantine as quarantine_module
+from maskdrop.claim import OriginalStuck, check_mobility
 from maskdrop.config import FolderSettings
 from maskdrop.durable import write_synced
 from maskdrop.folders import Folders
@@ -214,3 +216,14 @@ def test_of_a_very_large_picture_the_reason_alone_is_copied(rooms: Rooms) -> Non
     fault = Fault(Stage.PREPROCESS, "TooManyBytes", "no picture")
     assert [quarantine_copy(folders, ticket, fault, 0, settings) for _ in range(2)] == ["", ""]
     assert [path.name for path in rooms.quarantine.iterdir()] == ["film.mp4.reason.json"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="files can't be given to others")
+def test_what_is_in_a_sticky_folder_of_ours_may_go(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_module, "may_move_what_is_others", lambda: False)
+    rooms.inbox.chmod(0o1777)
+    os.chown(rooms.drop("theirs.jpg", b"picture"), 23456, -1)
+    check_mobility(rooms.inbox, "theirs.jpg")
+    os.chown(rooms.inbox, 12345, -1)
+    with pytest.raises(OriginalStuck):
+        check_mobility(rooms.inbox, "theirs.jpg")

@@ -449,3 +449,88 @@ def test_the_metrics_file_follows_to_another_name_and_goes_with_its_setting(
     wait_taken_up(daemon, times=2)
     assert not second.exists()
     assert daemon.stop() == 0
+
+
+RENEWALS = """
+import fcntl, logging, sys
+from pathlib import Path
+from maskdrop.config import Settings
+from maskdrop.supervisor.premises import take_premises
+from maskdrop.supervisor.renewal import Renewal
+
+base = Path(sys.argv[1])
+
+def settings(inbox, quality=95, log=None):
+    return Settings.model_validate({
+        "folders": {"inbox": base / inbox, "outbox": base / "out"},
+        "model": {"device": "cpu"}, "save": {"quality": quality},
+        "log": {"file": log and base / log},
+    })
+
+def is_locked(inbox):
+    with (base / inbox / ".maskdrop.lock").open("r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+def begun(*later):
+    read = iter(later)
+    return Renewal(take_premises(settings("a")), lambda: next(read))
+
+def log_is_at(file):
+    logging.getLogger("maskdrop").warning("afterwards")
+    return "afterwards" in (base / file).read_text()
+"""
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        (
+            """
+renewal = begun(settings("b"), settings("a", 80))
+renewal.request(); renewal.take_up(); renewal.request(); renewal.confirm()
+print(len(renewal.take_up().slots.pictures) > 0, is_locked("a"))
+""",
+            "True True",
+        ),
+        (
+            """
+renewal = begun(settings("a", 80), settings("b"))
+for _ in range(2): renewal.request(); renewal.take_up()
+print(is_locked("a"), is_locked("b"))
+renewal.go_back("no good"); renewal.take_up()
+print(is_locked("a"), is_locked("b"))
+""",
+            "True True True False",
+        ),
+        (
+            """
+renewal = begun(settings("a", 80, "new.log"), settings("a"))
+renewal.request(); print(log_is_at("new.log"))
+renewal.request(); (base / "new.log").write_text(""); print(log_is_at("new.log"))
+""",
+            "True False",
+        ),
+        (
+            """
+renewal = begun(settings("a", 80, "new.log"))
+renewal.request(); renewal.take_up(); print(log_is_at("new.log"))
+renewal.go_back("no good"); renewal.take_up()
+(base / "new.log").write_text(""); print(log_is_at("new.log"))
+""",
+            "True False",
+        ),
+    ],
+    ids=["what is pending", "what to go back to", "the log when withdrawn", "the log when it goes back"],
+)
+def test_of_premises_that_follow_one_another_what_is_still_needed_stays(
+    tmp_path: Path, steps: str, told: str
+) -> None:
+    for inbox in ("a", "b"):
+        (tmp_path / inbox).mkdir()
+    command = [sys.executable, "-c", RENEWALS + steps, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout.split(), done.returncode) == (told.split(), 0), done.stderr

@@ -1,6 +1,7 @@
 """`maskdrop replay`, with the real daemon at work and without one."""
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from drawing import face_bytes
-from maskdrop.replay import Room, Wanted, find, put_back
+from maskdrop.replay import Room, Wanted, clear_leftovers, find, put_back
 from running import QUICK, Daemon, Rooms, maskdrop
 from waiting import wait_for
 
@@ -326,3 +327,22 @@ def test_an_inbox_on_another_disk_is_told_and_everything_stays(rooms: Rooms) -> 
         assert everything_in(rooms.quarantine) == {"a.jpg", "a.jpg.reason.json"}
     finally:
         subprocess.run(["umount", "--lazy", str(rooms.inbox)], check=True)
+
+
+def test_what_another_users_replay_has_aside_stays(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    aside = rooms.quarantine / ".maskdrop-reason-4711.tmp" / "a.jpg.reason.json"
+    aside.parent.mkdir()
+    aside.write_text("{}")
+
+    def refuse(pid: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "")
+
+    monkeypatch.setattr(os, "kill", refuse)
+    clear_leftovers(rooms.quarantine)
+    assert aside.exists()
+
+
+def test_a_picture_that_was_moved_within_quarantine_comes_back_there(rooms: Rooms) -> None:
+    quarantined(rooms, "y/a.jpg", b"1", picture="x/a.jpg")
+    replay(rooms, "--all")
+    assert everything_in(rooms.inbox) == {"y/a.jpg"}

@@ -1,5 +1,6 @@
 """What the daemon takes of the machine: nothing while idle, and no more for many pictures than for few."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from drawing import draw_face, encode, face_bytes
+from maskdrop.topology.slots import SharedSlots
 from running import FULL, Daemon, Rooms
 from waiting import wait_for
 
@@ -99,3 +101,10 @@ def test_memory_does_not_grow_with_the_number_of_pictures(start: Start, rooms: R
     assert after_2000 <= 1.1 * after_200
     assert daemon.stop() == 0
     assert len(rooms.pictures("outbox")) == len(rooms.pictures("archive")) == 2000
+
+
+def test_slots_have_their_memory_from_the_start() -> None:
+    """Where there is too little of it, that is said then, and not by a signal in mid-work."""
+    slots = SharedSlots(3, 256, views=1)
+    assert os.fstat(slots._descriptor).st_blocks * 512 >= 3 * 2 * 256 * 256 * 4
+    slots.close()

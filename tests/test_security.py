@@ -338,3 +338,12 @@ def test_no_relative_path_leads_out(tmp_path_factory: pytest.TempPathFactory, pa
     except OSError:
         return
     assert reached.is_relative_to(base / "room")
+
+
+def test_what_a_dead_worker_had_claimed_goes_back_first(tmp_path: Path) -> None:
+    (tmp_path / CLAIMED).mkdir()
+    (tmp_path / CLAIMED / "a.jpg").write_bytes(b"a dead worker's")
+    (tmp_path / "a.jpg").write_bytes(b"wanted")
+    with claim(tmp_path, Ticket(1, "a.jpg", Identity.of((tmp_path / "a.jpg").stat()))):
+        assert contents_of(tmp_path) == {f"{CLAIMED}/a.jpg": b"wanted", "a~2.jpg": b"a dead worker's"}
+    assert contents_of(tmp_path) == {"a.jpg": b"wanted", "a~2.jpg": b"a dead worker's"}

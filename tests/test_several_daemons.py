@@ -1,5 +1,6 @@
 """Several daemons: a lock that is lost, what doctor says of mounts, and a dispatcher between two inboxes."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -11,14 +12,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import another_user
 import dispatch
 from drawing import face_bytes
+from maskdrop import durable
+from maskdrop.beneath import open_folder
 from maskdrop.claim import CLAIMED
 from maskdrop.crash_points import CRASH_AT, CrashPoint
+from maskdrop.durable import rename_new
 from maskdrop.inbox.lock import LOCK_NAME, InboxLock
 from maskdrop.machine.mounts import Mount, mount_of
 from running import QUICK, Daemon, Rooms
@@ -363,3 +368,22 @@ def test_a_dispatcher_says_what_keeps_it(tmp_path: Path) -> None:
     assert (missing.returncode, "no such folder" in missing.stderr) == (78, True)
     elsewhere = subprocess.run([*DISPATCH, str(tmp_path), "/proc"], capture_output=True, text=True)
     assert (elsewhere.returncode, "not on one file system" in elsewhere.stderr) == (78, True)
+
+
+def test_a_lost_answer_to_an_unlink_takes_no_picture_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no rename without replacement, and the request is sent twice, as on NFS."""
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    monkeypatch.setattr(durable, "_libc", SimpleNamespace())
+    unlink = os.unlink
+
+    def sent_twice(name: str, *, dir_fd: int) -> None:
+        unlink(name, dir_fd=dir_fd)
+        unlink(name, dir_fd=dir_fd)
+
+    with open_folder(tmp_path) as folder, monkeypatch.context() as server:
+        server.setattr(os, "unlink", sent_twice)
+        with contextlib.suppress(FileNotFoundError):
+            rename_new(folder, "a.jpg", folder, "b.jpg")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"b.jpg": b"picture"}

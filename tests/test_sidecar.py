@@ -14,10 +14,12 @@ from PIL import Image, ImageCms
 from drawing import draw_face, encode, face_bytes
 from maskdrop import __version__
 from maskdrop.config import Metadata, ModelSettings
+from maskdrop.infer import _judgements
 from maskdrop.model.parser import load_parser
 from maskdrop.parts import FACE_PARTS, PART_NAMES
 from maskdrop.results.metadata import Carried, exif_for
 from maskdrop.results.provenance import source_of
+from maskdrop.ticket import Infer
 from running import FULL, Daemon, Rooms
 
 Start = Callable[..., Daemon]
@@ -238,3 +240,14 @@ def test_a_sidecar_planted_in_the_outbox_is_nobodys_result(tmp_path: Path) -> No
     (tmp_path / "ours.json").write_bytes(b'{"maskdrop": "0.1.0", "sha256": "ab"}')
     assert source_of(tmp_path / "link.json") is None
     assert source_of(tmp_path / "ours.json") == "ab"
+
+
+def test_confidences_go_to_their_own_pictures_in_a_mixed_batch() -> None:
+    """Whole pictures come first in the network's batch, then views."""
+
+    def sure(mean: float) -> Any:
+        return np.array([[mean * 10, 10.0], [0.0, 0.0]])
+
+    batch = [Infer(1, 0, views=2), Infer(2, 1)]
+    told = _judgements(batch, "0" * 64, [sure(0.9), sure(0.2), sure(0.4)])
+    assert [each and round(each.confidence, 6) for each in told] == [0.3, 0.9]

@@ -247,3 +247,8 @@ def test_no_file_breaks_it(
     shown = "\n".join(rendered(file, 80, 24))
     assert "q or Ctrl-C ends" in shown
     assert shown.replace("\n", "").isprintable()
+
+
+def test_it_tells_how_many_of_all_slots_are_in_use(rooms: Rooms) -> None:
+    rooms.health.write_bytes(content_of(full_health()))
+    assert "backlog 12,345   in flight 16 of 20" in "\n".join(rendered(rooms.health, 120, 40))

@@ -82,6 +82,10 @@ def load_program(content: bytes, path: Path, device: str = "cpu") -> tuple[nn.Mo
         checked = checked_program(content)
     except _Unsafe as error:
         raise WeightsError(f"{path}: refused, for it {error}; {_REMEDY}") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"{path}: is damaged ({first_line(error)}); {_REMEDY}") from error
     try:
         program = torch.export.load(io.BytesIO(checked))
         shape = _shape_of(program)
@@ -101,7 +105,7 @@ def _names_in(content: bytes) -> list[str]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return archive.namelist()
-    except zipfile.BadZipFile:
+    except Exception:  # what is no archive, or a damaged one, fails in many ways
         return []
 
 
@@ -121,6 +125,8 @@ def checked_program(content: bytes) -> bytes:
     """
     checked = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(checked, "w") as copy:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise _Unsafe("is packed, as PyTorch packs none")
         if broken := archive.testzip():
             raise _Unsafe(f"is damaged at {broken}")
         names = archive.namelist()
@@ -143,7 +149,10 @@ def checked_program(content: bytes) -> bytes:
 def _check_data(name: str, data: bytes) -> None:
     """Pickles must be ones that the safe unpickler takes: it knows tensors and nothing else."""
     if name.endswith("_config.json"):
-        for entry in _json_of(data).get("config", {}).values():
+        entries = _json_of(data).get("config", {})
+        if not isinstance(entries, dict):
+            raise _Unsafe(f"has no list of weights in {name}")
+        for entry in entries.values():
             if not isinstance(entry, dict) or "/" in str(entry.get("path_name")):
                 raise _Unsafe(f"has odd entries in {name}")
             if entry.get("use_pickle", False) is not False:
