@@ -19,7 +19,7 @@ import pytest
 from cradle import started_by
 from drawing import face_bytes
 from maskdrop.events import Event
-from maskdrop.supervisor.service import END_S
+from maskdrop.supervisor.notices import END_S
 from maskdrop.supervisor.vigil import Vigil
 from maskdrop.systemd import journal_fields
 from maskdrop.ticket import Stage

@@ -1,6 +1,6 @@
 """Writing and moving files so that a crash leaves the old state or the new one, never between.
 
-Everything is named by a folder's descriptor and a name in it; see beneath.py.
+What pictures are made of is named by a folder's descriptor and a name in it: see beneath.py.
 """
 
 import contextlib
@@ -178,3 +178,24 @@ def sync_folder(folder: int) -> None:
         OSError: they may not be.
     """
     os.fsync(folder)
+
+
+def replace_file(path: Path, content: bytes, mode: int | None = None) -> None:
+    """Replace a file that is read at any time: it is seen as it was or as it is, never in part.
+
+    Args:
+        mode: its permissions, whatever the umask; None: as that has them.
+
+    Raises:
+        OSError: it can't be written; the old one stays.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        if mode is not None:
+            temporary.chmod(mode)
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

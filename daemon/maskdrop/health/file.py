@@ -1,6 +1,5 @@
 """The health file: written by the daemon, read by ``maskdrop status`` and by programs."""
 
-import contextlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -232,27 +231,6 @@ def at_another_time(content: bytes, updated_at: str) -> bytes:
     looked for is the key."""
     head, key, tail = content.partition(b'"updated_at": "')
     return head + key + updated_at.encode() + tail[tail.index(b'"') :]
-
-
-def replace_file(path: Path, content: bytes, mode: int | None = None) -> None:
-    """Replace a file that is read at any time: it is seen as it was or as it is, never in part.
-
-    Args:
-        mode: its permissions, whatever the umask; None: as that has them.
-
-    Raises:
-        OSError: it can't be written; the old one stays.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        if mode is not None:
-            temporary.chmod(mode)
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 class HealthUnreadable(Exception):

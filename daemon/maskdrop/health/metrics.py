@@ -24,7 +24,8 @@ from prometheus_client.utils import floatToGoString
 
 from maskdrop.config import Settings
 from maskdrop.config_file import fault
-from maskdrop.health.file import Health, State, replace_file
+from maskdrop.durable import replace_file
+from maskdrop.health.file import Health, State
 from maskdrop.health.totals import BUCKETS_S, Histogram, Totals
 from maskdrop.names import printable
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from maskdrop.durable import replace_file
 from maskdrop.service.environment import build_wheel, make_environment, pip_options
 from maskdrop.service.layout import STATE, USER, sysusers_line
 
@@ -37,10 +38,8 @@ class WriteFile:
 
     def do(self, root: Path) -> None:
         path = below(root, self.target)
-        temporary = _unfinished(path)
-        temporary.write_bytes(self.content)
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, self.content, 0o644)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,8 @@ class WriteLink:
 
     def do(self, root: Path) -> None:
         path = below(root, self.target)
-        temporary = _unfinished(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.tmp")
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(self.to)
         temporary.replace(path)
@@ -206,12 +206,6 @@ def do_step(step: Step, root: Path) -> None:
 def user_exists(root: Path) -> bool:
     """Whether the service's user is in the system below a root folder."""
     return _ids(root, "passwd") is not None
-
-
-def _unfinished(path: Path) -> Path:
-    """What a file is named until it is whole, in its folder, which is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.tmp")
 
 
 def _identity(root: Path) -> tuple[int, int]:

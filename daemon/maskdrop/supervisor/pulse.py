@@ -11,6 +11,7 @@ from typing import Protocol
 from maskdrop import __version__
 from maskdrop.config import Settings
 from maskdrop.death import Ending
+from maskdrop.durable import replace_file
 from maskdrop.health.file import (
     Counts,
     Health,
@@ -18,7 +19,6 @@ from maskdrop.health.file import (
     State,
     at_another_time,
     content_of,
-    replace_file,
     timestamp,
 )
 from maskdrop.health.totals import Totals

@@ -31,13 +31,13 @@ from maskdrop.supervisor.course import Course
 from maskdrop.supervisor.crew import Crew
 from maskdrop.supervisor.dispatch import Dispatch
 from maskdrop.supervisor.errand import Errand
+from maskdrop.supervisor.notices import Notices
 from maskdrop.supervisor.patience import LostTime, Patience
 from maskdrop.supervisor.pipeline import Pipeline, Step
 from maskdrop.supervisor.premises import Premises
 from maskdrop.supervisor.pulse import Pulse
 from maskdrop.supervisor.renewal import Renewal
 from maskdrop.supervisor.reports import Reports
-from maskdrop.supervisor.service import Service
 from maskdrop.supervisor.signals import Signals
 from maskdrop.supervisor.staffing import Staffing
 from maskdrop.supervisor.stall import Stall
@@ -62,7 +62,7 @@ class Supervisor:
         self._pulse = Pulse(premises.settings)
         self._renewal = Renewal(premises, errand.read_again or (lambda: premises.as_read))
         self._staffing = Staffing(self._crew, self._renewal, self._pulse.busy)
-        self._service = Service(manager)
+        self._notices = Notices(manager)
         self._lost_time, self._awake_at = LostTime(), time.monotonic()
         self._move_in(premises)
 
@@ -143,7 +143,7 @@ class Supervisor:
 
     def _next_due(self, now: float) -> float:
         """When there is something to do, whatever comes; the pulse aside."""
-        deadlines: list[float | None] = [self._service.next_feed, self._service.next_extension]
+        deadlines: list[float | None] = [self._notices.next_feed, self._notices.next_extension]
         deadlines += [self._deadline_of(child) for child in self._crew.children]
         if not self._course.stopping:
             deadlines.append(self._crew.next_start())
@@ -162,11 +162,11 @@ class Supervisor:
         self._staffing.note_work(now, self._pipeline)
         if self._pulse.take_turn(now, state, reason):
             self._write_health(state, reason)
-        self._service.ask_for_time(self._course.drain_deadline, now)
-        if self._service.is_hungry(now):
+        self._notices.ask_for_time(self._course.drain_deadline, now)
+        if self._notices.is_hungry(now):
             busy = {step.stage for step in Step if self._pipeline.waiting(step)}
             busy |= {child.stage for child in self._crew.children if not self._pipeline.is_idle(child.name)}
-            self._service.feed(self._vigil.silent(busy, now), now)
+            self._notices.feed(self._vigil.silent(busy, now), now)
 
     def _write_health(self, state: State, reason: str) -> None:
         now, record = time.monotonic(), self._journal.record
@@ -175,7 +175,7 @@ class Supervisor:
             state, reason, now, record, self._pipeline, self._intake, self._crew, plan
         )
         self._pulse.write(health, self._pulse.totals(record, self._crew))
-        self._service.tell(health, self._renewal.under_way)
+        self._notices.tell(health, self._renewal.under_way)
 
     # Signals and the end.
 
@@ -196,7 +196,7 @@ class Supervisor:
         """Begin to drain: take nothing more, finish what holds a slot."""
         longest = self._renewal.premises.settings.drain.drain_timeout_s
         self._course.drain(now + longest)
-        self._service.stopping(now + longest, now)
+        self._notices.stopping(now + longest, now)
         self._intake.stop()
         message = f"draining: {len(self._pipeline)} in flight, {self._intake.backlog} stay in the inbox"
         tell(logging.INFO, Event.DRAINING, message)
@@ -204,7 +204,7 @@ class Supervisor:
     def handle_hup(self) -> None:
         """Read the configuration again, unless the end has begun."""
         if not self._course.ending:
-            self._service.reloading(time.monotonic())
+            self._notices.reloading(time.monotonic())
             self._renewal.request()
             if not self._renewal.under_way:
                 self._write_health(*self._state())  # there is nothing to wait for

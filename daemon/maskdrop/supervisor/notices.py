@@ -23,7 +23,7 @@ END_S = 5.0
 _UP = frozenset({State.RUNNING, State.DEGRADED})
 
 
-class Service:
+class Notices:
     """Owner of what was last told."""
 
     def __init__(self, manager: ServiceManager) -> None:
