@@ -64,7 +64,7 @@ class Intake:
         self._watch = Watch(inbox, settings.polling, settings.recursive, min(settings.rescan_s, 1.0), wake)
         self._settled: dict[str, Watched] = {}
         self._oldest_first: list[tuple[tuple[int, int], str]] = []
-        self._taken: dict[str, bool] = {}
+        self._taken: dict[str, bool] = {}  # and whether something was seen at that path since
         self._aside = Aside(settings.rescan_s)
         self._oddities: set[str] = set()
         self._scan: Iterator[Seen | Oddity] | None = None
