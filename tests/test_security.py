@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -338,6 +339,20 @@ def test_no_relative_path_leads_out(tmp_path_factory: pytest.TempPathFactory, pa
     except OSError:
         return
     assert reached.is_relative_to(base / "room")
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_has_the_name_of_the_folder_of_claimed_pictures_is_named(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    if kind == "file":
+        (tmp_path / CLAIMED).touch()
+    else:
+        (tmp_path / CLAIMED).symlink_to("/tmp")
+    ticket = Ticket(1, "a.jpg", Identity.of((tmp_path / "a.jpg").stat()))
+    told = re.escape(f"{tmp_path / CLAIMED}: ")
+    with pytest.raises(FolderTrouble, match=f"^{told}"), claim(tmp_path, ticket):
+        pass
+    assert (tmp_path / "a.jpg").exists()
 
 
 def test_what_a_dead_worker_had_claimed_goes_back_first(tmp_path: Path) -> None:

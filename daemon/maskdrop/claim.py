@@ -129,7 +129,9 @@ def claim(inbox: Path, ticket: Ticket) -> Iterator[Claimed]:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), open_folder(inbox, parent) as left:
             sync_folder(left)
     except OSError as error:
-        raise FolderTrouble(f"inbox {inbox}", error) from error
+        own = inbox / CLAIMED
+        is_other = error.errno in (errno.ENOTDIR, errno.ELOOP) and not _is_folder(own)
+        raise FolderTrouble(str(own) if is_other else f"inbox {inbox}", error) from error
 
 
 def check_mobility(inbox: Path, path: str) -> None:

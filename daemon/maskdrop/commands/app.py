@@ -83,8 +83,9 @@ def run(
         "model": {"weights": weights, "device": device},
         "log": {"level": log_level, "format": log_format, "file": log_file},
     }
+    # In all threads from now on, until there is somebody who reads the configuration again.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     die_when_told(EX_OK)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # until there is somebody to read it again
     try:
         read = partial(load_settings, config, overrides)
         settings = read()
