@@ -135,7 +135,7 @@ def test_a_picture_that_cant_be_quarantined_either_is_left_and_others_go_on(
     daemon = start(settings=settings, env={**os.environ, CRASH_AT: points}).wait_ready()
     rooms.drop("bad.jpg", b"no picture")
     daemon.wait_log("left bad.jpg: worker save-0 died of signal 9 (SIGKILL), when it was to be quarantined")
-    assert (rooms.inbox / "bad.jpg").exists()  # under its own name, though it was claimed
+    wait_for((rooms.inbox / "bad.jpg").exists, "the picture under its own name, though it was claimed")
     rooms.drop("good.jpg", face_bytes(1))
     daemon.wait_count("saved", 1)
     assert daemon.health()["counts"]["left"] == 1

@@ -133,7 +133,7 @@ def test_a_sidecar_replaces_its_own_pictures_only(start: Start, rooms: Rooms) ->
         f"a{marks[0]}.json",
         "a.jpg",
         "a.json",
-        "b.jpg",
+        f"b{marks[1]}.jpg",
         "b.json",
         f"b{marks[1]}.json",
     ]
