@@ -14,7 +14,7 @@ import pytest
 from maskdrop import outbox as outbox_module
 from maskdrop.claim import OriginalStuck
 from maskdrop.config import FolderSettings
-from maskdrop.durable import FolderTrouble
+from maskdrop.durable import FolderTrouble, write_synced
 from maskdrop.folders import Folders
 from maskdrop.outbox import Outbox, found_in
 from maskdrop.results.names import Result
@@ -124,6 +124,36 @@ def test_a_picture_behind_a_gap_is_found(rooms: Rooms) -> None:
     picture = rooms.archive / "a~3.jpg"
     picture.write_bytes(b"picture")
     assert found_in(rooms.archive, Ticket(1, "a.jpg", Identity.of(picture.stat()))) == "a~3.jpg"
+
+
+def test_where_the_second_result_has_no_room_the_first_goes_too(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would stay under a name that another picture may have by the next try."""
+    write = write_synced
+
+    def full(folder: int, name: str, content: bytes, mode: int) -> None:
+        if list(rooms.outbox.glob("x*")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(folder, name, content, mode)
+
+    monkeypatch.setattr(outbox_module, "write_synced", full)
+    with pytest.raises(FolderTrouble):
+        outbox_of(rooms).publish(ticket("x.jpg"), "1" * 64, results("1" * 64, TAILS))
+    assert list(rooms.outbox.iterdir()) == []
+
+
+def test_a_taken_name_costs_one_write_all_the_same(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox, written, write = outbox_of(rooms), list[bytes](), write_synced
+
+    def noted(folder: int, name: str, content: bytes, mode: int) -> None:
+        written.append(content)
+        write(folder, name, content, mode)
+
+    monkeypatch.setattr(outbox_module, "write_synced", noted)
+    for digit in "12":
+        outbox.publish(ticket("x.jpg", int(digit)), digit * 64, results(digit * 64, TAILS[:1]))
+    assert len(written) == 2
 
 
 def test_what_cant_be_written_whole_leaves_nothing(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:

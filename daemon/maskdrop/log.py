@@ -7,6 +7,7 @@ import logging
 import logging.handlers
 import sys
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +88,15 @@ class _LogFile(logging.handlers.WatchedFileHandler):
     without it, says so once, and tries again with each line."""
 
     def __init__(self, path: Path, delay: bool = False) -> None:
+        self._makes_folder = delay  # there was no room for that either
         super().__init__(path, encoding="utf-8", delay=delay)
         self._fails = False
         self._trouble: OSError | None = None
+
+    def _open(self) -> TextIOWrapper:
+        if self._makes_folder:
+            Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
 
     def emit(self, record: logging.LogRecord) -> None:
         self._trouble = None

@@ -4,6 +4,7 @@ A name in use is only ever replaced by a result of the same picture, which tells
 of a picture have one stem, which no other picture's have.
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -65,19 +66,18 @@ class Outbox:
         stem = PurePath(ticket.path).stem
         for mark in marks(sha256):
             names = [fit(stem, mark + result.tail) for result in results]
-            if len(names) > 1 and not all(_may_take(folder, name, sha256) for name in names):
+            if not all(_may_take(folder, name, sha256) for name in names):
                 continue
-            taken: list[str] = []
-            for name, result in zip(names, results, strict=True):
-                is_new = self._publish_one(folder, name, ticket, sha256, result)
-                if is_new is None:
-                    break
-                if is_new:
-                    taken.append(name)
-            else:
-                return names
-            for name in taken:
-                remove(folder, name)
+            with contextlib.ExitStack() as undo:
+                for name, result in zip(names, results, strict=True):
+                    is_new = self._publish_one(folder, name, ticket, sha256, result)
+                    if is_new is None:
+                        break
+                    if is_new:
+                        undo.callback(remove, folder, name)
+                else:
+                    undo.pop_all()
+                    return names
         raise AssertionError("marks never end")
 
     def _publish_one(

@@ -13,8 +13,8 @@ from maskdrop.ticket import Identity
 UNFINISHED = (".part", ".tmp", ".crdownload")
 """Endings under which browsers and copy programs write files that are not whole yet."""
 
-MOST_IN_VAIN = 16
-"""After so many entries in a row that can't be looked at, it is their folder that can't be."""
+MOST_IN_VAIN = 1_000
+"""Where the first so many entries can't be looked at, it is their folder that can't be."""
 
 _ELSEWHERE = "folder on another file system"
 
@@ -71,17 +71,21 @@ def look_at(folder: int, path: str, inbox: Path | None) -> Seen | Oddity | None:
     return _seen(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
 
 
-def is_being_fetched(folder: int, name: str) -> bool:
-    """Whether an empty file only keeps its name for what is being written beside it, as Firefox has it:
-    ``a.jpg`` and ``a.x1Y2z3.jpg.part``.
+def unfinished_in(folder: int) -> list[str]:
+    """Names in a folder under which something is written that is not whole yet.
 
     Raises:
         OSError: the folder can't be read.
     """
-    stem = os.path.splitext(name)[0]  # noqa: PTH122 - a name alone
     with os.scandir(folder) as entries:
-        names = (entry.name for entry in entries)
-        return any(other.startswith(f"{stem}.") and other.lower().endswith(UNFINISHED) for other in names)
+        return [entry.name for entry in entries if entry.name.lower().endswith(UNFINISHED)]
+
+
+def is_being_fetched(name: str, unfinished: list[str]) -> bool:
+    """Whether an empty file may only keep its name for what is being written beside it, as Firefox has it:
+    ``a.jpg`` and ``a.x1Y2z3.jpg.part``."""
+    stem = os.path.splitext(name)[0]  # noqa: PTH122 - a name alone
+    return any(other.startswith(f"{stem}.") for other in unfinished)
 
 
 Unread = Callable[[str, OSError], None]
@@ -122,7 +126,7 @@ def _scan_one(
 ) -> Iterator[Seen | Oddity | str]:
     """The entries of one folder; sub-folders as their paths. Where it lets nobody look at them, or no disk
     is there any more, that is the folder's own trouble, and raised."""
-    in_vain = 0
+    in_vain, looked = 0, False
     with open_folder(inbox, folder) as descriptor, os.scandir(descriptor) as entries:
         device = os.fstat(descriptor).st_dev
         for entry in entries:
@@ -135,12 +139,13 @@ def _scan_one(
                 continue
             except OSError as error:
                 in_vain += 1
-                if in_vain >= MOST_IN_VAIN or not os.access(".", os.X_OK, dir_fd=descriptor):
+                is_folders = in_vain >= MOST_IN_VAIN and not looked
+                if is_folders or not os.access(".", os.X_OK, dir_fd=descriptor):
                     raise
                 if unread is not None:
                     unread(path, error)
                 continue
-            in_vain = 0
+            looked = True
             if not stat.S_ISDIR(status.st_mode):
                 found = _seen(path, status)
                 if found is not None:
