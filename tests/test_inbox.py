@@ -14,6 +14,8 @@ import pytest
 from watchdog.observers.inotify_c import InotifyFD
 
 from drawing import draw_face, encode, face_bytes
+from maskdrop.beneath import open_folder
+from maskdrop.inbox.downloads import DOWNLOAD_S, Downloads
 from maskdrop.inbox.lock import LOCK_NAME
 from maskdrop.inbox.watch import Change, Watch
 from running import QUICK, Daemon, Rooms
@@ -180,6 +182,21 @@ def test_an_empty_file_that_keeps_a_name_for_a_download_waits_for_it(start: Star
     daemon.wait_count("saved", 1)
     assert daemon.stop() == 0
     assert daemon.health()["counts"]["quarantined"] == 1
+
+
+def test_an_empty_file_waits_for_a_download_no_longer_than_that(tmp_path: Path) -> None:
+    (tmp_path / "a.x.jpg.part").touch()
+    downloads = Downloads()
+    with open_folder(tmp_path) as folder:
+        for path, waited, wanted in (
+            ("a.jpg", 0, True),
+            ("a.jpg", DOWNLOAD_S - 1, True),
+            ("a.jpg", DOWNLOAD_S, False),
+            ("ab.jpg", 0, False),
+        ):
+            assert downloads.has_one_for(folder, path, since=1000, now=1000 + waited) == wanted, path
+        (tmp_path / "a.x.jpg.part").unlink()
+        assert not downloads.has_one_for(folder, "a.jpg", since=2000, now=2001)
 
 
 def test_names_of_any_bytes(start: Start, rooms: Rooms) -> None:

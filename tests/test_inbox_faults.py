@@ -17,6 +17,7 @@ from maskdrop.claim import OriginalStuck, claim
 from maskdrop.config import WatchSettings
 from maskdrop.inbox.intake import Intake
 from maskdrop.inbox.lock import InboxLock
+from maskdrop.inbox.scan import scan
 from maskdrop.ticket import Identity, Ticket
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
@@ -80,21 +81,6 @@ def test_the_limit_of_watches(start: Start, rooms: Rooms) -> None:
 
 
 @pytest.fixture
-def mounted() -> Iterator[Callable[[Path], None]]:
-    """Mounts a tmpfs of its own on a folder until the test ends."""
-    places: list[Path] = []
-
-    def mount(place: Path) -> None:
-        if subprocess.run(["mount", "-t", "tmpfs", "none", str(place)], capture_output=True).returncode != 0:
-            pytest.skip("mounting a tmpfs needs root")
-        places.append(place)
-
-    yield mount
-    for place in places:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-@pytest.fixture
 def disk(rooms: Rooms) -> Iterator[Path]:
     """A tmpfs that holds all four rooms, and can be unmounted: another mount keeps what is on it."""
     kept = rooms.base / "kept"
@@ -136,13 +122,13 @@ def test_the_inbox_is_unmounted_and_mounted_again(start: Start, rooms: Rooms, di
 
 
 def test_what_is_on_a_disk_mounted_in_the_inbox_is_left_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, mounted: Callable[[Path], None]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mounted: Callable[..., None]
 ) -> None:
     """Whether an event tells of it, or the disk is mounted over a file that has settled."""
     usb, later = tmp_path / "usb", tmp_path / "later"
     for folder in (usb, later):
         folder.mkdir()
-    mounted(usb)
+    mounted("-t", "tmpfs", "none", str(usb))
     (usb / "deep").mkdir()
     rung, lock = threading.Event(), InboxLock.take(tmp_path)
     intake = Intake(tmp_path, WatchSettings(settle_ms=0, rescan_s=86_400), lock, rung.set)
@@ -162,7 +148,7 @@ def test_what_is_on_a_disk_mounted_in_the_inbox_is_left_alone(
         whole.write_bytes(b"picture")
         whole.rename(tmp_path / name)
     wait_for(lambda: settled(2), "two files")
-    mounted(later)
+    mounted("-t", "tmpfs", "none", str(later))
     (later / "c.jpg").write_bytes(b"another")
     candidate = intake.take()
     assert candidate is not None
@@ -178,27 +164,32 @@ def test_what_is_on_a_disk_mounted_in_the_inbox_is_left_alone(
 
 
 @pytest.fixture
-def dead_mount(rooms: Rooms) -> Iterator[Path]:
-    """Where a file system was whose program is gone (fuse(4))."""
-    place = rooms.inbox / "dead"
-    place.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
-    try:
-        device = os.open("/dev/fuse", os.O_RDWR)
-    except OSError as error:
-        pytest.skip(f"no FUSE: {error}")
-    told = f"fd={device},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
-    failed = libc.mount(b"dead", os.fsencode(place), b"fuse", 0, told.encode())
-    os.close(device)
-    if failed:
-        pytest.skip(f"mounting needs root: {os.strerror(ctypes.get_errno())}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+def mount_dead() -> Iterator[Callable[[Path], None]]:
+    """Makes folders where a file system was whose program is gone (fuse(4))."""
+    libc, places = ctypes.CDLL(None, use_errno=True), list[Path]()
+
+    def mount(place: Path) -> None:
+        place.mkdir()
+        try:
+            device = os.open("/dev/fuse", os.O_RDWR)
+        except OSError as error:
+            pytest.skip(f"no FUSE: {error}")
+        told = f"fd={device},rootmode=40000,user_id={os.geteuid()},group_id={os.getegid()}"
+        failed = libc.mount(b"dead", os.fsencode(place), b"fuse", 0, told.encode())
+        os.close(device)
+        if failed:
+            pytest.skip(f"mounting needs root: {os.strerror(ctypes.get_errno())}")
+        places.append(place)
+
+    yield mount
+    for place in places:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def test_what_cant_be_looked_at_keeps_nothing_beside_it_from_its_turn(
-    start: Start, rooms: Rooms, dead_mount: Path
+    start: Start, rooms: Rooms, mount_dead: Callable[[Path], None]
 ) -> None:
+    mount_dead(rooms.inbox / "dead")
     for index in range(3):
         rooms.drop(f"{index}.jpg", face_bytes(index))
     daemon = start(settings=QUICK).wait_ready()
@@ -206,6 +197,21 @@ def test_what_cant_be_looked_at_keeps_nothing_beside_it_from_its_turn(
     assert daemon.log.count("left alone dead: Transport endpoint is not connected") == 1
     assert daemon.health()["state"] == "running"
     assert daemon.stop() == 0
+
+
+def test_many_that_cant_be_looked_at_hide_none_that_can(
+    tmp_path: Path, mount_dead: Callable[[Path], None]
+) -> None:
+    """But where none can, it is their folder's trouble."""
+    for index in range(3):
+        mount_dead(tmp_path / f"dead-{index}")
+    with pytest.raises(OSError, match="Transport endpoint is not connected"):
+        list(scan(tmp_path, recursive=True))
+    (tmp_path / "a.jpg").write_bytes(b"picture")
+    unread: list[str] = []
+    found = list(scan(tmp_path, recursive=True, unread=lambda path, _: unread.append(path)))
+    assert [seen.path for seen in found] == ["a.jpg"]
+    assert sorted(unread) == ["dead-0", "dead-1", "dead-2"]
 
 
 @pytest.fixture
@@ -302,19 +308,16 @@ def test_the_clock_jumps(start: Start, rooms: Rooms) -> None:
     assert daemon.stop() == 0
 
 
-def test_a_folder_bound_into_the_inbox_keeps_only_its_own_pictures(rooms: Rooms) -> None:
+def test_a_folder_bound_into_the_inbox_keeps_only_its_own_pictures(
+    rooms: Rooms, mounted: Callable[..., None]
+) -> None:
     """It is of the same file system, and no rename leads out of it."""
-    elsewhere, bound = rooms.base / "elsewhere", rooms.inbox / "bound"
+    elsewhere, picture = rooms.base / "elsewhere", rooms.inbox / "bound" / "a.jpg"
     elsewhere.mkdir()
-    bound.mkdir()
-    if subprocess.run(["mount", "--bind", str(elsewhere), str(bound)], capture_output=True).returncode != 0:
-        pytest.skip("mounting needs root")
-    try:
-        picture = bound / "a.jpg"
-        picture.write_bytes(b"picture")
-        ticket = Ticket(1, "bound/a.jpg", Identity.of(picture.stat()))
-        with pytest.raises(OriginalStuck, match="Invalid cross-device link"), claim(rooms.inbox, ticket):
-            pass
-        assert picture.exists()
-    finally:
-        subprocess.run(["umount", "--lazy", str(bound)], check=True)
+    picture.parent.mkdir()
+    mounted("--bind", str(elsewhere), str(picture.parent))
+    picture.write_bytes(b"picture")
+    ticket = Ticket(1, "bound/a.jpg", Identity.of(picture.stat()))
+    with pytest.raises(OriginalStuck, match="Invalid cross-device link"), claim(rooms.inbox, ticket):
+        pass
+    assert picture.exists()

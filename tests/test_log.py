@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from broken_files import broken_files
 from drawing import face_bytes
 from running import QUICK, Daemon, Rooms
@@ -99,23 +101,27 @@ def test_a_log_file_on_a_full_disk_is_told_once(start: Start, rooms: Rooms) -> N
     assert "saved a.jpg" in daemon.log
 
 
+@pytest.mark.parametrize("name", ["a.log", "logs/a.log"])
 def test_a_log_file_that_a_full_disk_has_no_room_for_is_made_once_there_is_some(
-    start: Start, rooms: Rooms, mounted: Callable[..., None]
+    start: Start, rooms: Rooms, mounted: Callable[..., None], name: str
 ) -> None:
     disk = rooms.base / "disk"
     disk.mkdir()
-    mounted("-t", "tmpfs", "-o", "nr_inodes=2", "none", str(disk))
-    (disk / "filler").touch()
-    daemon = start(settings=QUICK + f"[log]\nfile = '{disk}/a.log'\n").wait_ready()
+    mounted("-t", "tmpfs", "-o", "nr_inodes=3", "none", str(disk))
+    fillers = [disk / "filler", disk / "filler-2"]
+    for filler in fillers:
+        filler.touch()
+    daemon = start(settings=QUICK + f"[log]\nfile = '{disk}/{name}'\n").wait_ready()
     rooms.drop("a.jpg", face_bytes(1))
     daemon.wait_count("saved", 1)
     assert daemon.log.count("a.log' can't be written: ") == 1
-    (disk / "filler").unlink()
+    for filler in fillers:
+        filler.unlink()
     rooms.drop("b.jpg", face_bytes(2))
-    wait_for(lambda: (disk / "a.log").exists(), "the log file")
-    wait_for(lambda: "saved b.jpg" in (disk / "a.log").read_text(), "its line")
+    wait_for(lambda: (disk / name).exists(), "the log file")
+    wait_for(lambda: "saved b.jpg" in (disk / name).read_text(), "its line")
     assert daemon.stop() == 0
-    assert "saved a.jpg" not in (disk / "a.log").read_text()
+    assert "saved a.jpg" not in (disk / name).read_text()
 
 
 def test_a_log_on_a_full_disk_keeps_no_reload_from_being_taken_up(start: Start, rooms: Rooms) -> None:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -185,6 +186,28 @@ def test_a_reload_may_give_workers_the_time_that_they_need_to_start(start: Start
     daemon.wait_log("was hung and killed: not ready after 0.1 s")
     reload(daemon, QUICK)
     wait_taken_up(daemon)
+    assert "not taken" not in daemon.log
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+
+
+def test_a_reload_is_not_refused_for_what_ails_a_worker_that_it_leaves_alone(
+    start: Start, rooms: Rooms, tiny_weights: Path
+) -> None:
+    weights, spoilt = rooms.base / "w.safetensors", rooms.base / "spoilt"
+    shutil.copy(tiny_weights, weights)
+    daemon = start("--weights", str(weights), settings=QUICK).wait_ready()
+    spoilt.write_bytes(b"spoilt")
+    spoilt.replace(weights)
+    os.kill(daemon.workers("infer")[0], signal.SIGKILL)
+    daemon.wait_log("worker infer-0 (pid ", times=2)  # killed, then unfit
+    reload(daemon, QUICK + "[save]\nquality = 60\n")
+    daemon.wait_log("the configuration is taken up")
+    daemon.wait_log("can't work:", times=daemon.log.count("can't work:") + 1)
+    shutil.copy(tiny_weights, spoilt)
+    spoilt.replace(weights)
+    daemon.wait_ready()
     assert "not taken" not in daemon.log
     rooms.drop("a.jpg", face_bytes(1))
     daemon.wait_count("saved", 1)

@@ -11,9 +11,10 @@ from maskdrop.beneath import open_folder, split
 from maskdrop.claim import put_all_back, put_one_back
 from maskdrop.config import WatchSettings
 from maskdrop.inbox.aside import Aside
+from maskdrop.inbox.downloads import Downloads
 from maskdrop.inbox.lock import InboxHeld, InboxLock
 from maskdrop.inbox.oldest import Oldest
-from maskdrop.inbox.scan import Oddity, Seen, is_being_fetched, look, look_at, scan, unfinished_in
+from maskdrop.inbox.scan import Oddity, Seen, look, look_at, scan
 from maskdrop.inbox.settle import SettleTracker, Watched
 from maskdrop.inbox.supply import Candidate
 from maskdrop.inbox.watch import Change, Watch
@@ -46,10 +47,6 @@ WRITER_LOST_S = 60.0
 kernel can't be asked: the event may have been lost."""
 
 
-DOWNLOAD_S = 300.0
-"""How long an empty file waits for the download beside it."""
-
-
 class Intake:
     """Owner of what is known of the inbox: files settling, files ready, files taken.
 
@@ -70,8 +67,7 @@ class Intake:
         self._oldest_first: list[tuple[tuple[int, int], str]] = []
         self._taken: dict[str, bool] = {}  # and whether something was seen at that path since
         self._aside = Aside(settings.rescan_s)
-        self._downloads: tuple[str, list[str]] = ("", [])
-        self._downloads_until = 0.0
+        self._downloads = Downloads()
         self._oddities: set[str] = set()
         self._scan: Iterator[Seen | Oddity] | None = None
         self._oldest = Oldest(MOST_KNOWN)
@@ -192,20 +188,14 @@ class Intake:
                 seen = look_at(folder, watched.path, self._inbox)
                 if not isinstance(seen, Seen):
                     return seen, Writers.UNKNOWN
-                if not seen.identity.size and self._is_being_fetched(folder, watched):
+                if not seen.identity.size and self._has_download(folder, watched):
                     return seen, Writers.SOME
                 return seen, writers_at(folder, name)
         except OSError:
             return None, Writers.UNKNOWN
 
-    def _is_being_fetched(self, folder: int, watched: Watched) -> bool:
-        """Whether an empty file waits for a download; for many such files a folder is read once a second."""
-        now, (parent, name) = time.monotonic(), split(watched.path)
-        if now - watched.since >= DOWNLOAD_S:
-            return False
-        if self._downloads[0] != parent or now >= self._downloads_until:
-            self._downloads, self._downloads_until = (parent, unfinished_in(folder)), now + 1.0
-        return is_being_fetched(name, self._downloads[1])
+    def _has_download(self, folder: int, watched: Watched) -> bool:
+        return self._downloads.has_one_for(folder, watched.path, watched.since, time.monotonic())
 
     def _begin_rescan(self, now: float) -> None:
         """Look at everything anew, and see that events are told."""

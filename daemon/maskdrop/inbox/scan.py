@@ -71,23 +71,6 @@ def look_at(folder: int, path: str, inbox: Path | None) -> Seen | Oddity | None:
     return _seen(path, os.stat(name, dir_fd=folder, follow_symlinks=False))
 
 
-def unfinished_in(folder: int) -> list[str]:
-    """Names in a folder under which something is written that is not whole yet.
-
-    Raises:
-        OSError: the folder can't be read.
-    """
-    with os.scandir(folder) as entries:
-        return [entry.name for entry in entries if entry.name.lower().endswith(UNFINISHED)]
-
-
-def is_being_fetched(name: str, unfinished: list[str]) -> bool:
-    """Whether an empty file may only keep its name for what is being written beside it, as Firefox has it:
-    ``a.jpg`` and ``a.x1Y2z3.jpg.part``."""
-    stem = os.path.splitext(name)[0]  # noqa: PTH122 - a name alone
-    return any(other.startswith(f"{stem}.") for other in unfinished)
-
-
 Unread = Callable[[str, OSError], None]
 
 
@@ -124,9 +107,9 @@ def scan(
 def _scan_one(
     inbox: Path, folder: str, recursive: bool, one_device: bool, unread: Unread | None
 ) -> Iterator[Seen | Oddity | str]:
-    """The entries of one folder; sub-folders as their paths. Where it lets nobody look at them, or no disk
-    is there any more, that is the folder's own trouble, and raised."""
-    in_vain, looked = 0, False
+    """The entries of one folder; sub-folders as their paths. Where none of several can be looked at, that is
+    the folder's own trouble, and raised."""
+    failed, looked = list[OSError](), False
     with open_folder(inbox, folder) as descriptor, os.scandir(descriptor) as entries:
         device = os.fstat(descriptor).st_dev
         for entry in entries:
@@ -138,12 +121,11 @@ def _scan_one(
             except FileNotFoundError:
                 continue
             except OSError as error:
-                in_vain += 1
-                is_folders = in_vain >= MOST_IN_VAIN and not looked
-                if is_folders or not os.access(".", os.X_OK, dir_fd=descriptor):
-                    raise
+                failed.append(error)
                 if unread is not None:
                     unread(path, error)
+                if not looked and len(failed) == MOST_IN_VAIN:
+                    break
                 continue
             looked = True
             if not stat.S_ISDIR(status.st_mode):
@@ -154,6 +136,9 @@ def _scan_one(
                 yield Oddity(path, _ELSEWHERE)
             elif recursive:
                 yield path
+        is_closed = bool(failed) and not os.access(".", os.X_OK, dir_fd=descriptor)
+    if is_closed or (len(failed) > 1 and not looked):
+        raise failed[0]
 
 
 def _elsewhere(inbox: Path, folder: str, device: int) -> Oddity | None:

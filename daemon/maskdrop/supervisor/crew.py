@@ -156,6 +156,10 @@ class Crew:
         """Whether this worker, or one before it in its place, could work as configured."""
         return self._place_of(child).was_ready
 
+    def has_stayed(self, child: Child) -> bool:
+        """Whether its place is older than the premises in use, and what it says not about these."""
+        return self._place_of(child).stayed
+
     @property
     def lasting_trouble(self) -> str | None:
         """Why a place of these premises will have no worker: none was ever ready there, however often one was

@@ -87,7 +87,7 @@ class Reports:
         is what was spoilt, waits for it to be mended."""
         if child in self._crew.retired:
             return
-        if self._renewal.can_go_back:
+        if self._renewal.can_go_back and not self._crew.has_stayed(child):
             self._renewal.go_back(report.message)
         if self._renewal.under_way or self._crew.was_complete or self._crew.was_ready(child):
             child.end(Death(Ending.UNFIT, report.message))
