@@ -209,12 +209,16 @@ def test_a_profile_for_greys_says_nothing_of_colours() -> None:
 
 
 def test_text_that_is_not_ascii_is_carried_over_as_it_is() -> None:
-    """As UTF-8, which most write there, and as Latin-1."""
-    artist, rights = "Zoë Müller".encode("latin-1"), "© 2024 José".encode()
+    """As UTF-8, which most write there, and as Latin-1; the camera's too, as text."""
+    artist, rights, owner = "Zoë Müller".encode("latin-1"), "© 2024 José".encode(), "Jürgen".encode()
     exif = Image.Exif()
     exif[0x013B], exif[0x8298] = artist, rights
+    exif[0x8769] = {0xA430: "J__rgen"}
     made = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(made, "JPEG", exif=exif)
+    Image.new("RGB", (8, 8)).save(made, "JPEG", exif=exif.tobytes().replace(b"J__rgen", owner))
     written = exif_for(read_metadata(made.getvalue(), DecodeSettings()), ("exif",), "0" * 64)
+    again = Image.Exif()
+    again.load(written)
+    assert again.get_ifd(0x8769)[0xA430] == owner.decode("latin-1")
     assert artist + b"\0" in written
     assert rights + b"\0" in written

@@ -1,9 +1,9 @@
 """The inbox as the supervisor sees it: settled files to take, oldest first."""
 
-import heapq
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from maskdrop.config import WatchSettings
 from maskdrop.inbox.aside import Aside
 from maskdrop.inbox.downloads import Downloads
 from maskdrop.inbox.lock import InboxHeld, InboxLock
+from maskdrop.inbox.oddities import Oddities
 from maskdrop.inbox.oldest import Oldest
 from maskdrop.inbox.scan import Oddity, Seen, look, look_at, scan
 from maskdrop.inbox.settle import SettleTracker, Watched
+from maskdrop.inbox.settled import Settled
 from maskdrop.inbox.supply import Candidate
 from maskdrop.inbox.watch import Change, Watch
 from maskdrop.inbox.writers import Writers, writers_at
@@ -34,9 +36,6 @@ another pass finds the next ones when half of these are done."""
 PATIENCE_S = 5.0
 """How long the first files wait for a pass to end, so that the oldest go first."""
 
-MOST_ODDITIES = 1_000
-"""Odd files remembered, and so logged once only."""
-
 AT_LIMIT = (
     "some sub-folders of the inbox can't be watched: the limit of inotify watches is reached; raise "
     "fs.inotify.max_user_watches, until then a rescan finds what arrives there"
@@ -45,6 +44,15 @@ AT_LIMIT = (
 WRITER_LOST_S = 60.0
 """After so long without a change a file counts as closed though no event said so, where the
 kernel can't be asked: the event may have been lost."""
+
+
+@dataclass
+class _Pass:
+    """A look through the whole inbox, some files at a time."""
+
+    entries: Iterator[Seen | Oddity]
+    began: float
+    oldest: Oldest = field(default_factory=lambda: Oldest(MOST_KNOWN))
 
 
 class Intake:
@@ -63,16 +71,12 @@ class Intake:
         self._settings = settings
         self._tracker = SettleTracker(settings.settle_ms / 1000)
         self._watch = Watch(inbox, settings.polling, settings.recursive, min(settings.rescan_s, 1.0), wake)
-        self._settled: dict[str, Watched] = {}
-        self._oldest_first: list[tuple[tuple[int, int], str]] = []
+        self._settled = Settled()
         self._taken: dict[str, bool] = {}  # and whether something was seen at that path since
         self._aside = Aside(settings.rescan_s)
         self._downloads = Downloads()
-        self._oddities: set[str] = set()
-        self._scan: Iterator[Seen | Oddity] | None = None
-        self._oldest = Oldest(MOST_KNOWN)
-        self._odd_now: set[str] = set()
-        self._scan_began = 0.0
+        self._oddities = Oddities()
+        self._pass: _Pass | None = None
         self._next_scan = 0.0
         self._cut: tuple[int, int] | None = None
         self._beyond = 0
@@ -97,7 +101,7 @@ class Intake:
     def stop(self) -> None:
         """Take nothing more."""
         self._watch.stop()
-        self._scan = None
+        self._pass = None
 
     def leave(self) -> None:
         """Stop for good, while no worker holds a picture: what one that died had claimed is seen again."""
@@ -116,19 +120,16 @@ class Intake:
         if overflowed:
             logger.warning("too many file events at once; scanning the inbox")
             self._next_scan = now
-        if self._scan is None:
+        if self._pass is None:
             if now >= self._next_scan:
                 self._begin_rescan(now)
             elif self._wants_pass():
                 self._begin_pass(now)
-        if self._scan is not None:
-            self._continue_scan(now)
+        if self._pass is not None:
+            self._continue(self._pass, now)
         for watched in self._tracker.settled(now, SCAN_STEP):
             self._tracker.forget(watched.path)
-            self._settled[watched.path] = watched
-            heapq.heappush(self._oldest_first, (watched.identity.age, watched.path))
-        if len(self._oldest_first) > 2 * MOST_KNOWN + len(self._settled):
-            self._order_settled()
+            self._settled.add(watched)
 
     def _wants_pass(self) -> bool:
         knows_few = self._cut is not None and self._known < MOST_KNOWN // 2
@@ -136,7 +137,7 @@ class Intake:
 
     def wait(self, now: float) -> float:
         """Seconds until there is something to advance, if no event comes."""
-        if self._scan is not None or self._folder_came:
+        if self._pass is not None or self._folder_came:
             return 0.0
         settles = self._tracker.next_at()
         due = self._next_scan if settles is None else min(self._next_scan, settles)
@@ -145,12 +146,7 @@ class Intake:
     def take(self) -> Candidate | None:
         """The oldest settled file that is as it was, and that nobody writes; None: there is none. It won't be
         given again until it is released or forgotten."""
-        while self._oldest_first:
-            age, path = heapq.heappop(self._oldest_first)
-            watched = self._settled.get(path)
-            if watched is None or watched.identity.age != age:  # seen anew since, and may settle again
-                continue
-            del self._settled[path]
+        while (watched := self._settled.pop()) is not None:
             now = time.monotonic()
             seen, writers = self._ask(watched)
             if not isinstance(seen, Seen) or seen.identity != watched.identity:
@@ -158,8 +154,8 @@ class Intake:
             elif not _is_closed(watched, writers, now):
                 self._tracker.postpone(watched, now)
             else:
-                self._taken[path] = False
-                return Candidate(path, watched.identity, (now - watched.since) * 1000)
+                self._taken[watched.path] = False
+                return Candidate(watched.path, watched.identity, (now - watched.since) * 1000)
         return None
 
     def forget(self, path: str) -> None:
@@ -227,57 +223,49 @@ class Intake:
         self._note_trouble(why)
         self._is_ours = False
         self._tracker = SettleTracker(self._settings.settle_ms / 1000)
-        self._settled.clear()
-        self._oldest_first.clear()
-        self._scan = self._cut = None
+        self._settled = Settled()
+        self._pass = self._cut = None
         self._beyond, self._turned_away, self._folder_came = 0, False, False
 
     def _begin_pass(self, now: float) -> None:
-        self._scan_began, self._turned_away, self._folder_came = now, False, False
-        self._oldest, self._odd_now = Oldest(MOST_KNOWN), set()
-        self._scan = scan(self._inbox, self._settings.recursive, unread=self._note_unread)
+        self._turned_away = self._folder_came = False
+        self._oddities.begin_pass()
+        entries = scan(self._inbox, self._settings.recursive, unread=self._oddities.note_unread)
+        self._pass = _Pass(entries, now)
 
-    def _continue_scan(self, now: float) -> None:
-        assert self._scan is not None
+    def _continue(self, current: _Pass, now: float) -> None:
         try:
             count = 0
-            for seen in islice(self._scan, SCAN_STEP):
+            for seen in islice(current.entries, SCAN_STEP):
                 count += 1
                 if isinstance(seen, Oddity):
                     self._note_oddity(seen)
                 elif seen.path in self._taken:
                     self._taken[seen.path] = True
                 elif not self._aside.holds(seen.path, seen.identity, now):
-                    self._oldest.offer(seen)
+                    current.oldest.offer(seen)
         except OSError as error:
             self._note_trouble(f"the inbox {printable(self._inbox)} can't be read: {error.strerror}")
-            self._scan = None
+            self._pass = None
             return
         if count < SCAN_STEP:
-            self._scan = None
-            self._know(self._oldest, now)
-            self._oddities = self._odd_now
+            self._pass = None
+            self._know(current.oldest, now)
+            self._oddities.end_pass()
             if self.trouble is not None and self._watch.is_alive and not self._watch.at_limit:
                 logger.info("the inbox can be read and watched again")
                 self.trouble = None
-        elif not self._known and now - self._scan_began >= PATIENCE_S:
-            self._know(self._oldest, now)
+        elif not self._known and now - current.began >= PATIENCE_S:
+            self._know(current.oldest, now)
 
     def _know(self, oldest: Oldest, now: float) -> None:
         """Exchange what is known for the oldest files that a pass has seen."""
         self._cut, self._beyond = oldest.cut, oldest.beyond
         if self._cut is not None:
             self._tracker.forget_newer(self._cut)
-            self._settled = {p: w for p, w in self._settled.items() if w.identity.age <= self._cut}
-            self._order_settled()
+            self._settled.forget_newer(self._cut)
         for seen in oldest.files():
             self._see(seen, now, None)
-
-    def _order_settled(self) -> None:
-        """Without what was seen anew since it settled: a file that is touched again and again while none is
-        taken would be there many times."""
-        self._oldest_first = [(watched.identity.age, path) for path, watched in self._settled.items()]
-        heapq.heapify(self._oldest_first)
 
     def _note_trouble(self, trouble: str) -> None:
         if trouble != self.trouble:
@@ -286,18 +274,7 @@ class Intake:
 
     def _note_oddity(self, oddity: Oddity) -> None:
         self._tracker.forget(oddity.path)
-        self._tell_once(oddity.path, f"a {oddity.kind}, not a file")
-
-    def _note_unread(self, path: str, error: OSError) -> None:
-        self._tell_once(path, f"{error.strerror}; looking again at each rescan")
-
-    def _tell_once(self, path: str, why: str) -> None:
-        """Why something is left alone that a pass comes to, unless the pass before came to it too."""
-        if path not in self._oddities and len(self._oddities) < MOST_ODDITIES:
-            logger.warning("left alone %s: %s", printable(path), why)
-            self._oddities.add(path)
-        if path in self._oddities:
-            self._odd_now.add(path)
+        self._oddities.note(oddity)
 
     def _see(self, seen: Seen | Oddity | None, now: float, writing: bool | None) -> None:
         if seen is None or not self._is_ours:
@@ -313,7 +290,7 @@ class Intake:
         if (settled := self._settled.get(seen.path)) is not None:
             if settled.identity == seen.identity and writing in (None, settled.writing):
                 return
-            del self._settled[seen.path]
+            self._settled.remove(seen.path)
             self._tracker.postpone(settled, now)
         if seen.path not in self._tracker:
             if self._cut is not None and seen.identity.age > self._cut:

@@ -81,17 +81,30 @@ def exif_for(carried: Carried, wanted: tuple[Metadata, ...], sha256: str) -> byt
     return provenance(sha256).tobytes()
 
 
+class _AsRead(str):
+    """Text that Pillow read as Latin-1, and would write with a question mark for all that isn't ASCII."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        """The very bytes that were read."""
+        return super().encode("latin-1")
+
+
+def _as_read(tags: Mapping[int, Any]) -> dict[int, Any]:
+    return {tag: _AsRead(value) if isinstance(value, str) else value for tag, value in tags.items()}
+
+
 def _exif(
     describing: Mapping[int, Any], camera: Mapping[int, Any], place: Mapping[int, Any], sha256: str
 ) -> bytes:
     exif = provenance(sha256)
-    for tag, value in describing.items():
-        # The very bytes: Pillow reads text as Latin-1, and would write what isn't ASCII as question marks.
-        exif[tag] = value.encode("latin-1") if isinstance(value, str) else value
+    for tag, value in _as_read(describing).items():
+        exif[tag] = value
     if camera:
-        exif[_CAMERA] = {**camera, _COLOUR_SPACE: _SRGB}
+        exif[_CAMERA] = {**_as_read(camera), _COLOUR_SPACE: _SRGB}
     if place:
-        exif[_PLACE] = dict(place)
+        exif[_PLACE] = _as_read(place)
     return exif.tobytes()
 
 

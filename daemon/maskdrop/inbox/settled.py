@@ -1,0 +1,51 @@
+"""Settled files that wait for a worker, oldest first. Pure."""
+
+import heapq
+
+from maskdrop.inbox.settle import Watched
+
+_MOST_STALE = 64
+"""Entries of files that are gone or were seen anew, kept beside one for each file until all are put in order:
+a file that is touched again and again while none is taken would be there many times."""
+
+
+class Settled:
+    """Each file once, as it was when it settled."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, Watched] = {}
+        self._oldest_first: list[tuple[tuple[int, int], str]] = []
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def get(self, path: str) -> Watched | None:
+        return self._files.get(path)
+
+    def add(self, watched: Watched) -> None:
+        self._files[watched.path] = watched
+        heapq.heappush(self._oldest_first, (watched.identity.age, watched.path))
+        if len(self._oldest_first) > 2 * len(self._files) + _MOST_STALE:
+            self._order()
+
+    def remove(self, path: str) -> None:
+        del self._files[path]
+
+    def pop(self) -> Watched | None:
+        """Take out the oldest, by `Identity.age`; None where there is none."""
+        while self._oldest_first:
+            age, path = heapq.heappop(self._oldest_first)
+            watched = self._files.get(path)
+            if watched is not None and watched.identity.age == age:
+                del self._files[path]
+                return watched
+        return None
+
+    def forget_newer(self, age: tuple[int, int]) -> None:
+        """Forget all files beyond an `Identity.age`."""
+        self._files = {path: w for path, w in self._files.items() if w.identity.age <= age}
+        self._order()
+
+    def _order(self) -> None:
+        self._oldest_first = [(watched.identity.age, path) for path, watched in self._files.items()]
+        heapq.heapify(self._oldest_first)
