@@ -89,7 +89,15 @@ def text(result: Result) -> str:
         pieces.append(_disks(result["disk"]))
     if "throughput" in result:
         pieces.append(f"![{ALT}](images/benchmark.png)")
-    return "\n\n".join(pieces) + "\n"
+    return _naming_once("\n\n".join(pieces), result) + "\n"
+
+
+def _naming_once(section: str, result: Result) -> str:
+    """The same, with each machine named where it comes first alone."""
+    for machine in {part["machine"] for part in result.values()}:
+        before, name, after = section.partition(f"{machine}.")
+        section = before + name + after.replace(f"{machine}.", "The same machine.")
+    return section
 
 
 def _where(part: Result, order: str = "") -> str:
@@ -120,6 +128,7 @@ def _throughput(part: Result) -> str:
 
 def _full_width(part: Result) -> str:
     intro = (
+        "### At the public checkpoint's width\n\n"
         "The same with a network as wide as the public checkpoint, which takes about three times as long: "
         "the embedded one with each channel there twice (`bench/full_width.py`), so that its labels are the "
         "same. "
@@ -204,7 +213,7 @@ def _idle(part: Result) -> str:
     if "stop_s" in runs[0]:  # figures of an earlier run may not have it
         stop = f"; told to stop, it is gone after {middle(runs, 'stop_s'):.1f} s"
     lines = [
-        f"An idle daemon. {_where(part)}",
+        f"### An idle daemon\n\n{_where(part)}",
         f"* Start to ready: {middle(runs, 'ready_s'):.1f} s{stop}.\n"
         f"* A single picture is saved {middle(runs, 'latency_ms'):.0f} ms after it was dropped, less the "
         f"time to settle: {sorted(latency)[len(latency) // 2]:.2f} of what the plain loop takes for one when "
@@ -229,7 +238,7 @@ def _growth(part: Result, what: str) -> str:
     if len(set(turns)) > 1:  # the backlogs: a larger one comes after the smaller ones, and less often
         head, rows = [*head, "turns"], [[*row, count] for row, count in zip(rows, turns, strict=True)]
         order = "Turns as told, one number after the other"
-    told = f"maskdrop by {what}. {_where(part, order)}\n\n{table(head, rows)}"
+    told = f"### By {what}\n\n{_where(part, order)}\n\n{table(head, rows)}"
     return f"{told}\n\n{_choice(runs)}" if "auto" in runs else told
 
 
@@ -249,6 +258,7 @@ def _best(runs: dict[str, list[Figures]]) -> tuple[float, str]:
 def _disks(part: Result) -> str:
     order = f"{part['repeats']} turns at each, one time after the other"
     syncs = (
+        "### On a slow disk\n\n"
         "Pictures a second by save workers, and by what a disk takes longer for a sync than this "
         f"machine's (`bench/slow_disk.py`); a picture wants five. {_where(part, order)}"
     )
@@ -283,7 +293,8 @@ def _sizes(part: Result) -> str:
         for side, runs in part["sizes"].items()
     ]
     where = _where(part, f"{part['repeats']} turns at each size, one size after the other")
-    return f"By picture size, in pictures a second. {where}\n\n{table(['', *names], rows)}\n\n{note}"
+    rates = table(["", *names], rows)
+    return f"### By size of the pictures\n\nIn pictures a second. {where}\n\n{rates}\n\n{note}"
 
 
 def main() -> None:
