@@ -36,12 +36,12 @@ from maskdrop.config import Settings
 from maskdrop.decoding import BrokenPicture
 from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
+from maskdrop.leave_alone import LeaveAlone
 from maskdrop.machine.cores import usable_cores
 from maskdrop.machine.heap import keep_memory
 from maskdrop.model.parser import FaceParser, load_parser
 from maskdrop.model.under_way import UnderWay
-from maskdrop.original import LeaveAlone
-from maskdrop.preprocess import prepare
+from maskdrop.preprocess import Preparer
 from maskdrop.save import Saver
 from maskdrop.supervisor.plan import make_plan
 from maskdrop.ticket import Facts, Identity, Prepare, Save, Saved, Stage, Ticket
@@ -78,7 +78,7 @@ def decode_share(settings: Settings, slots: SharedSlots, share: int, workers: in
     barrier.wait()
     for ticket in mine:
         try:
-            prepare(Prepare(ticket, share), settings, slots)
+            Preparer(settings, slots).prepare(Prepare(ticket, share))
         except (BrokenPicture, LeaveAlone) as error:
             barrier.abort()
             sys.exit(f"{ticket.path}: {error}; name a folder of whole pictures")
@@ -241,7 +241,7 @@ def measure(base: Path, pictures: Path, workers: int, precision: str) -> dict[st
     slots = SharedSlots(max(workers, SAMPLES), side)
     decode = rate_of(decode_share, settings, slots, workers)
     for ticket in tickets(settings)[:SAMPLES]:
-        prepare(Prepare(ticket, ticket.number), settings, slots)
+        Preparer(settings, slots).prepare(Prepare(ticket, ticket.number))
     samples = slots.pictures[: min(SAMPLES, len(tickets(settings)))].copy()
     team = team_for(settings, len(tickets(settings)))
     by_batch, best, forward = forward_rates(settings, team, samples)

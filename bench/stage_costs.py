@@ -29,7 +29,7 @@ from maskdrop.folders import prepare_folders
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.machine.heap import keep_memory
 from maskdrop.model.parser import load_parser
-from maskdrop.preprocess import prepare
+from maskdrop.preprocess import Preparer
 from maskdrop.save import Saver
 from maskdrop.ticket import Prepare, Prepared, Save, Saved, Stage
 from maskdrop.topology.slots import SharedSlots
@@ -83,7 +83,7 @@ def turn(pictures: list[Path], side: int) -> dict[str, float]:
         waiting, facts = tickets(settings), []
         for ticket in waiting:
             with decode:
-                prepared = prepare(Prepare(ticket, ticket.number), settings, slots)
+                prepared = Preparer(settings, slots).prepare(Prepare(ticket, ticket.number))
             assert isinstance(prepared, Prepared), prepared
             facts.append(prepared.facts)
         for first in range(0, len(waiting), BATCH):

@@ -25,7 +25,7 @@ import pictures
 from maskdrop.config import DecodeSettings, Settings
 from maskdrop.decoding import at_model_size, decode
 from maskdrop.machine.cores import usable_cores
-from maskdrop.preprocess import prepare
+from maskdrop.preprocess import Preparer
 from maskdrop.ticket import Infer, Prepare
 from maskdrop.topology.slots import SharedSlots
 from measured import machine
@@ -165,7 +165,7 @@ def savers() -> None:
             shutil.copytree(staged, settings.folders.inbox)
             slots = SharedSlots(limits.SAMPLES, SIDE)
             for ticket in limits.tickets(settings)[: limits.SAMPLES]:
-                prepare(Prepare(ticket, ticket.number), settings, slots)
+                Preparer(settings, slots).prepare(Prepare(ticket, ticket.number))
             slots.labels[:] = slots.pictures[:, :, :, 0] // 16
             if turn % 2:
                 rates["threads"].append(by_threads(settings, slots, workers))

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from maskdrop.beneath import open_folder
-from maskdrop.claim import OriginalStuck, claim
+from maskdrop.claim import claim
 from maskdrop.config import FolderSettings
 from maskdrop.durable import has_rename_new, move_new
 from maskdrop.folders import Folders
+from maskdrop.leave_alone import OriginalStuck
 from maskdrop.outbox import Outbox
 from maskdrop.quarantine import quarantine
 from maskdrop.replay import Room, Wanted, find, put_back

@@ -30,7 +30,7 @@ from maskdrop.cluster.record import Record
 from maskdrop.cluster.stores import FolderStore, PlaceTrouble
 from maskdrop.config import FolderSettings, Settings
 from maskdrop.exit_codes import EX_CONFIG, EX_TEMPFAIL
-from maskdrop.original import LeaveAlone
+from maskdrop.leave_alone import LeaveAlone
 from maskdrop.ticket import MESSAGE_LIMIT, Fault, Stage
 from running import maskdrop
 

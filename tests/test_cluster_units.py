@@ -17,6 +17,7 @@ import torch
 
 from maskdrop.cluster.manifest import _renewed
 from maskdrop.cluster.order import Words, order_of
+from maskdrop.leave_alone import LeaveAlone
 
 pytest.importorskip("pyarrow")
 
@@ -39,7 +40,6 @@ from maskdrop.config import FolderSettings, Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.durable import FolderTrouble
 from maskdrop.model.parser import load_parser
-from maskdrop.original import LeaveAlone
 from maskdrop.results.names import Result
 from maskdrop.ticket import Absence, Fault, Stage
 

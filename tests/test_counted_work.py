@@ -30,7 +30,7 @@ from maskdrop.model.parser import load_parser
 from maskdrop.model.quantised import can_quantise
 from maskdrop.model.weights import save_weights
 from maskdrop.model.winners import labels_of
-from maskdrop.preprocess import prepare
+from maskdrop.preprocess import Preparer
 from maskdrop.save import Saver
 from maskdrop.ticket import Identity, Infer, Prepare, Prepared, Report, Save, Saved, Stage, Ticket
 from maskdrop.topology.slots import SharedSlots
@@ -186,7 +186,7 @@ def test_pixels_are_copied_no_more_than_they_must(
     slots = SharedSlots(1, 512)
     Image.init()
     told: list[Any] = []
-    assert Copies.by(lambda: told.append(prepare(Prepare(ticket, 0), settings, slots))) == decoding
+    assert Copies.by(lambda: told.append(Preparer(settings, slots).prepare(Prepare(ticket, 0)))) == decoding
     (prepared,) = told
     assert isinstance(prepared, Prepared)
     saver = Saver(Workplace(Stage.SAVE, "save-0", settings, prepare_folders(settings), slots, InboxLock(-1)))

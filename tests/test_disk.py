@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from drawing import face_bytes
-from maskdrop.claim import StuckByFolder, StuckByName, trouble_in
+from maskdrop.claim import trouble_in
 from maskdrop.durable import FolderTrouble
 from maskdrop.inbox.lock import LOCK_NAME, InboxHeld, InboxLock
+from maskdrop.leave_alone import StuckByFolder, UnfitName
 from running import QUICK, Daemon, Rooms, maskdrop
 
 Start = Callable[..., Daemon]
@@ -419,7 +420,7 @@ def test_a_name_that_a_folder_cannot_take_holds_nobody_up(start: Start, rooms: R
 @pytest.mark.parametrize("number", [errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL])
 def test_a_name_that_a_file_system_does_not_take_is_of_the_name(tmp_path: Path, number: int) -> None:
     error = OSError(number, os.strerror(number))
-    assert isinstance(trouble_in("archive", tmp_path, "a:b.jpg", error), StuckByName)
+    assert isinstance(trouble_in("archive", tmp_path, "a:b.jpg", error), UnfitName)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from drawing import face_bytes
-from maskdrop.claim import OriginalStuck, claim
+from maskdrop.claim import claim
 from maskdrop.config import WatchSettings
 from maskdrop.inbox.intake import Intake
 from maskdrop.inbox.lock import InboxLock
 from maskdrop.inbox.scan import scan
+from maskdrop.leave_alone import OriginalStuck
 from maskdrop.ticket import Identity, Ticket
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for

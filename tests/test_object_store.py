@@ -49,13 +49,13 @@ from maskdrop.cluster.order import Words, order_of
 from maskdrop.cluster.portions import distinct
 from maskdrop.cluster.read_ahead import AHEAD, reading_ahead
 from maskdrop.cluster.record import Record
-from maskdrop.cluster.stores import MANIFEST, FolderStore, PlaceTrouble, UnfitName
+from maskdrop.cluster.stores import MANIFEST, FolderStore, PlaceTrouble
 from maskdrop.commands.app import app
 from maskdrop.config import FolderSettings, Settings
 from maskdrop.config_file import ConfigurationError
 from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
-from maskdrop.original import LeaveAlone
+from maskdrop.leave_alone import LeaveAlone, UnfitName
 from maskdrop.parts import Part
 from maskdrop.results.names import Result
 from maskdrop.results.provenance import provenance

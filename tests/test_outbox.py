@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from maskdrop import outbox as outbox_module
-from maskdrop.claim import OriginalStuck
 from maskdrop.config import FolderSettings
 from maskdrop.durable import FolderTrouble, write_synced
 from maskdrop.folders import Folders
+from maskdrop.leave_alone import OriginalStuck
 from maskdrop.outbox import Outbox, found_in
 from maskdrop.results.names import Result
 from maskdrop.ticket import Identity, Ticket

@@ -17,10 +17,11 @@ from broken_files import broken_files
 from drawing import draw_face, encode, face_bytes
 from maskdrop import claim as claim_module
 from maskdrop import quarantine as quarantine_module
-from maskdrop.claim import OriginalStuck, check_mobility
+from maskdrop.claim import check_mobility
 from maskdrop.config import FolderSettings
 from maskdrop.durable import write_synced
 from maskdrop.folders import Folders
+from maskdrop.leave_alone import OriginalStuck
 from maskdrop.quarantine import LARGEST_COPY, quarantine, quarantine_copy
 from maskdrop.ticket import Fault, Identity, Stage, Ticket
 from running import EXECUTED, QUICK, Daemon, Rooms, maskdrop

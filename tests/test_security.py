@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 from broken_files import png_bomb
 from drawing import face_bytes
 from maskdrop.beneath import open_folder
-from maskdrop.claim import CLAIMED, OriginalChanged, OriginalStuck, claim, put_all_back, put_one_back
+from maskdrop.claim import CLAIMED, claim, put_all_back, put_one_back
 from maskdrop.config import FolderSettings
 from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
-from maskdrop.original import LeaveAlone, read_original
+from maskdrop.leave_alone import LeaveAlone, OriginalChanged, OriginalStuck
+from maskdrop.original import read_original
 from maskdrop.outbox import Outbox
 from maskdrop.quarantine import REASON_TAIL, quarantine
 from maskdrop.replay import Room, Wanted, find

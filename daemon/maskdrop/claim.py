@@ -19,6 +19,7 @@ from pathlib import Path
 from maskdrop.beneath import identity_at, identity_below, open_folder, open_folder_at, split
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import FolderTrouble, LinkRefused, move_new, rename_new, sync_folder
+from maskdrop.leave_alone import OriginalChanged, OriginalStuck, StuckByFolder, UnfitName
 from maskdrop.machine.capabilities import may_move_what_is_others
 from maskdrop.names import numbered, printable
 from maskdrop.ticket import Identity, Ticket
@@ -41,26 +42,6 @@ _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 """The same where another disk is mounted on the sub-folder."""
 
 
-class OriginalChanged(Exception):
-    """The file in the inbox is gone, or not the one the result was made from."""
-
-
-class OriginalStuck(Exception):
-    """This file can't be moved, or not where it belongs, though folders are well; the message says why."""
-
-
-class StuckByName(OriginalStuck):
-    """A folder tree can't take this one file, for its name or its size; the message says why."""
-
-
-class StuckByFolder(OriginalStuck):
-    """A folder below a folder tree's base can't take files, though the base can; the message says why."""
-
-    def __init__(self, message: str, error: OSError) -> None:
-        super().__init__(message)
-        self.error = error
-
-
 def trouble_in(what: str, base: Path, path: str, error: OSError) -> FolderTrouble | OriginalStuck:
     """What an error in a folder tree means: that it can't take this one file, or none now.
 
@@ -69,9 +50,9 @@ def trouble_in(what: str, base: Path, path: str, error: OSError) -> FolderTroubl
     """
     if error.errno == errno.EFBIG and _is_folder(base):
         limit = "raise the limit of a file's size (ulimit -f, LimitFSIZE)"
-        return StuckByName(f"the {what} {base} can't take it: {error.strerror}; {limit}")
+        return UnfitName(f"the {what} {base} can't take it: {error.strerror}; {limit}")
     if error.errno in _OF_THE_NAME and _is_folder(base):
-        return StuckByName(f"the {what} {base} can't take it under its name: {error.strerror}")
+        return UnfitName(f"the {what} {base} can't take it under its name: {error.strerror}")
     parent, _ = split(path)
     if parent and _is_of_the_folder(base, parent, error):
         message = f"the {what}'s folder {base / parent} can't take it: {error.strerror}"

@@ -6,15 +6,8 @@ from pathlib import Path
 
 from maskdrop.beneath import NotAFile, open_folder, open_regular, split
 from maskdrop.decoding import BrokenPicture
+from maskdrop.leave_alone import LeaveAlone
 from maskdrop.ticket import Absence, Identity, Ticket
-
-
-class LeaveAlone(Exception):
-    """The file is not to be touched now."""
-
-    def __init__(self, absence: Absence, message: str) -> None:
-        super().__init__(message)
-        self.absence = absence
 
 
 def read_original(inbox: Path, ticket: Ticket, max_bytes: int) -> bytes:

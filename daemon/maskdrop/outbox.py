@@ -13,11 +13,12 @@ from itertools import count
 from pathlib import Path, PurePath
 
 from maskdrop.beneath import identity_at, open_folder, split
-from maskdrop.claim import StuckByName, claim, trouble_in
+from maskdrop.claim import claim, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import move_new, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
+from maskdrop.leave_alone import UnfitName
 from maskdrop.names import NAME_MAX, fit, numbered
 from maskdrop.results.names import Result
 from maskdrop.results.provenance import source_at
@@ -108,7 +109,7 @@ class Outbox:
             if error.errno != errno.EPERM:
                 raise
             # The folder took the temporary file: it is this one that may not go.
-            raise StuckByName(f"the outbox's {name} may not be replaced: {error.strerror}") from error
+            raise UnfitName(f"the outbox's {name} may not be replaced: {error.strerror}") from error
 
     def put_away(self, ticket: Ticket) -> None:
         """Move the original to the archive, or delete it.

@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image
 
-from maskdrop.claim import OriginalStuck, check_mobility
+from maskdrop.claim import check_mobility
 from maskdrop.config import DecodeSettings, Settings
 from maskdrop.cost import cost_of, known_portrait
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.decoding import BrokenPicture, at_model_size, decode, decode_at_least, set_up_decoding
+from maskdrop.leave_alone import LeaveAlone
 from maskdrop.locate import Face, find_faces, regions_of
 from maskdrop.machine.heap import keep_memory
-from maskdrop.original import LeaveAlone, read_original
+from maskdrop.original import read_original
 from maskdrop.outbox import Outbox
 from maskdrop.results.names import tails_of
 from maskdrop.ticket import (
-    Absence,
     Cost,
     DoneBefore,
     Facts,
@@ -47,13 +47,13 @@ def serve(workplace: Workplace, link: Link) -> None:
     """Decode pictures until told to stop."""
     keep_memory()
     set_up_decoding()
-    settings, folders = workplace.settings, workplace.folders
-    tails = tails_of(settings.save)
-    earlier = Outbox(folders, settings.folders, tails) if folders.skips_done else None
-    link.report(Ready(cost=measure(settings.decode, workplace.slots.side) if workplace.measures else None))
+    settings, folders, slots = workplace.settings, workplace.folders, workplace.slots
+    earlier = Outbox(folders, settings.folders, tails_of(settings.save)) if folders.skips_done else None
+    preparer = Preparer(settings, slots, earlier, moves=not folders.keeps)
+    link.report(Ready(cost=measure(settings.decode, slots.side) if workplace.measures else None))
     while (task := link.receive_after_rest()) is not None and not isinstance(task, Stop):
         assert isinstance(task, Prepare | Locate), task
-        link.report(do(task, settings, workplace.slots, earlier, moves=not folders.keeps))
+        link.report(preparer.do(task))
 
 
 def measure(settings: DecodeSettings, side: int) -> Cost:
@@ -69,51 +69,61 @@ def measure(settings: DecodeSettings, side: int) -> Cost:
     return cost_of(once)
 
 
-def do(
-    task: Prepare | Locate,
-    settings: Settings,
-    slots: Slots,
-    earlier: Outbox | None = None,
-    moves: bool = False,
-) -> Report:
-    """Do a task; a picture that is broken or has changed is a report too.
+class Preparer:
+    """What a preprocess worker does with its tasks."""
 
-    Args:
-        earlier: results of pictures that are not to be done again; None: all are done.
-        moves: whether originals are to leave the inbox.
-    """
-    number = task.ticket.number
-    try:
-        if isinstance(task, Locate):
-            return locate(task, settings, slots)
-        if moves:
-            check_mobility(settings.folders.inbox, task.ticket.path)
-        return prepare(task, settings, slots, earlier)
-    except OriginalStuck as error:
-        return Left(number, Absence.STUCK, cut(error))
-    except LeaveAlone as error:
-        return Left(number, error.absence, cut(error))
-    except BrokenPicture as error:
-        return Refused(number, Fault(Stage.PREPROCESS, error.error, cut(error)))
+    def __init__(
+        self, settings: Settings, slots: Slots, earlier: Outbox | None = None, moves: bool = False
+    ) -> None:
+        """Prepare.
 
+        Args:
+            earlier: results of pictures that are not to be done again; None: all are done.
+            moves: whether originals are to leave the inbox.
+        """
+        self._settings, self._slots = settings, slots
+        self._earlier, self._moves = earlier, moves
 
-def prepare(
-    task: Prepare, settings: Settings, slots: Slots, earlier: Outbox | None = None
-) -> Prepared | DoneBefore:
-    """Read, check and decode one file, and put it into its slot, unless its results are in the outbox.
+    def do(self, task: Prepare | Locate) -> Report:
+        """Do a task; a picture that is broken or has changed is a report too."""
+        number = task.ticket.number
+        try:
+            return self.locate(task) if isinstance(task, Locate) else self.prepare(task)
+        except LeaveAlone as error:
+            return Left(number, error.absence, cut(error))
+        except BrokenPicture as error:
+            return Refused(number, Fault(Stage.PREPROCESS, error.error, cut(error)))
 
-    Raises:
-        LeaveAlone: the file is not to be touched now.
-        BrokenPicture: it can't become a picture.
-    """
-    began = time.monotonic()
-    content = read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
-    crash_point(CrashPoint.ORIGINAL_READ)
-    sha256 = hashlib.sha256(content).hexdigest()
-    if earlier is not None and (names := earlier.published(task.ticket, sha256)):
-        return DoneBefore(task.ticket.number, names)
-    facts = prepare_content(content, sha256, settings.decode, slots, task.slot)
-    return Prepared(task.ticket.number, facts, (time.monotonic() - began) * 1000)
+    def prepare(self, task: Prepare) -> Prepared | DoneBefore:
+        """Read, check and decode one file, and put it into its slot, unless its results are in the outbox.
+
+        Raises:
+            LeaveAlone: the file is not to be touched now, or couldn't be moved later.
+            BrokenPicture: it can't become a picture.
+        """
+        if self._moves:
+            check_mobility(self._settings.folders.inbox, task.ticket.path)
+        began = time.monotonic()
+        content = self._read(task)
+        crash_point(CrashPoint.ORIGINAL_READ)
+        sha256 = hashlib.sha256(content).hexdigest()
+        if self._earlier is not None and (names := self._earlier.published(task.ticket, sha256)):
+            return DoneBefore(task.ticket.number, names)
+        facts = prepare_content(content, sha256, self._settings.decode, self._slots, task.slot)
+        return Prepared(task.ticket.number, facts, _since(began))
+
+    def locate(self, task: Locate) -> Located:
+        """Find the faces in a slot's labels, and put a view of each, cut from the original, into the slot.
+
+        Raises:
+            LeaveAlone, BrokenPicture: as `prepare`.
+        """
+        began = time.monotonic()
+        regions = locate_in(lambda: self._read(task), self._settings, self._slots, task.slot)
+        return Located(task.ticket.number, regions, _since(began))
+
+    def _read(self, task: Prepare | Locate) -> bytes:
+        return read_original(self._settings.folders.inbox, task.ticket, self._settings.decode.max_bytes)
 
 
 def prepare_content(content: bytes, sha256: str, settings: DecodeSettings, slots: Slots, slot: int) -> Facts:
@@ -126,21 +136,6 @@ def prepare_content(content: bytes, sha256: str, settings: DecodeSettings, slots
     put_whole(picture, slots, slot)
     crash_point(CrashPoint.SLOT_FILLED)
     return Facts(sha256, *size, has_metadata)
-
-
-def locate(task: Locate, settings: Settings, slots: Slots) -> Located:
-    """Find the faces in a slot's labels, and put a view of each, cut from the original, into the slot.
-
-    Raises:
-        LeaveAlone, BrokenPicture: as `prepare`.
-    """
-    began = time.monotonic()
-
-    def read() -> bytes:
-        return read_original(settings.folders.inbox, task.ticket, settings.decode.max_bytes)
-
-    regions = locate_in(read, settings, slots, task.slot)
-    return Located(task.ticket.number, regions, (time.monotonic() - began) * 1000)
 
 
 def locate_in(read: Callable[[], bytes], settings: Settings, slots: Slots, slot: int) -> tuple[Region, ...]:
@@ -168,3 +163,7 @@ def put_views(picture: Image.Image, faces: Sequence[Face], slots: Slots, slot: i
         cut = picture.crop((region.left, region.top, region.right, region.bottom))
         np.copyto(slots.view_pictures[slot, view], np.asarray(at_model_size(cut, slots.side)))
     return regions
+
+
+def _since(began: float) -> float:
+    return (time.monotonic() - began) * 1000

@@ -12,11 +12,12 @@ from pathlib import PurePath
 
 from maskdrop import foreign_json
 from maskdrop.beneath import identity_at, open_file, open_folder, open_regular, split
-from maskdrop.claim import Claimed, OriginalChanged, OriginalStuck, claim, trouble_in
+from maskdrop.claim import Claimed, claim, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.durable import move_new, new_file, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
+from maskdrop.leave_alone import OriginalChanged, OriginalStuck
 from maskdrop.names import NAME_MAX, numbered, printable
 from maskdrop.outbox import found_in, temporary_for
 from maskdrop.ticket import Fault, Identity, Ticket
@@ -112,7 +113,7 @@ def quarantine_copy(
 
     Raises:
         OriginalChanged: the file in the inbox is not the ticket's any more, or of another content.
-        OriginalStuck: it can't be read, or (`StuckByName`) not be copied there under its name.
+        OriginalStuck: it can't be read, or (`UnfitName`) not be copied there under its name.
         FolderTrouble: the quarantine can't take it now.
     """
     if folders.quarantine is None:

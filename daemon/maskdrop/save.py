@@ -6,14 +6,15 @@ from collections.abc import Callable
 import numpy as np
 
 from maskdrop.beneath import identity_below
-from maskdrop.claim import OriginalChanged, OriginalStuck, is_claimed
+from maskdrop.claim import is_claimed
 from maskdrop.config import DecodeSettings
 from maskdrop.cost import cost_of, known_portrait
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.decoding import BrokenPicture, decode, set_up_decoding
 from maskdrop.durable import FolderTrouble, try_writing
+from maskdrop.leave_alone import LeaveAlone, OriginalChanged
 from maskdrop.machine.heap import keep_memory
-from maskdrop.original import LeaveAlone, read_original
+from maskdrop.original import read_original
 from maskdrop.outbox import Outbox
 from maskdrop.quarantine import quarantine, quarantine_copy
 from maskdrop.results.names import tails_of
@@ -101,8 +102,6 @@ class Saver:
             if not self._outbox.was_put_away(ticket, task.facts.sha256):
                 return Left(ticket.number, Absence.CHANGED, "gone or changed while it was processed")
             names = ()
-        except OriginalStuck as error:
-            return Left(ticket.number, Absence.STUCK, cut(error))
         except LeaveAlone as error:
             return Left(ticket.number, error.absence, cut(error))
         except FolderTrouble as error:
@@ -122,8 +121,8 @@ class Saver:
                 name = quarantine(*what)
         except OriginalChanged:
             return Left(ticket.number, Absence.CHANGED, "gone or changed before it could be quarantined")
-        except OriginalStuck as error:
-            return Left(ticket.number, Absence.STUCK, cut(error))
+        except LeaveAlone as error:
+            return Left(ticket.number, error.absence, cut(error))
         except FolderTrouble as error:
             return Stalled(ticket.number, cut(error))
         return Quarantined(ticket.number, name)

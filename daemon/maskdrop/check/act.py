@@ -13,10 +13,11 @@ from pathlib import Path
 
 from maskdrop.check.findings import Finding
 from maskdrop.check.worker import Verdict
-from maskdrop.claim import CLAIMED, OriginalChanged, OriginalStuck, claim, put_all_back
+from maskdrop.claim import CLAIMED, claim, put_all_back
 from maskdrop.death import MACHINES
 from maskdrop.durable import FolderTrouble
 from maskdrop.inbox.lock import LOCK_NAME, InboxLock
+from maskdrop.leave_alone import OriginalChanged, OriginalStuck
 from maskdrop.names import printable
 from maskdrop.outbox import move_into
 

@@ -14,8 +14,9 @@ from maskdrop.config import DecodeSettings
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.decoding import BrokenPicture, decode, set_up_decoding
 from maskdrop.exit_codes import EX_OUT_OF_MEMORY
+from maskdrop.leave_alone import LeaveAlone
 from maskdrop.machine.heap import keep_memory
-from maskdrop.original import LeaveAlone, read_original
+from maskdrop.original import read_original
 from maskdrop.ticket import Ticket, cut
 
 

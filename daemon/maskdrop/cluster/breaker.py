@@ -7,8 +7,8 @@ from maskdrop.batch.ledger import Outcome
 from maskdrop.cluster.cargo import End
 from maskdrop.cluster.stores import PlaceTrouble, Store, Unfit
 from maskdrop.decoding import BrokenPicture
+from maskdrop.leave_alone import LeaveAlone, UnfitName
 from maskdrop.names import printable
-from maskdrop.original import LeaveAlone
 from maskdrop.ticket import Absence
 
 MOST_LEFT = 1000
@@ -68,7 +68,7 @@ def _unreadable(place: Place, path: str) -> Unfit | None:
     try:
         place.store.read(path, 0)  # which asks for its size, and no more
     except LeaveAlone as error:
-        if error.absence is Absence.STUCK:
+        if error.absence is Absence.STUCK and not isinstance(error, UnfitName):
             remedy = "give keys that may read it (AWS_ACCESS_KEY_ID, …)"
             return Unfit(f"{printable(path)}: {error}", remedy)
     except BrokenPicture:

@@ -5,15 +5,14 @@ from collections.abc import Iterator
 
 from maskdrop import foreign_json
 from maskdrop.beneath import identity_below
-from maskdrop.claim import OriginalChanged, OriginalStuck, StuckByFolder, StuckByName
 from maskdrop.cluster.cargo import Work
-from maskdrop.cluster.stores import FolderStore, Store, UnfitName
+from maskdrop.cluster.stores import FolderStore, Store
 from maskdrop.config import FolderSettings
 from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
 from maskdrop.folders import Folders
+from maskdrop.leave_alone import LeaveAlone, OriginalChanged, StuckByFolder, UnfitName
 from maskdrop.names import numbered, printable
-from maskdrop.original import LeaveAlone
 from maskdrop.quarantine import (
     LARGEST_COPY,
     LONGEST_COPY_NAME,
@@ -122,10 +121,6 @@ def _between_folders(source: FolderStore, target: FolderStore, work: Work, setti
         ticket = Ticket(0, work.path, identity)
         return quarantine_copy(folders, ticket, work.fault, work.attempts, settings, work.sha256)
     except OriginalChanged as error:
-        raise LeaveAlone(Absence.CHANGED, "gone or changed before it could be quarantined") from error
-    except StuckByName as error:
-        raise UnfitName(str(error)) from error
+        raise OriginalChanged("gone or changed before it could be quarantined") from error
     except StuckByFolder as error:
         raise FolderTrouble(f"{target.base / work.path}", error.error) from error
-    except OriginalStuck as error:
-        raise LeaveAlone(Absence.STUCK, str(error)) from error

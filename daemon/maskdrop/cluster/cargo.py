@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from maskdrop.batch.ledger import Outcome
-from maskdrop.original import LeaveAlone
+from maskdrop.leave_alone import LeaveAlone, UnfitName
 from maskdrop.ticket import Facts, Fault, Judged, Region, cut
 
 Pixels = NDArray[np.uint8]
@@ -94,7 +94,9 @@ class Piece:
 
 def left_for(work: Work, error: Exception) -> Piece:
     """A picture that is left because of this."""
-    name = error.absence.value if type(error) is LeaveAlone else type(error).__name__
+    name = type(error).__name__
+    if isinstance(error, LeaveAlone) and not isinstance(error, UnfitName):
+        name = error.absence.value
     return Piece(replace(work, end=End(Outcome.LEFT, error=name, message=cut(error))))
 
 

@@ -12,10 +12,10 @@ from maskdrop.cluster.attempts import attempted, ended_after
 from maskdrop.cluster.cargo import End, Piece, Work, found_unread, left_for, packed, unpacked
 from maskdrop.cluster.job import Job
 from maskdrop.cluster.read_ahead import ReadAhead, reading_ahead
-from maskdrop.cluster.stores import MANIFEST, UnfitName
+from maskdrop.cluster.stores import MANIFEST
 from maskdrop.decoding import BrokenPicture, set_up_decoding
+from maskdrop.leave_alone import LeaveAlone, UnfitName
 from maskdrop.machine.heap import keep_memory
-from maskdrop.original import LeaveAlone
 from maskdrop.preprocess import prepare_content
 from maskdrop.results.render import Renderer
 from maskdrop.ticket import Absence, Facts, Fault, Stage, cut
@@ -88,7 +88,7 @@ class _Decoder:
         try:
             return ahead.read(work.path)
         except LeaveAlone as error:
-            if error.absence is not Absence.GONE or isinstance(error, UnfitName):
+            if error.absence is not Absence.GONE:
                 raise
             raise self._job.source.unreached(work.path) from error
 

@@ -19,12 +19,12 @@ from maskdrop.cluster.attempts import attempted, ended_after
 from maskdrop.cluster.broken import put_broken
 from maskdrop.cluster.cargo import End, Piece, Pixels, Work, left_for, packed, unpacked
 from maskdrop.cluster.job import Job
-from maskdrop.cluster.stores import NOWHERE, UnfitName
+from maskdrop.cluster.stores import NOWHERE
 from maskdrop.crash_points import CrashPoint, crash_point
 from maskdrop.decoding import BrokenPicture, set_up_decoding
 from maskdrop.durable import FolderTrouble
+from maskdrop.leave_alone import LeaveAlone, UnfitName
 from maskdrop.machine.heap import keep_memory
-from maskdrop.original import LeaveAlone
 from maskdrop.preprocess import locate_in, prepare_content
 from maskdrop.results.render import Renderer
 from maskdrop.ticket import MESSAGE_LIMIT, Absence, Fault, Save, Stage, Ticket, cut

@@ -13,11 +13,11 @@ from pyarrow import ArrowInvalid, NativeFile, fs
 
 from maskdrop.cluster.access import Access, file_system
 from maskdrop.cluster.schemes import SCHEME
-from maskdrop.cluster.stores import PROBE, Unfit, UnfitName
+from maskdrop.cluster.stores import PROBE, Unfit
 from maskdrop.decoding import BrokenPicture
 from maskdrop.durable import FolderTrouble
+from maskdrop.leave_alone import LeaveAlone, UnfitName
 from maskdrop.names import fit
-from maskdrop.original import LeaveAlone
 from maskdrop.outbox import marks
 from maskdrop.results.names import Result
 from maskdrop.results.provenance import source_in

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 from maskdrop.beneath import identity_at, identity_below, open_folder, open_regular, split
-from maskdrop.claim import StuckByFolder, StuckByName, trouble_in
+from maskdrop.claim import trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import fault
 from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
+from maskdrop.leave_alone import LeaveAlone, StuckByFolder, UnfitName
 from maskdrop.names import printable
-from maskdrop.original import LeaveAlone, read_original
+from maskdrop.original import read_original
 from maskdrop.outbox import Outbox
 from maskdrop.results.names import Result
 from maskdrop.ticket import Absence, Identity, Ticket
@@ -31,13 +32,6 @@ NOWHERE = Identity(0, 0, 0, 0)
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """What says that there is no such file, or a link on its way; any other error, that nobody can tell."""
-
-
-class UnfitName(LeaveAlone):
-    """There can be nothing of this name in a place, so the place is not at fault; the message says why."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(Absence.GONE, message)
 
 
 class PlaceTrouble(Exception):
@@ -201,8 +195,6 @@ class FolderStore:
         folders = Folders(self.base, self.base, None, None, keeps=True)
         try:
             return Outbox(folders, self.settings).publish(Ticket(0, path, NOWHERE), sha256, results)
-        except StuckByName as error:
-            raise UnfitName(str(error)) from error
         except StuckByFolder as error:
             raise FolderTrouble(f"{self.base / path}", error.error) from error
 
@@ -248,9 +240,7 @@ class FolderStore:
 
     def _trouble(self, path: str, error: OSError) -> FolderTrouble | UnfitName:
         trouble = trouble_in("folder", self.base, path, error)
-        if isinstance(trouble, StuckByName):
-            return UnfitName(str(trouble))
-        return FolderTrouble(f"{self.base / path}", error)
+        return trouble if isinstance(trouble, UnfitName) else FolderTrouble(f"{self.base / path}", error)
 
     def get(self, path: str) -> bytes:
         parent, name = split(path)

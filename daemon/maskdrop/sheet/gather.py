@@ -12,7 +12,8 @@ from maskdrop.beneath import open_folder
 from maskdrop.config import EXTENSION, DecodeSettings, ImageOutput, SaveSettings
 from maskdrop.decoding import BrokenPicture
 from maskdrop.inbox.scan import Seen, Unread, look, scan
-from maskdrop.original import LeaveAlone, read_original
+from maskdrop.leave_alone import LeaveAlone
+from maskdrop.original import read_original
 from maskdrop.replay import Kept, Room, Wanted, find
 from maskdrop.results.provenance import source_of
 from maskdrop.ticket import Ticket
