@@ -235,6 +235,12 @@ def test_a_gpu_that_is_not_there(rooms: Rooms) -> None:
     assert "model.device = 'cuda:97'" in message
 
 
+def test_a_config_file_without_end(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").symlink_to("/dev/zero")
+    with pytest.raises(ConfigurationError, match="larger than 1,048,576 bytes; name a TOML file"):
+        load_settings(tmp_path / "c.toml", {})
+
+
 def test_unreadable_config_file(rooms: Rooms) -> None:
     done = run("--config", str(rooms.base / "none.toml"))
     assert done.returncode == 78

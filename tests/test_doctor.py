@@ -329,3 +329,16 @@ def test_the_doctor_does_without_torch() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout == "False\n"
+
+
+def test_without_proc_it_says_that_alone_and_the_daemon_refuses_to_start(rooms: Rooms) -> None:
+    shell = 'mount -t tmpfs none /proc && exec "$@"'
+    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", shell, "sh"]
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no mount namespace to be had here")
+    findings = examine(*at(rooms), prefix=prefix, code=1)
+    assert list(findings) == ["configuration", "/proc"]
+    assert "mount -t proc" in findings["/proc"]["remedy"]
+    done = maskdrop(["run", *at(rooms)], prefix)
+    assert done.returncode == 78
+    assert "/proc is not mounted" in done.stderr

@@ -15,6 +15,9 @@ from maskdrop.names import at_home, printable
 MOST_SHOWN = 500
 """Characters of a value that a message shows, enough for a path or an address; of a path, all."""
 
+_MOST_BYTES = 2**20
+"""Of a configuration file: what is larger, or never ends, is none."""
+
 
 class ConfigurationError(Exception):
     """The daemon can't run like this. The message, on one line, is problem and remedy.
@@ -129,7 +132,10 @@ def _tables(values: Mapping[str, Any], model: type[Tables]) -> Tables:
 def _read(file: Path) -> dict[str, Any]:
     try:
         with at_home(file).open("rb") as content:
-            return tomllib.load(content)
+            text = content.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise fault("--config", file, f"is larger than {_MOST_BYTES:,} bytes", "name a TOML file")
+        return tomllib.loads(text.decode())
     except OSError as error:
         raise fault("--config", file, error.strerror or str(error), "name a readable TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -46,7 +46,7 @@ def doctor(
 def _examine(config: Path | None, inbox: Path | None, outbox: Path | None, torch: bool) -> "list[Finding]":
     from maskdrop.devices import likely_devices
     from maskdrop.doctor.finding import fail, ok, warning
-    from maskdrop.doctor.machine import check_gpu, check_inotify, check_open_files, check_systemd
+    from maskdrop.doctor.machine import check_gpu, check_inotify, check_open_files, check_proc, check_systemd
     from maskdrop.doctor.memory import check_memory
     from maskdrop.doctor.named import check_metrics_port, check_weights_file
     from maskdrop.doctor.places import check_places
@@ -63,6 +63,8 @@ def _examine(config: Path | None, inbox: Path | None, outbox: Path | None, torch
             findings = [ok("configuration", f"{config} can be used" if config else "as given")]
         except ConfigurationError as error:
             findings = [fail("configuration", error.problem, error.remedy)]
+    if missing := check_proc():
+        return findings + missing
     assumed = settings or load_settings(
         None, {"folders": {"inbox": Path("/inbox"), "outbox": Path("/outbox")}}
     )

@@ -14,6 +14,7 @@ from maskdrop.config import Settings
 from maskdrop.devices import GPU_NODES, count_gpus
 from maskdrop.doctor.finding import Finding, fail, ok, warning
 from maskdrop.machine.inotify import refusal_to_watch
+from maskdrop.machine.proc import MISSING, REMEDY, has_proc
 from maskdrop.supervisor.plan import Plan
 from maskdrop.systemd import is_booted
 
@@ -28,6 +29,11 @@ _NVIDIA_SMI = ("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--
 _TORCH = "import torch; print(torch.__version__, torch.version.cuda)"
 _PATIENCE_S = 60
 _HEADERS = ("/usr/include/systemd/sd-daemon.h", "/usr/local/include/systemd/sd-daemon.h")
+
+
+def check_proc() -> list[Finding]:
+    """Nothing where it is there; without it no other check of the machine can be made."""
+    return [] if has_proc() else [fail("/proc", MISSING, REMEDY)]
 
 
 def check_inotify(settings: Settings | None) -> Finding:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from maskdrop import log as daemon_log
 from maskdrop.config import Settings
-from maskdrop.config_file import check_weights, fault
+from maskdrop.config_file import ConfigurationError, check_weights, fault
 from maskdrop.devices import PROBE_S, RELOAD_PROBE_S
 from maskdrop.folders import Folders, prepare_folders, refuse_want_of_room
 from maskdrop.inbox.lock import InboxLock
+from maskdrop.machine.proc import MISSING, REMEDY, has_proc
 from maskdrop.supervisor.plan import Plan, make_plan, plan_for
 from maskdrop.topology.slots import SharedSlots
 
@@ -56,6 +57,8 @@ def take_premises(
         ConfigurationError: the daemon can't run as configured.
         InboxHeld: another maskdrop has the inbox, or the outbox where originals are kept.
     """
+    if not has_proc():
+        raise ConfigurationError(MISSING, REMEDY)
     check_weights(settings.model.weights)
     folders = prepare(settings)
     plan = _plan(settings, before)
