@@ -874,6 +874,15 @@ def test_a_copy_whose_name_cannot_be_had_is_refused_at_once(bucket: Any, tmp_pat
         put_aside(folder, objects(bucket.endpoint, "lost"), LATIN, b"broken")
 
 
+def test_of_a_picture_that_is_too_large_to_be_copied_no_copy_is_named(
+    bucket: Any, aside: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskdrop.cluster.broken.LARGEST_COPY", 5)
+    source = objects(bucket.endpoint, "in-6")
+    assert put_aside(source, aside, "film.mp4", b"larger") == ""
+    assert aside.names("") == ["film.mp4.reason.json"]
+
+
 def test_a_broken_picture_that_changed_is_left(bucket: Any, aside: Any) -> None:
     source = objects(bucket.endpoint, "in-4")
     source.put("a.jpg", b"whole by now")
