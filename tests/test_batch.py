@@ -20,7 +20,6 @@ from cradle import started_by
 from drawing import face_bytes
 from maskdrop.batch.ledger import Entry, Ledger, Outcome
 from maskdrop.batch.report import summary, write_report
-from maskdrop.batch.run import Batch
 from maskdrop.batch.settings import settings_for
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.results.provenance import source_of
@@ -413,6 +412,8 @@ def test_a_report_may_be_read_by_others_and_holds_all_results_of_a_picture(job: 
 def test_a_report_that_cannot_be_put_in_place_leaves_nothing_and_those_not_named_are_counted(
     tmp_path: Path,
 ) -> None:
+    from maskdrop.batch.run import Batch  # imports torch
+
     settings = settings_for(None, tmp_path / "in", tmp_path / "out", None, {}, verbose=False)
     batch, report = Batch(settings, True, lambda: None), tmp_path / "report.json"
     report.mkdir()
