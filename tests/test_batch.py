@@ -19,6 +19,7 @@ from broken_files import broken_files
 from cradle import started_by
 from drawing import face_bytes
 from maskdrop.batch.ledger import Entry, Ledger, Outcome
+from maskdrop.batch.report import summary, write_report
 from maskdrop.batch.settings import settings_for
 from maskdrop.crash_points import CRASH_AT, CrashPoint
 from maskdrop.results.provenance import source_of
@@ -213,7 +214,9 @@ def test_two_at_once_do_not_work_for_one_outbox(job: Job) -> None:
 
 def test_what_cannot_be_done_as_asked_is_told_in_one_line(job: Job) -> None:
     inside = str(job.source / "lost")
+    (job.base / "taken.json").mkdir()
     for arguments, wanted in (
+        (["--report", str(job.base / "taken.json")], "name a file in a folder that is there"),
         (["--quarantine", inside], "lies inside the inbox"),
         (["--report", str(job.base / "report.txt")], ".json or .csv"),
         (["--report", str(job.source / "report.csv")], "is only read"),
@@ -392,6 +395,35 @@ def test_a_folder_that_may_not_be_read_alone_makes_a_batch_incomplete(job: Job) 
     told = job.run(code=1, prefix=WITHOUT_LEAVE)
     (job.source / "closed").chmod(0o755)
     assert "1 saved, 0 done before, 0 broken, 0 left of 1 files" in told
+
+
+def test_a_report_may_be_read_by_others_and_holds_all_results_of_a_picture(job: Job) -> None:
+    job.put("a.jpg", face_bytes(1))
+    report = job.base / "report.csv"
+    settings = '[save]\noutputs = ["face", "json"]\n'
+    job.run(
+        "--report", str(report), code=0, settings=settings, prefix=["sh", "-c", 'umask 077; exec "$@"', ""]
+    )
+    assert report.stat().st_mode & 0o777 == 0o644
+    (row,) = csv.DictReader(report.open(newline=""))
+    assert row["outputs"] == "a.jpg\na.json"
+
+
+def test_a_report_that_cannot_be_put_in_place_leaves_nothing_and_those_not_named_are_counted(
+    tmp_path: Path,
+) -> None:
+    from maskdrop.batch.run import Batch  # imports torch
+
+    settings = settings_for(None, tmp_path / "in", tmp_path / "out", None, {}, verbose=False)
+    batch, report = Batch(settings, True, lambda: None), tmp_path / "report.json"
+    report.mkdir()
+    for number in range(25):
+        outcome = Outcome.LEFT if number % 5 else Outcome.BROKEN
+        batch.ledger.add(Entry(f"{number}.jpg", outcome, error="gone", ms={"total": 1.0}))
+    with pytest.raises(IsADirectoryError):
+        write_report(batch, report)
+    assert list(tmp_path.iterdir()) == [report]
+    assert "  and 5 more; --report names them all" in summary(batch)
 
 
 def test_the_slowest_are_the_slowest() -> None:

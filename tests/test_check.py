@@ -436,6 +436,13 @@ def test_a_report_on_a_full_disk_is_told_and_so_is_the_rest(tmp_path: Path) -> N
         assert not (tmp_path / "broken.jpg").exists()
 
 
+def test_where_all_are_whole_and_the_report_is_not_it_fails(tmp_path: Path) -> None:
+    put(tmp_path, "whole.jpg", face_bytes(1))
+    (tmp_path / "link.jpg").symlink_to("whole.jpg")
+    told = check(tmp_path, "--format", "json", "--output", "/dev/full", code=1).stderr
+    assert "0 broken, 0 could not be read; left alone 1 that are no files\n" in told
+
+
 def test_a_daemon_that_began_before_the_answer_is_told_and_the_report_is_there(tmp_path: Path) -> None:
     top = tmp_path / "inbox"
     put(top, "broken.jpg", b"")

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -31,7 +32,7 @@ from maskdrop.cluster.stores import FolderStore, PlaceTrouble
 from maskdrop.config import FolderSettings, Settings
 from maskdrop.exit_codes import EX_CONFIG, EX_TEMPFAIL
 from maskdrop.leave_alone import LeaveAlone
-from maskdrop.ticket import MESSAGE_LIMIT, Fault, Stage
+from maskdrop.ticket import MESSAGE_LIMIT, Facts, Fault, Stage
 from running import maskdrop
 
 ANYWHERE = {"inbox": "/nonexistent/in", "outbox": "/nonexistent/out"}
@@ -199,6 +200,27 @@ def test_a_broken_picture_that_changed_is_left_and_not_copied(tmp_path: Path) ->
     for same in (Work("a.jpg", 6, sha256=sha256, fault=fault), Work("a.jpg", -1, fault=fault)):
         assert put_broken(store, lost, same, FOLDERS) == "a.jpg"
     assert (lost.base / "a.jpg").read_bytes() == b"broken"
+
+
+def test_a_picture_that_changed_since_it_was_decoded_is_left(tmp_path: Path) -> None:
+    """Else its face would be cut out by another one's labels, and its result be told to be of that one."""
+    source, out = FolderStore(tmp_path / "in", FOLDERS), FolderStore(tmp_path / "out", FOLDERS)
+    for place in (source, out):
+        place.base.mkdir()
+    contents = [encode(Image.new("RGB", (64, 48), colour), "JPEG") for colour in ("red", "blue")]
+    (source.base / "a.jpg").write_bytes(contents[1])
+    job = Job(Settings.model_validate({"folders": ANYWHERE}), source, out, None, Register())
+    ends = []
+    for content in contents:
+        sha256 = hashlib.sha256(content).hexdigest()
+        work = Work("a.jpg", len(content), sha256=sha256, facts=Facts(sha256, 64, 48))
+        labels = np.zeros((job.settings.model.input_size,) * 2, np.uint8)
+        (piece,) = unpacked(finish_block(packed([Piece(work, labels=labels)]), job, False))
+        ends.append(piece.work.end)
+        assert (out.base / "a.jpg").exists() == (content == contents[1])
+    assert ends[0] == End(Outcome.LEFT, error="changed", message="changed while it was processed")
+    assert ends[1] is not None
+    assert ends[1].results == ("a.jpg",)
 
 
 def test_a_broken_picture_whose_name_the_quarantine_cannot_take_is_a_row_without_a_copy(

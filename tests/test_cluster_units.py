@@ -161,6 +161,32 @@ def test_a_line_that_leads_through_a_link_is_left_and_told_why(tmp_path: Path) -
         inputs.store.read(one.path, 100)
 
 
+def test_what_is_not_written_leaves_nothing_under_another_name(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path, FOLDERS)
+    store.put("a.jpg", b"first")
+    assert not store.put_new("a.jpg", b"second")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FolderTrouble):
+        store.put("folder", b"third")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "folder"]
+    assert store.get("a.jpg") == b"first"
+
+
+def test_a_folder_is_gone_through_across_disks_and_what_is_no_file_is_counted(tmp_path: Path) -> None:
+    """As one that is only read; nothing has to be renamed from there."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link.jpg").symlink_to("nowhere")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(tmp_path / "disk")], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting needs root")
+    try:
+        (tmp_path / "disk" / "a.jpg").write_bytes(b"x")
+        inputs = find_inputs(str(tmp_path), Access(), FOLDERS)
+        assert ([one.path for one in inputs], inputs.left_alone) == (["disk/a.jpg"], 1)
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path / "disk")], check=True)
+
+
 def test_a_file_is_gone_only_where_its_folder_says_so(tmp_path: Path) -> None:
     """What a folder that vanished can't tell is its own trouble, and ends the batch."""
     (tmp_path / "file").write_bytes(b"x")
@@ -519,6 +545,23 @@ def test_who_dies_again_and_again_is_found_and_nobody_else() -> None:
     assert (done[2].fault.error, done[2].attempts) == ("WorkerDied", 3)
     assert "ValueError: a bad one" in done[2].fault.message
     assert register.begin("infer 4 0.jpg", 0).deaths is None  # forgotten, once it is done
+
+
+@pytest.mark.parametrize(("most", "deaths"), [(1, 1), (2, 1), (3, 2)])
+def test_only_who_died_alone_is_at_fault_however_few_attempts_there_are(most: int, deaths: int) -> None:
+    register = Register()
+    pieces = [Piece(Work(f"{n}.jpg", 1)) for n in range(3)]
+
+    def act(some: list[Piece]) -> list[Piece]:
+        if any(piece.work.path == "1.jpg" for piece in some):
+            raise Dies
+        return some
+
+    for _ in range(1 + deaths):  # at the block, and then alone
+        with pytest.raises(Dies):
+            attempted(pieces, Stage.SAVE, register, most, act)
+    done = [piece.work.fault for piece in attempted(pieces, Stage.SAVE, register, most, act)]
+    assert [fault is not None for fault in done] == [False, True, False]
 
 
 def test_a_call_that_arrives_twice_is_one_attempt() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError, load_settings
-from maskdrop.folders import NoRoom, check_rename, check_writable, refuse_want_of_room
+from maskdrop.folders import NoRoom, check_rename, check_writable, prepare_folders, refuse_want_of_room
 from running import Rooms, maskdrop
 
 ETC = Path(__file__).parent.parent / "etc" / "maskdrop.toml"
@@ -94,6 +94,19 @@ def test_other_folders_lie_beside_the_inbox() -> None:
         ),
         ("[workers]\nsave = 0", ["workers.save", "0"]),
         ("[folders]\nafter = 'burn'", ["folders.after", "'burn'", "'archive' or 'delete'"]),
+        (
+            "[model]\nprecision = 'int8'\ndevice = 'cuda'",
+            ["int8 is for a CPU, and device is cuda", "set auto"],
+        ),
+        ("[model]\nclasses = ['a', 'a']\n[save]\nkeep = ['a']", ["a class is named twice"]),
+        (
+            "[model]\nclasses = ['a', 'b']\n[save]\nkeep = ['b']\n[face]\nlocate = 'on'",
+            ["face.locate is on, but model.classes has no ", "set face.locate = off"],
+        ),
+        (
+            "[health]\nfile = '/tmp/h'\n[log]\nfile = '/tmp/h'",
+            ["log.file = /tmp/h", "is the health file too"],
+        ),
         ("watch = 3", ["watch", "3", "table"]),
         ("[watch\n", ["--config", "not TOML"]),
     ],
@@ -104,6 +117,20 @@ def test_each_fault_is_one_line_with_key_value_and_remedy(rooms: Rooms, lines: s
     for part in named:
         assert part in message
     assert "; " in message
+
+
+def test_a_network_without_the_parts_of_a_face_has_none_that_is_looked_at_again() -> None:
+    folders = {"inbox": "/x/in", "outbox": "/x/out"}
+    plain = Settings.model_validate({"folders": folders})
+    tables = {"model": {"classes": ["a", "b"]}, "save": {"keep": ["b"]}}
+    assert (plain.views, Settings.model_validate({"folders": folders, **tables}).views) == (6, 0)
+
+
+def test_the_folder_of_a_health_file_is_made(rooms: Rooms) -> None:
+    file = rooms.base / "run" / "maskdrop" / "health.json"
+    places = {"inbox": rooms.inbox, "outbox": rooms.outbox}
+    prepare_folders(load_settings(None, {"folders": places, "health": {"file": file}}))
+    assert list(file.parent.iterdir()) == []
 
 
 def test_missing_folders_are_named(rooms: Rooms) -> None:

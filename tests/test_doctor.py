@@ -177,6 +177,18 @@ def test_other_disks_full_disks_and_disks_without_inodes_are_told(
     assert "lies inside the inbox" in inside["folders"]["told"]
 
 
+def test_a_disk_without_inodes_and_the_folder_of_a_log_are_told(
+    rooms: Rooms, mount: Callable[[Path, str], None]
+) -> None:
+    config = rooms.base / "c.toml"
+    config.write_text(f"[log]\nfile = '{rooms.base / 'logs' / 'maskdrop.log'}'\n")
+    mount(rooms.outbox, "size=2g,nr_inodes=500")  # which takes no memory yet
+    findings = examine("--config", str(config), *at(rooms), code=1)
+    assert findings["room in outbox"]["status"] == "fail"
+    assert "2.0 GiB free, 499 files can be made" in findings["room in outbox"]["told"]
+    assert findings["log file"]["remedy"] == f"mkdir -p {rooms.base / 'logs'}"
+
+
 @pytest.mark.parametrize(
     ("limit", "soft", "name", "told"),
     [

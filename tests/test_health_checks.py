@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,27 @@ def test_nagios_judges_each_state(rooms: Rooms) -> None:
     for state, code in {"starting": 1, "degraded": 1, "draining": 0, "running": 0, "stopped": 2}.items():
         rooms.health.write_bytes(content_of(full_health(state=State(state))))
         assert maskdrop(["status", "--nagios", "--health", str(rooms.health)]).returncode == code
+
+
+def test_a_reason_breaks_no_performance_data_and_what_is_not_known_is_told_so(rooms: Rooms) -> None:
+    rooms.health.write_bytes(content_of(full_health(state=State.DEGRADED, reason="disk |full|\nnow")))
+    done = maskdrop(["status", "--nagios", "--health", str(rooms.health)])
+    assert done.returncode == 1
+    assert re.fullmatch(NAGIOS, done.stdout)
+    assert done.stdout.startswith("MASKDROP WARNING - degraded: disk /full/\\nnow, ")
+    assert " p99=U;;;0 " in done.stdout
+
+
+def test_alive_is_what_a_restart_could_not_mend_but_not_what_has_stopped(rooms: Rooms) -> None:
+    for state, code in {"degraded": 0, "stopped": 1}.items():
+        rooms.health.write_bytes(content_of(full_health(state=State(state))))
+        assert maskdrop(["status", "--alive", "--health", str(rooms.health)]).returncode == code
+
+
+def test_a_file_is_of_the_past_once_five_updates_were_missed_but_not_within_five_seconds() -> None:
+    def is_of_now(interval_s: float, **age: float) -> bool:
+        updated_at = (datetime.now(UTC) - timedelta(**age)).isoformat()
+        return is_fresh({"updated_at": updated_at, "interval_s": interval_s})
+
+    assert [is_of_now(3600.0, hours=hours) for hours in (4, 6)] == [True, False]
+    assert [is_of_now(0.1, seconds=seconds) for seconds in (1, 60)] == [True, False]

@@ -1,6 +1,7 @@
 """The log: one whole line for each thing that happens, for people and for programs."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 
 from broken_files import broken_files
 from drawing import face_bytes
+from maskdrop.log import LineBuffer, relay
 from running import QUICK, Daemon, Rooms
 from waiting import wait_for
 
@@ -204,3 +206,24 @@ def test_the_level_is_heeded(start: Start, rooms: Rooms) -> None:
     daemon.wait_count("quarantined", 1)
     assert daemon.stop() == 0
     assert [line.split()[1:3] for line in daemon.log.splitlines()] == [["WARNING", "quarantined"]]
+
+
+def test_a_line_without_an_end_comes_in_pieces() -> None:
+    """A worker that writes one takes no memory without end."""
+    lines = LineBuffer()
+    given = [piece for _ in range(20) for piece in lines.feed(b"x" * 10_000)]
+    assert len(given) > 1
+    assert max(map(len, given)) <= LineBuffer.LIMIT + 10_000
+    assert "".join([*given, *lines.flush()]) == "x" * 200_000
+
+
+def test_a_worker_s_line_without_a_level_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "maskdrop")
+    for line in ("<7>its own", "from a library", "<x>odd", "<6>"):
+        relay("infer", line)
+    assert [(entry.levelno, entry.getMessage()) for entry in caplog.records] == [
+        (logging.DEBUG, "infer: its own"),
+        (logging.WARNING, "infer: from a library"),
+        (logging.WARNING, "infer: <x>odd"),
+        (logging.WARNING, "infer: <6>"),
+    ]

@@ -1,6 +1,7 @@
 """People's own networks: every kind of file, through the real daemon; wrong ones found at the start."""
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from maskdrop.config import ModelSettings
 from maskdrop.model.embedded import embedded_weights
 from maskdrop.model.errors import WeightsError
 from maskdrop.model.export import ENDINGS, export_network
+from maskdrop.model.install import SERVICE_STATE, default_state_folder, install_file
 from maskdrop.model.known import known_labels, known_picture
 from maskdrop.model.load import Form, load_network
 from maskdrop.model.parser import load_parser
@@ -500,6 +502,7 @@ def test_export_and_install(tmp_path: Path) -> None:
     (installed,) = (state / "weights").iterdir()
     assert f'weights = "{installed}"' in done.stdout
     assert installed.read_bytes() == target.read_bytes()
+    assert installed.stat().st_mode & 0o777 == 0o644, "the daemon is another user"
     assert load_network(target).sha256[:12] in installed.name
 
 
@@ -520,6 +523,23 @@ def test_an_export_that_finds_no_room_is_told_and_leaves_nothing(tmp_path: Path,
     assert "; make room, or name another place" in done.stderr
     assert done.stderr.count("\n") == 1
     assert left == []
+
+
+def test_what_changed_since_it_was_checked_is_not_installed(tmp_path: Path) -> None:
+    source = tmp_path / "face.pt2"
+    source.write_bytes(b"another network by now")
+    with pytest.raises(WeightsError, match=r"face\.pt2: changed while it was checked; try again"):
+        install_file(source, hashlib.sha256(b"checked").hexdigest(), tmp_path / "state")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_network_goes_where_the_service_or_else_its_user_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", "/home/me/state")
+    own = Path("/home/me/state/maskdrop")
+    assert default_state_folder() == (SERVICE_STATE if os.geteuid() == 0 else own)
+    monkeypatch.setenv("STATE_DIRECTORY", "/srv/first:/srv/second")
+    assert default_state_folder() == Path("/srv/first")
 
 
 def test_what_fails_the_check_is_not_installed(tmp_path: Path, tiny_weights: Path) -> None:

@@ -18,6 +18,7 @@ from dataclasses import asdict
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Queue
 from threading import Barrier, Event, Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -189,6 +190,79 @@ def test_an_object_stays_where_the_one_put_that_would_replace_it_is_refused(buck
     assert bucket.get("out/there.png") == b"before"
 
 
+def test_an_object_says_of_which_kind_it_is(bucket: Any) -> None:
+    """Else a browser that is given its address stores it, and shows nothing."""
+    kinds = {"a.jpg": "image/jpeg", "a.png": "image/png", "a.json": "application/json"}
+    place = objects(bucket.endpoint, "kinds")
+    for name in kinds:
+        place.put(name, b"content")
+    told = {}
+    for name in kinds:
+        with bucket.files.open_input_stream(f"pictures/kinds/{name}") as stream:
+            told[name] = stream.metadata()["Content-Type"].decode()
+    assert told == kinds
+
+
+def test_a_place_is_tried_and_left_as_it_was_also_by_keys_that_may_not_remove(
+    bucket: Any, tmp_path: Path
+) -> None:
+    bucket.put("tried/a.jpg", b"x")
+    assert objects(bucket.endpoint, "tried").check(writes=True) is None
+    assert list(bucket.below("tried")) == ["a.jpg"]
+    assert FolderStore(tmp_path, FOLDERS).check(writes=True) is None
+    assert list(tmp_path.iterdir()) == []
+    with refusing(bucket.endpoint, "tried", method="DELETE") as endpoint:
+        assert objects(endpoint, "tried").check(writes=True) is None
+
+
+def test_an_endpoint_without_a_scheme_is_spoken_to_in_secret() -> None:
+    """The keys of whoever writes no more than a host and a port go to nobody who listens in between."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE_S)
+        place = objects(f"127.0.0.1:{server.getsockname()[1]}", longest=1.0)
+        asking = Thread(target=lambda: place.check(writes=False), daemon=True)
+        asking.start()
+        there, _ = server.accept()
+        with there:
+            there.settimeout(PATIENCE_S)
+            assert there.recv(1) == b"\x16", "a TLS handshake (RFC 8446, section 5.1)"
+    asking.join(PATIENCE_S)
+    assert not asking.is_alive()
+
+
+def test_keys_that_are_given_for_a_while_go_with_their_token() -> None:
+    asked: Queue[str | None] = Queue()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.put(self.headers["X-Amz-Security-Token"])
+            self.send_response(HTTPStatus.FORBIDDEN)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with Server(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        for token in ("TOKEN", ""):
+            endpoint = f"http://127.0.0.1:{server.server_port}"
+            place = store.ObjectStore("pictures", Access(endpoint, "us-east-1", Keys("key", "secret", token)))
+            assert place.check(writes=False) is not None
+            assert asked.get(timeout=PATIENCE_S) == (token or None)
+            while not asked.empty():
+                asked.get()
+        server.shutdown()
+
+
+def test_aws_s_own_variables_are_heeded_the_narrower_ones_first() -> None:
+    both = {"AWS_ENDPOINT_URL": "http://all", "AWS_ENDPOINT_URL_S3": "http://s3"}
+    regions = {"AWS_REGION": "eu-north-1", "AWS_DEFAULT_REGION": "eu-west-1"}
+    assert Access.of({**both, **regions}, "http://given", 1.0).endpoint == "http://given"
+    assert Access.of(both, None, 1.0).endpoint == "http://s3"
+    assert Access.of({"AWS_ENDPOINT_URL": "http://all"}, None, 1.0).endpoint == "http://all"
+    assert Access.of(regions, None, 1.0).region == "eu-north-1"
+    assert Access.of({"AWS_DEFAULT_REGION": "eu-west-1"}, None, 1.0).region == "eu-west-1"
+
+
 def test_no_row_is_lost_where_a_part_of_the_manifest_cannot_be_written_anew(bucket: Any) -> None:
     first, second = (Manifest(objects(bucket.endpoint)) for _ in range(2))
     for name in ("a.jpg", "b.jpg"):
@@ -276,6 +350,7 @@ def test_a_batch_ends_where_a_place_can_no_longer_be_used(bucket: Any, tmp_path:
     gone, there = FolderStore(tmp_path / "gone", FOLDERS), objects(bucket.endpoint)
     bucket.put("out/any.jpg", b"picture")
     saved, left = End(Outcome.SAVED), End(Outcome.LEFT, error="FolderTrouble")
+    broken = End(Outcome.BROKEN, error="EmptyFile")  # which needs no place to write to
     unreadable, vanished = End(Outcome.LEFT, error="unreadable"), End(Outcome.LEFT, error="gone")
     with refusing(bucket.endpoint, "out/") as endpoint:
         for source, target, wanted in (
@@ -285,7 +360,11 @@ def test_a_batch_ends_where_a_place_can_no_longer_be_used(bucket: Any, tmp_path:
         ):
             breaker = Breaker({"IN": Place(source, writes=False), "OUT": Place(target, writes=True)})
             for end in (
-                [left] * (MOST_LEFT - 1) + [saved] + [vanished] * MOST_LEFT + [unreadable] * (MOST_LEFT - 1)
+                [left] * (MOST_LEFT - 1)
+                + [saved]
+                + [vanished] * MOST_LEFT
+                + [unreadable] * (MOST_LEFT - 1)
+                + [broken]
             ):
                 breaker.note(end)
             with pytest.raises(PlaceTrouble, match=wanted):
@@ -477,6 +556,14 @@ def test_what_lies_below_a_prefix_counts_and_not_what_has_its_name(bucket: Any) 
     marked = find_inputs("s3://pictures/marked", access, FOLDERS)
     with pytest.raises(ConfigurationError, match="no object lies below it; mend the prefix"):
         list(marked)
+
+
+def test_what_is_hidden_or_unfinished_by_its_name_is_no_picture_in_object_storage_either(bucket: Any) -> None:
+    for key in ("a.jpg", ".b.jpg", "c.jpg.part", ".d/e.jpg"):
+        bucket.put(f"hidden/{key}", b"x")
+    access = objects(bucket.endpoint).access
+    for named in ("hidden", "hidden/**"):
+        assert [one.path for one in find_inputs(f"s3://pictures/{named}", access, FOLDERS)] == ["a.jpg"]
 
 
 def test_a_listing_of_several_answers_is_whole(bucket: Any) -> None:
@@ -785,6 +872,15 @@ def test_a_copy_whose_name_cannot_be_had_is_refused_at_once(bucket: Any, tmp_pat
     assert put_aside(source, folder, "c.jpg", b"broken too") == "c~2.jpg"
     with pytest.raises(UnfitName, match="takes no name that is not UTF-8"):
         put_aside(folder, objects(bucket.endpoint, "lost"), LATIN, b"broken")
+
+
+def test_of_a_picture_that_is_too_large_to_be_copied_no_copy_is_named(
+    bucket: Any, aside: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("maskdrop.cluster.broken.LARGEST_COPY", 5)
+    source = objects(bucket.endpoint, "in-6")
+    assert put_aside(source, aside, "film.mp4", b"larger") == ""
+    assert aside.names("") == ["film.mp4.reason.json"]
 
 
 def test_a_broken_picture_that_changed_is_left(bucket: Any, aside: Any) -> None:

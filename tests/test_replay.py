@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from drawing import face_bytes
+from maskdrop.commands.replay import _seconds as seconds
 from maskdrop.replay import Room, Wanted, clear_leftovers, find, put_back
 from running import QUICK, Daemon, Rooms, maskdrop
 from waiting import wait_for
@@ -126,6 +127,28 @@ def test_pictures_are_chosen_by_pattern_reason_and_age(rooms: Rooms) -> None:
     assert everything_in(rooms.inbox) == set()
     for arguments in ([], ["--from", "archive", "--reason", "x"], ["--older-than", "soon"]):
         assert "maskdrop: " in replay(rooms, *arguments, code=78).stderr
+
+
+def test_times_are_told_in_seconds_to_weeks() -> None:
+    hour = 3600.0
+    told = [seconds("--older-than", f"1.5{unit}") for unit in "smhdw"]
+    assert told == [1.5, 90.0, 1.5 * hour, 36 * hour, 7 * 36 * hour]
+
+
+def test_in_the_archive_age_is_since_a_picture_came_there(rooms: Rooms) -> None:
+    """Which a picture's own time doesn't tell: it is as old as the photograph."""
+    (rooms.archive / "a.jpg").write_bytes(b"1")
+    os.utime(rooms.archive / "a.jpg", (0, 0))
+    dry = ["--from", "archive", "--dry-run"]
+    assert replay(rooms, *dry, "--newer-than", "1h").stdout == "a.jpg\n"
+    assert replay(rooms, *dry, "--older-than", "1h").stdout == ""
+
+
+def test_where_originals_are_deleted_there_is_no_archive_to_take_them_from(rooms: Rooms) -> None:
+    config = rooms.base / "c.toml"
+    config.write_text(f"[folders]\noutbox = '{rooms.outbox}'\nafter = 'delete'\n")
+    done = replay(rooms, "--config", str(config), "--from", "archive", "--all", code=78)
+    assert done.stderr.endswith("there is no archive to take pictures from\n")
 
 
 def test_nothing_in_the_inbox_is_replaced_and_odd_names_come_back_as_they_were(rooms: Rooms) -> None:

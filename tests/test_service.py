@@ -1,6 +1,7 @@
 """`maskdrop service` in scratch roots: the real command, real files, users and permissions."""
 
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -173,6 +174,56 @@ def test_uninstalling_leaves_pictures_and_what_was_edited(root: Path) -> None:
     assert not list((root / "etc").rglob("maskdrop.conf"))
     assert (root / "opt/maskdrop/bin/maskdrop").exists(), "an environment that was there before is left"
     assert "nothing to do" in service(root, "uninstall")
+
+
+def test_what_several_installations_made_goes_with_one_uninstallation(root: Path) -> None:
+    """Instances of earlier ones, what was put beside an edited file, and folders that nothing else is in."""
+    for name in ("passports", "visas"):
+        install(root, "--instance", name)
+    record = read_record(root)
+    assert record is not None
+    assert record.instances == ["passports", "visas"]
+    (root / UNIT).write_bytes(b"[Unit]\n# mine\n")
+    service(root, "install", "--environment", "/opt/other")
+    newer = root / f"{UNIT}.dpkg-dist"
+    assert newer.exists()
+    service(root, "uninstall")
+    assert (root / UNIT).exists()
+    for gone in (newer, root / "etc/maskdrop", root / "usr/local/lib/maskdrop"):
+        assert not gone.exists(), gone
+
+
+def test_a_folder_that_is_no_environment_is_left_whatever_the_record_says(root: Path) -> None:
+    install(root)
+    file = root / "usr/local/lib/maskdrop/installed.json"
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "made_environment": True}))
+    service(root, "uninstall")
+    assert not file.exists()
+    assert (root / "opt/maskdrop/bin/maskdrop").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ("opt/maskdrop", "--environment opt/maskdrop: give the full path it has on the system"),
+        ("/opt/my maskdrop", "/opt/my maskdrop: unit files can't name that; choose a path of plain"),
+        ("/opt/%h", "/opt/%h: unit files can't name that"),
+    ],
+)
+def test_an_environment_that_no_unit_could_name_is_refused(root: Path, environment: str, told: str) -> None:
+    program = root / environment.lstrip("/") / "bin" / "maskdrop"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.touch(0o755)
+    before = tree(root)
+    assert told in service(root, "install", "--environment", environment, code=EX_CONFIG)
+    assert tree(root) == before
+
+
+def test_an_environment_that_is_gone_is_shown_as_missing(root: Path) -> None:
+    install(root)
+    shutil.rmtree(root / "opt/maskdrop")
+    assert "/opt/maskdrop, MISSING\n" in service(root, "show")
 
 
 def test_an_uninstallation_that_was_interrupted_names_only_units_that_are_left(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from PIL import Image
 
 import browser
 from drawing import face_bytes
+from maskdrop.results.provenance import provenance
 from running import QUICK, maskdrop
 
 if TYPE_CHECKING:
@@ -164,12 +166,64 @@ def test_a_folder_that_may_not_be_read_is_told(base: Path, tmp_path: Path) -> No
     prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
         pytest.skip("capabilities can't be taken away here")
-    closed = base / "outbox" / "closed"
-    closed.mkdir(mode=0)
+    closed = [base / room / f"closed {room}" for room in ("outbox", "quarantine")]
+    for folder in closed:
+        folder.mkdir(mode=0)
     done = maskdrop(["sheet", str(base / "outbox"), "--output", str(tmp_path / "sheet")], prefix)
-    closed.rmdir()
+    for folder in closed:
+        folder.rmdir()
     assert done.returncode == 0
-    assert done.stderr.splitlines()[0] == "maskdrop: closed: Permission denied; what is in it isn't shown"
+    assert done.stderr.splitlines()[:2] == [
+        f"maskdrop: {folder.name}: Permission denied; what is in it isn't shown" for folder in closed
+    ]
+
+
+def kinds(page: Path) -> list[str | None]:
+    """What is shown of pictures, in the order of the page."""
+    return [attributes["data-kind"] for attributes in Tags(page.read_text()).all("figure")]
+
+
+def test_results_go_by_their_configured_names_and_originals_by_their_numbered_ones(tmp_path: Path) -> None:
+    """Two pictures of one name: the archive gives the second one a number, and the outbox its results a mark.
+    Where the sheet lies is told by no option."""
+    for folder in ("archive", "outbox"):
+        (tmp_path / folder).mkdir()
+    marks: list[str] = []
+    for name, colour in (("a.png", "red"), ("a~2.png", "blue")):
+        original = tmp_path / "archive" / name
+        Image.new("RGB", (8, 8), colour).save(original)
+        sha256 = hashlib.sha256(original.read_bytes()).hexdigest()
+        marks.append(mark := f"~{sha256[:8]}" if marks else "")
+        for ending in (".jpg", ".parts.png"):
+            result = tmp_path / "outbox" / f"a{mark}{ending}"
+            Image.new("RGB", (8, 8), colour).save(result, exif=provenance(sha256))
+    config, page = tmp_path / "c.toml", tmp_path / "sheet" / "index.html"
+    config.write_text(f"[folders]\ninbox = '{tmp_path}/inbox'\n[save.suffix]\nlabels = '.parts'\n")
+    done = sheet(tmp_path, "--config", str(config))
+    assert done.stderr == "2 pictures, 0 from quarantine\n"
+    assert kinds(page) == ["original", "labels", "face"] * 2
+    # Of the one that is shown, what was written before the newest of others too.
+    for age, name in enumerate(("a.jpg", f"a{marks[1]}.jpg", "a.parts.png")):
+        os.utime(tmp_path / "outbox" / name, (2e9 - age, 2e9 - age))
+    assert sheet(tmp_path, "--config", str(config), "--last", "1").stderr.startswith("1 pictures, ")
+    assert kinds(page) == ["original", "labels", "face"]
+    config.write_text(config.read_text() + "[decode]\nmax_pixels = 63\n")
+    sheet(tmp_path, "--config", str(config))
+    assert kinds(page) == []
+
+
+def test_of_what_is_broken_the_newest_is_shown(base: Path, tmp_path: Path) -> None:
+    lost, target = tmp_path / "lost", tmp_path / "sheet"
+    lost.mkdir()
+    for name, year in (("earlier.jpg", 2020), ("latest.jpg", 2030), ("between.jpg", 2025)):
+        (lost / name).write_bytes(b"no picture")
+        reason = {"picture": name, "error": "OSError", "time": f"{year}-01-01T00:00:00+00:00"}
+        (lost / f"{name}.reason.json").write_text(json.dumps(reason))
+    places = ["--output", str(target), "--quarantine", str(lost), "--originals", str(lost)]
+    done = sheet(base, *places, "--last", "1")
+    assert done.stderr == "1 pictures, 1 from quarantine, 1 without their originals\n"
+    text = Tags((target / "index.html").read_text()).text
+    assert [name for name in ("earlier", "latest", "between") if f"{name}.jpg" in text] == ["latest"]
 
 
 def test_what_is_not_a_sheet_is_never_written_over(base: Path, tmp_path: Path) -> None:
@@ -177,8 +231,9 @@ def test_what_is_not_a_sheet_is_never_written_over(base: Path, tmp_path: Path) -
     told = sheet(base, "--output", str(tmp_path), code=78).stderr
     assert "holds other things; name an empty folder or a new one" in told
     assert (tmp_path / "index.html").read_text() == "<p>my homepage</p>"
-    told = sheet(base, "--output", str(base / "outbox" / "sheet"), code=78).stderr
-    assert "lies inside" in told
+    for room in ("outbox", "archive", "quarantine"):
+        told = sheet(base, "--output", str(base / room / "sheet"), code=78).stderr
+        assert f"lies inside {base / room}; name a folder outside" in told
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     told = sheet(base, "--output", str(tmp_path / "loop"), code=78).stderr
     assert "links on its way lead round in a circle" in told

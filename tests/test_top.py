@@ -139,6 +139,7 @@ def test_svg_is_whole_and_needs_nothing_from_elsewhere(rooms: Rooms) -> None:
     for part in ("maskdrop top", "running", "saved-0.jpg", "preprocess"):
         assert part in shown
     assert re.findall(r"url\((?!#)", text) == []
+    assert top(rooms.base / "none.json", "--svg", str(target)).returncode == 1
     refused = top(rooms.health, "--svg", str(rooms.base / "no" / "top.svg"))
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"maskdrop: {rooms.base}/no/top.svg: No such file or directory; name ")
