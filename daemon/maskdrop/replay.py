@@ -190,7 +190,7 @@ def _remove_reason(folder: int, note: str, identity: Identity) -> None:
 
 
 def _give_back(aside: int, note: str, folder: int) -> None:
-    with contextlib.suppress(FileExistsError, FileNotFoundError):  # a newer one is there, or another replay did it
+    with contextlib.suppress(FileExistsError, FileNotFoundError):  # a newer one; another replay did it
         rename_new(aside, note, folder, note)
 
 
