@@ -105,7 +105,7 @@ def without_gpu(picture: Picture, assumed: Assumed) -> float:
 
 
 def crossing(side: int, picture: Picture) -> int:
-    """Bytes per picture that a node takes in or gives out, whichever are more, if it labels what others decode
+    """Bytes per picture that a node takes in or gives out, whichever is more, if it labels what others decode
     and save: pixels come, labels go. At the network's own size, results are made from the pixels, so these go
     on, too. At other sizes the file itself comes and goes along, to be decoded again.
     """
