@@ -3,8 +3,8 @@
     python bench/article.py PICTURES RESULTS [--processes 8] [--threads 0]
 
 One process lists the pictures; eight preprocess, eight infer, eight mask and save; float tensors and
-pixels go from one to the next through multiprocessing's queues. Unlike the article's it tells each
-process when nothing more comes, and counts the pictures that were saved, so none is missed.
+pixels go from one to the next through multiprocessing's queues. Unlike the article's, it tells each
+process when nothing more comes, and counts the saved pictures, so that none is missed.
 The clock runs from the first path to the last saved picture, when all processes are up and the inferring ones
 have labelled an empty picture, as the plain loop and maskdrop are warm too. Prints JSON.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing  # has queues carry tensors through shared memory, as in the article
+import torch.multiprocessing  # makes queues carry tensors in shared memory, as in the article
 
 import article_steps
 from maskdrop.config import MODEL_SIDE
@@ -79,7 +79,7 @@ def begin(ready: Any, stage: str, threads: int, warm_up: Callable[[], object] = 
 
 
 def run(pictures: Path, target: Path, processes: int, threads: int) -> dict[str, Any]:
-    """All pictures of a folder through the pipeline; figures as in `told`."""
+    """Send all pictures of a folder through the pipeline; figures as in `told`."""
     context: SpawnContext = torch.multiprocessing.get_context("spawn")
     paths, images, results, done, ready = (context.Queue() for _ in range(5))
     go, over = context.Event(), context.Event()
@@ -131,7 +131,7 @@ def told(times: list[list[float]]) -> dict[str, Any]:
     """Pictures, seconds, and mean milliseconds of each stage and in each queue.
 
     Args:
-        times: for each picture when its path was put, preprocessing began and ended, inference
+        times: for each picture, when its path was put, preprocessing began and ended, inference
             began and ended, saving began and ended.
     """
     spans = [

@@ -1,4 +1,4 @@
-"""The article's three steps, written from its description: one picture, fp32, all on full scores.
+"""The article's three steps, written from its description: one picture, fp32, scores at full scale.
 
 The network and its weights are maskdrop's own, run as the article runs its network: in fp32, in
 PyTorch's default memory layout, one picture at a time, labels by numpy from scores at full scale.
@@ -46,7 +46,7 @@ def preprocess(path: Path) -> tuple[Tensor, Pixels]:
 
 
 def infer(net: nn.Module, tensor: Tensor) -> NDArray[np.int64]:
-    """Labels (512, 512): all scores are brought to the CPU, numpy chooses."""
+    """Labels (512, 512): all scores are copied to the CPU, where numpy chooses."""
     with torch.no_grad():
         scores: NDArray[Any] = net(tensor.to(device())).squeeze(0).cpu().numpy()
     labels: NDArray[np.int64] = scores.argmax(axis=0)

@@ -26,8 +26,8 @@ YEAR_2020_S = 1_577_836_800
 
 @dataclass(frozen=True)
 class Figures:
-    """One run. Seconds from the process's start to ready, from ready to the first result; MiB
-    resident in the supervisor at the first result and at most until the last that was awaited."""
+    """One run. Seconds from the process's start to ready, and from ready to the first result; MiB
+    resident in the supervisor at the first result, and the most until the last awaited result."""
 
     count: int
     ready_s: float

@@ -2,9 +2,9 @@
 
     python bench/batch.py [--pictures 100] [--repeats 3] [--entries 1000 10000] [--cores 0,1] [--no-write]
 
-Speed: the same photographs of faces for everybody, in turn; medians, and medians of ratios. Memory: one batch
-each on so many small pictures, by a network that reads 64 x 64 pixels, since the number of entries is what
-counts; and the same command again, which skips them all. Writes its section in docs/benchmarks.md.
+Speed: the same photographs of faces for all, in turn; medians, and medians of ratios. Memory: for each number
+of entries, a batch on as many small pictures, by a network that reads 64 x 64 pixels, since only the number
+counts; then the same command again, which skips them all. Writes its section in docs/benchmarks.md.
 A short look: --pictures 20 --repeats 1 --entries 50 100 --no-write.
 """
 
@@ -29,7 +29,7 @@ SIDE, SMALL_INPUT = 64, 64
 
 
 def speed(base: Path, count: int, repeats: int) -> dict[str, list[Figures]]:
-    """Each turn's batch begins with an empty folder: it would skip what is done."""
+    """Each turn's batch gets an empty folder, or it would skip what is done."""
     folder = pictures.fill(base / "pictures", count)
     everyone = (contests.ARTICLE, contests.ARTICLE_ONE, contests.MASKDROP, BATCH)
     return contests.in_fresh_folders(everyone, folder, base / "results", repeats)

@@ -2,8 +2,9 @@
 
     python bench/check.py FOLDER [--repeats 3] [--many 100000]
 
-FOLDER holds whole JPEG files to be timed on. The broken files are those of tests/broken_files.py.
-With --many, so many files (links to one small picture) are checked too, and memory is measured.
+FOLDER holds whole JPEG files, for timing. The broken files are those of tests/broken_files.py.
+With --many, that many more files (links to a small picture or an empty file) are checked, and memory
+is measured.
 """
 
 import argparse
@@ -35,7 +36,7 @@ BATCH = 100
 
 
 def maskdrop_check(folder: Path, processes: int | None = None) -> set[str]:
-    """Names of what ``maskdrop check`` reports."""
+    """Names of the files that ``maskdrop check`` reports."""
     command = [sys.executable, "-m", "maskdrop", "check", str(folder), "--format", "json"]
     command += ["--processes", str(processes)] if processes else []
     report = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
@@ -43,7 +44,7 @@ def maskdrop_check(folder: Path, processes: int | None = None) -> set[str]:
 
 
 def headers(folder: Path) -> set[str]:
-    """What ``PIL.Image.open`` refuses, which reads no pixel."""
+    """Names of the files that ``PIL.Image.open``, which reads no pixel, refuses."""
     refused = set()
     for path in folder.iterdir():
         try:
@@ -55,7 +56,7 @@ def headers(folder: Path) -> set[str]:
 
 
 def each_alone(*command: str) -> Finder:
-    """What a command ends on with another code than 0, one file a call."""
+    """Finds the files on which a command fails, called for one file at a time."""
 
     def find(folder: Path) -> set[str]:
         def fails(path: Path) -> bool:
@@ -67,7 +68,7 @@ def each_alone(*command: str) -> Finder:
 
 
 def in_batches(*command: str) -> Finder:
-    """The command on all files, many a call: for timing, on files that are whole."""
+    """Runs a command on all files, many per call: for timing on whole files, so it finds none."""
 
     def find(folder: Path) -> set[str]:
         paths = [str(path) for path in folder.iterdir()]
@@ -131,7 +132,7 @@ def how_fast(folder: Path, repeats: int) -> None:
 
 
 def processor_seconds() -> float:
-    """Of this process and all that it has waited for, and those of them."""
+    """Processor time of this process, of the children it has waited for, and of their children."""
     both = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in both)
 

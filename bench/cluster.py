@@ -2,10 +2,10 @@
 
     python bench/cluster.py [--pictures 4800] [--side 512 2048] [--repeats 3] [--cores 0,1] [--no-write]
 
-Each turn runs `maskdrop batch` with the embedded weights and all defaults. Two cores for everybody: one
+Each turn runs `maskdrop batch` with the embedded weights and all defaults. Two cores for each engine: one
 node of two processors, or two nodes of one. Rates are of the last 80 % of the pictures, so that loading Ray
-and the network is not in them; that is told apart. Processor time is of all processes of a turn, where a
-control group can be made (by root). Writes its section into docs/benchmarks.md.
+and the network is not in them; that time is given apart. Processor time is of all processes of a turn, where
+a control group can be made (by root). Writes its section into docs/benchmarks.md.
 """
 
 import argparse
@@ -45,7 +45,7 @@ _GROUPS = (Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup"))
 
 
 def turn(engine: str, folder: Path, out: Path) -> Figures:
-    """One run in a process of its own, which tells its figures on its last line."""
+    """One run in a process of its own, which prints its figures on its last line."""
     command = [sys.executable, __file__, "--turn", engine, "--folder", str(folder), "--out", str(out)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -66,7 +66,7 @@ def run_turn(engine: str, folder: Path, out: Path) -> Figures:
 
 
 def _batch(folder: Path, out: Path, options: list[str], used: "Used") -> Figures:
-    """Watches the results as they come."""
+    """Run a batch, and watch its results as they come."""
     count = len(list(folder.iterdir()))
     first = max(1, int(count * _SHARE_OF_START))
     began = time.monotonic()
@@ -94,7 +94,7 @@ def _batch(folder: Path, out: Path, options: list[str], used: "Used") -> Figures
 
 
 def operators(statistics: str) -> dict[str, float]:
-    """Seconds of work in each operator, of Ray's own statistics."""
+    """Seconds of work in each operator, from Ray's own statistics."""
     found: defaultdict[str, float] = defaultdict(float)
     name = None
     for line in statistics.splitlines():
@@ -122,7 +122,7 @@ class Used:
 
 @contextlib.contextmanager
 def _control_group() -> Iterator[Used]:
-    """A group for this process and all that it starts; of cgroup v1 (cpuacct) or v2."""
+    """A control group, v1 (cpuacct) or v2, for this process and all that it starts."""
     top = next((folder for folder in _GROUPS if (folder / "cgroup.procs").exists()), None)
     group = None
     with contextlib.suppress(OSError):
@@ -140,7 +140,7 @@ def _control_group() -> Iterator[Used]:
 
 
 def same(out: Path, others: Path, folder: Path) -> int:
-    """How many pictures' results of two engines are there and the same to the last bit."""
+    """How many pictures have results of both engines that are the same to the last bit."""
     both = ((out / path.name, others / path.name) for path in folder.iterdir())
     return sum(
         one.exists() and other.exists() and one.read_bytes() == other.read_bytes() for one, other in both
@@ -152,8 +152,8 @@ class Race:
     """Runs on pictures of one size.
 
     Attributes:
-        alike: results that are the local engine's to the last bit, and pictures that were to be done, over
-            all turns.
+        alike: by engine, how many results equal the local engine's to the last bit, and how many pictures
+            there were, over all turns.
     """
 
     side: int
@@ -178,7 +178,7 @@ def text(races: list[Race], repeats: int) -> str:
 
 
 def told(race: Race) -> list[str]:
-    """What is told of pictures of one size."""
+    """The section's part about pictures of one size."""
     runs, alike = race.runs, race.alike
     local, rows = runs["local"], []
     for engine, figures in runs.items():
@@ -226,7 +226,7 @@ def _ray() -> str:
 
 
 def race(side: int, count: int, repeats: int) -> Race:
-    """All engines in turn, so many times, on the same pictures."""
+    """Run all engines in turn, ``repeats`` times, on the same pictures."""
     base = Path(tempfile.mkdtemp(prefix="maskdrop-cluster-"))
     runs: dict[str, list[Figures]] = {engine: [] for engine in ENGINES}
     alike: dict[str, tuple[int, int]] = {}

@@ -1,4 +1,4 @@
-"""What is run against what: each contestant a process of its own, on the same pictures and cores."""
+"""Contestants and how they are compared: each is a process of its own, on the same pictures and cores."""
 
 import json
 import os
@@ -18,8 +18,8 @@ HERE = Path(__file__).parent
 Figures = dict[str, Any]
 
 ALIKE = 32
-"""Results of two contestants differ at a pixel where a channel differs by more, of 255: JPEG alone makes
-less. Where no channel of either is above it, both are as black as what is masked away."""
+"""Two contestants' results differ at a pixel if a channel differs by more than this, of 255; JPEG alone makes
+less. If no channel of either is above it, both are as black as what is masked away."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ FP32_LIMITS = Contestant("limits, fp32", (*LIMITS.arguments, "--precision", "fp3
 ALL_LIMITS = (LIMITS.name, FP32_LIMITS.name)
 
 SAME_OUTPUTS = (ARTICLE, ARTICLE_ONE, MASKDROP, FP32, INT8)
-"""Those whose results have the plain loop's size and quality."""
+"""Contestants whose results have the plain loop's size and quality."""
 
 ALL = (PLAIN, ARTICLE, ARTICLE_ONE, MASKDROP, FP32, DEFAULTS, LIMITS, FP32_LIMITS)
 
@@ -63,7 +63,7 @@ def run(contestant: Contestant, pictures: Path, results: Path) -> Figures:
     """One run's figures.
 
     Raises:
-        SystemExit: it failed; what it said stands on standard error.
+        SystemExit: the contestant failed; its messages are on standard error.
     """
     folders = {"PICTURES": str(pictures), "RESULTS": str(results)}
     program, *words = (folders.get(word, word) for word in contestant.arguments)
@@ -82,7 +82,7 @@ def run(contestant: Contestant, pictures: Path, results: Path) -> Figures:
 def interleaved(
     contestants: Iterable[Contestant], pictures: Path, results: Path, repeats: int
 ) -> dict[str, list[Figures]]:
-    """Every contestant in turn, so many times; so whatever the machine does beside, it does to all."""
+    """Run every contestant in turn, ``repeats`` times, so that other load on the machine affects all."""
     found: dict[str, list[Figures]] = {}
     for turn in range(repeats):
         for contestant in contestants:
@@ -98,7 +98,7 @@ def interleaved(
 def in_fresh_folders(
     contestants: Sequence[Contestant], pictures: Path, results: Path, repeats: int
 ) -> dict[str, list[Figures]]:
-    """The same with each turn's results in a folder of its own (`turn_of`): none is of an earlier one."""
+    """The same with each turn's results in a folder of its own (`turn_of`), free of earlier results."""
     found: dict[str, list[Figures]] = {}
     for turn in range(repeats):
         for name, runs in interleaved(contestants, pictures, turn_of(results, turn), 1).items():
@@ -121,14 +121,14 @@ def middle(runs: list[Figures], *path: str) -> float:
 
 
 def ratio(runs: list[Figures], others: list[Figures], key: str = "per_second", other: str = "") -> float:
-    """The median of runs' ratios, turn by turn."""
+    """The median of two contestants' ratios, turn by turn."""
     pairs = zip(runs, others, strict=True)
     return float(median(mine[key] / theirs[other or key] for mine, theirs in pairs))
 
 
 def alike(results: Path, others: Path, pictures: Path) -> dict[str, float]:
-    """Share of pixels that are the same in two folders of results, but for what JPEG does: of "all", and of
-    those that are "kept", which are not black in both.
+    """Share of pixels that are the same in two folders of results, apart from what JPEG does: of "all", and
+    of the "kept" ones, which are not black in both.
 
     Raises:
         SystemExit: a picture's result is missing.
@@ -154,7 +154,7 @@ def _reach(figures: Figures, path: tuple[str, ...]) -> float:
 
 
 def doublings(most: int) -> Iterator[int]:
-    """1, 2, 4, … and at last ``most``."""
+    """1, 2, 4, … and finally ``most``."""
     number = 1
     while number < most:
         yield number

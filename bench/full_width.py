@@ -1,9 +1,9 @@
-"""The embedded network as wide as the public checkpoint, with the same labels: its work, on real faces.
+"""Makes the embedded network as wide as the public checkpoint, and as costly; its labels stay the same.
 
     python bench/full_width.py FILE.safetensors
 
-Each channel is there as often as the network is narrower than the public one, and whatever reads it gives
-each copy its share of the weight (Chen et al., Net2Net, arXiv 1511.05641, section 2.2, without the noise).
+Each channel is repeated as many times as the network is narrower than the public one, and whatever reads it
+gives each copy its share of the weight (Chen et al., Net2Net, arXiv 1511.05641, section 2.2, without noise).
 """
 
 import argparse
@@ -32,7 +32,7 @@ def widened(network: BiSeNet) -> BiSeNet:
 
 
 def _repeated(tensor: Tensor, shape: torch.Size) -> Tensor:
-    """Each output as often as the shape wants it, and each input too, of which the copies add up to it."""
+    """Repeat each output as the shape needs, and each input too, its weight divided among the copies."""
     for axis, wanted in enumerate(shape[:2]):
         copies, rest = divmod(wanted, tensor.shape[axis])
         if rest:
@@ -44,7 +44,7 @@ def _repeated(tensor: Tensor, shape: torch.Size) -> Tensor:
 
 
 def write(path: Path) -> None:
-    """Write the embedded network so, as weights that maskdrop reads."""
+    """Write the widened embedded network, as weights that maskdrop reads."""
     loaded = load_network(embedded_weights())
     assert isinstance(loaded.network, BiSeNet)
     source = f"{loaded.card.source}, each channel repeated"

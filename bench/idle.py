@@ -27,7 +27,7 @@ PAUSE_S = 0.3
 
 
 def one_by_one(base: Path, count: int) -> list[float]:
-    """Milliseconds from each picture's arrival to its result's, less the time it has to settle."""
+    """Milliseconds from each picture's arrival to its result's, less the settle time."""
     spent = []
     for number, path in enumerate(sorted((base / "staged").iterdir())[:count]):
         result, copy = base / "outbox" / f"{number}.jpg", base / f"{number}.jpg"
@@ -44,7 +44,7 @@ def one_by_one(base: Path, count: int) -> list[float]:
 
 
 def wait_for_rest(daemon: Daemon) -> None:
-    """Until it says that nothing was done in the last ten seconds, and tells nothing new any more."""
+    """Wait until the daemon says that it saved nothing in the last ten seconds, and no stage is busy."""
     give_up = time.monotonic() + PATIENCE_S
     while True:
         health = daemon.health()
@@ -60,7 +60,7 @@ def processor_seconds(processes: list[psutil.Process]) -> float:
 
 
 def memory(processes: list[psutil.Process], workers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Proportional and resident set size in MiB of the supervisor, its workers, and what helps them."""
+    """Proportional and resident set size in MiB of the supervisor, its workers, and their helper."""
     stages = {worker["pid"]: worker["stage"] for worker in workers}
     rows = []
     for index, process in enumerate(processes):

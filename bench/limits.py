@@ -1,4 +1,4 @@
-"""What each stage of maskdrop gives alone, with the whole machine to itself.
+"""How many pictures a second each stage of maskdrop does alone, with the whole machine to itself.
 
     python bench/limits.py PICTURES [--workers 0] [--precision auto]
 
@@ -7,9 +7,9 @@ the daemon has, on every device, with the best of several batches, measured once
 save workers as cores, with pixels and labels there already, results encoded, synced and renamed,
 originals archived. Every stage runs the daemon's own code. Prints JSON.
 
-"together" is what all three give where they share the cores, as on a CPU they do:
-1 / (1 / decode + 1 / forward + 1 / save). Where the network has devices of its own, only decoding and
-saving share the cores, and it is that or the forward, whichever is less.
+"together" is what all three do where they share the cores, as on a CPU:
+1 / (1 / decode + 1 / forward + 1 / save). Where the network has GPUs, only decoding and saving share the
+cores, and "together" is their rate or the forward's, whichever is less.
 """
 
 import argparse
@@ -55,7 +55,7 @@ SAMPLES = 8
 CPU_BATCHES, GPU_BATCHES = (1, 2, 4, 8, 16, 32), (1, 4, 16, 32, 64)
 
 GPU_PICTURES = 10_000
-"""Labelled in batches of each size on GPUs: some seconds."""
+"""Pictures labelled in batches of each size on GPUs: some seconds' work."""
 
 Pixels = NDArray[np.uint8]
 
@@ -100,10 +100,10 @@ def save_share(settings: Settings, slots: SharedSlots, share: int, workers: int,
 
 
 def rate_of(share: Any, settings: Settings, slots: SharedSlots, workers: int) -> float:
-    """Pictures a second of some workers that share a folder's pictures.
+    """Pictures a second of ``workers`` processes that share a folder's pictures.
 
     Raises:
-        SystemExit: one of them failed, and said why.
+        SystemExit: a process failed, and said why.
     """
     context = torch.multiprocessing.get_context("spawn")
     count = len(tickets(settings))
@@ -131,10 +131,10 @@ class Team:
     """Inference processes as the daemon would have them: each has a device, or a share of the cores.
 
     Attributes:
-        devices: of each process.
+        devices: one for each process.
         threads: of each process.
-        sizes: of batches that are tried.
-        count: pictures that are labelled in batches of each size, about.
+        sizes: batch sizes to try.
+        count: about how many pictures are labelled in batches of each size.
     """
 
     devices: tuple[str, ...]
@@ -155,10 +155,10 @@ def team_for(settings: Settings, count: int) -> Team:
 
 
 def forward_share(settings: Settings, team: Team, index: int, samples: Pixels, size: Any, gate: Any) -> None:
-    """Label batches of the size that is asked for, as often as one is; 0 is the end. Before the gate opens
-    for the second time it is warm.
+    """Label batches of each size that is asked for, until it is 0. By the second opening of the gate for a
+    size, this is warm.
 
-    Beside the CPU as the daemon has them labelled: from pinned memory, and one batch begun ahead.
+    On a GPU, batches are labelled as in the daemon: from pinned memory, and with one batch begun ahead.
     """
     device = team.devices[index]
     torch.set_num_threads(team.threads)
@@ -189,10 +189,10 @@ def label(network: FaceParser, pictures: Pixels, labels: Pixels, turns: int) -> 
 
 
 def forward_rates(settings: Settings, team: Team, samples: Pixels) -> tuple[dict[int, float], int, float]:
-    """Pictures a second of a team for each size of batch, the best size, and what that gives once more: the
+    """Pictures a second of a team for each batch size, the best size, and its rate measured once more: the
     largest figure was also the luckiest."""
     context = torch.multiprocessing.get_context("spawn")
-    gate = context.Barrier(len(team.devices) + 1, timeout=PATIENCE_S)  # or one that died would be waited for
+    gate = context.Barrier(len(team.devices) + 1, timeout=PATIENCE_S)  # or a dead process would be waited for
     size = context.Value("i", 0)
     processes = [
         context.Process(target=forward_share, args=(settings, team, index, samples, size, gate), daemon=True)
@@ -259,7 +259,7 @@ def measure(base: Path, pictures: Path, workers: int, precision: str) -> dict[st
 
 
 def together(rates: dict[str, float], on_cpu: bool) -> float:
-    """What all stages give at the same time; a device of its own takes nothing from the others."""
+    """Pictures a second of all stages at the same time; a GPU takes nothing from the other stages."""
     cores = [rate for name, rate in rates.items() if on_cpu or name != "forward"]
     shared = 1 / sum(1 / rate for rate in cores)
     return shared if on_cpu else min(shared, rates["forward"])

@@ -5,8 +5,8 @@
 Everything is at its default but the outputs: 512 x 512 at JPEG quality 75, as the article writes them.
 `seconds` runs from when all workers are ready to the last picture saved: the daemon and the article's
 pipeline are up before their clocks start, too; `ahead` is how many pictures were taken before, to be decoded
-while the network was loaded; `whole_s` is the command from its start to its end. Memory
-is the proportional set size of all its processes together, the largest that was seen. Prints JSON.
+while the network was loaded; `whole_s` is the command's time from start to end. Memory is the proportional
+set size of all its processes together, the largest seen. Prints JSON.
 """
 
 import argparse
@@ -31,10 +31,10 @@ _SAVED = re.compile(r"^(\S+) INFO saved .* total (\d+)$", re.MULTILINE)
 
 
 def run(pictures: Path, target: Path, input_size: int = 512) -> dict[str, Any]:
-    """Figures of one run; what is done in the target already is skipped.
+    """Figures of one run; pictures that are done in the target already are skipped.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: the batch failed.
     """
     with scratch("bench") as base:
         config, log, report = (base / name for name in ("maskdrop.toml", "log", "report.json"))
@@ -80,7 +80,7 @@ def all_mib(pid: int) -> float:
 
 
 def proportional_mib(pid: int) -> float:
-    """PSS (proc(5), smaps_rollup): memory, that which several processes share divided among them."""
+    """PSS in MiB (proc(5), smaps_rollup): memory that several processes share is divided among them."""
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
@@ -90,7 +90,7 @@ def proportional_mib(pid: int) -> float:
 
 
 def span(log: str) -> float:
-    """Seconds from when all workers were ready, or the first picture was taken, to the last one saved."""
+    """Seconds to the last picture saved, from when all workers were ready and the first was taken."""
     ends = [seconds_of(when) for when, _ in _SAVED.findall(log)]
     return max(ends) - max(ready_at(log), min(taken_at(log)))
 

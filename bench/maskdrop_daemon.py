@@ -7,7 +7,7 @@ It starts on an empty inbox, saves a few pictures to be warm, and then gets all 
 rename. The clock runs from the first picture it takes to the last one that is saved: result synced,
 original archived. Everything is at its default but what --set says, and the outputs: 512 x 512 at
 JPEG quality 75, as the article writes them, or with --default-outputs as the daemon does by default.
-With --sync-ms each fsync, and with --read-ms each read of a picture in the inbox, takes so much longer.
+With --sync-ms each fsync, and with --read-ms each read of a picture in the inbox, takes that much longer.
 Prints JSON.
 """
 
@@ -37,7 +37,7 @@ ENDS = 0.1
 
 @dataclass(frozen=True)
 class Sample:
-    """What is looked at while pictures are worked on.
+    """What is observed while pictures are worked on.
 
     Attributes:
         at: seconds of a monotonic clock.
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def warm_up(daemon: Daemon, paths: list[Path]) -> None:
-    """Have it save `WARM` pictures."""
+    """Make the daemon save `WARM` pictures."""
     for number in range(WARM):
         copy = daemon.base / f"warm-{number}.jpg"
         shutil.copyfile(paths[number % len(paths)], copy)
@@ -100,7 +100,7 @@ def warm_up(daemon: Daemon, paths: list[Path]) -> None:
 
 
 def wait_and_sample(daemon: Daemon, count: int) -> list[Sample]:
-    """Wait for so many saved pictures, and look around meanwhile."""
+    """Wait for ``count`` saved pictures, and take samples meanwhile."""
     samples: list[Sample] = []
     deadline = time.monotonic() + PATIENCE_S + count
     while time.monotonic() < deadline:
@@ -120,7 +120,7 @@ def idle_seconds() -> float:
 
 
 def idle_share(samples: list[Sample]) -> float | None:
-    """Of the cores' time, between the ends of a run; None where it was too short to tell."""
+    """Idle share of the cores' time, between the ends of a run; None if that was too short to say."""
     left_out = round(ENDS * len(samples))
     inner = samples[left_out : len(samples) - left_out]
     if len(inner) < 2:

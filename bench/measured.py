@@ -1,4 +1,4 @@
-"""What benchmarks share: a line about the machine, and a daemon that is waited for."""
+"""What benchmarks share: a line about the machine, scratch folders, and a running daemon."""
 
 import os
 import platform
@@ -22,20 +22,21 @@ from maskdrop.health.file import HealthUnreadable, read_health
 PATIENCE_S = 300.0
 
 SCRATCH = "MASKDROP_BENCH_SCRATCH"
-"""Environment variable: a folder for everything that runs leave, which whoever sets it removes at the end."""
+"""Environment variable: a folder for everything that runs leave; whoever sets it removes it at the end."""
 
 WEIGHTS = "MASKDROP_WEIGHTS"
-"""Environment variable: a weights file that everybody runs in place of the embedded one."""
+"""Environment variable: a weights file that all contestants run in place of the embedded one."""
 
 SAME_OUTPUTS: dict[str, Any] = {"outputs": ["model"], "quality": 75, "suffix": {"model": ""}}
-"""What has the daemon write what the article writes: 512 x 512, at Pillow's own JPEG quality."""
+"""Settings that make the daemon write what the article writes: 512 x 512, at Pillow's own JPEG quality."""
 
 
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
-    """A folder for one run. Of several runs none is removed before the last has ended: for minutes after
-    files were deleted, ext4 without a journal looks at each of their inodes again whenever a file is made
-    (`recently_deleted` in the kernel's fs/ext4/ialloc.c), which took a saver a quarter of its time.
+    """A folder for one run. With `SCRATCH` set, it stays until the last of several runs has ended: for
+    minutes after files were deleted, ext4 without a journal looks at each of their inodes again whenever a
+    file is made (`recently_deleted` in the kernel's fs/ext4/ialloc.c), which took a saver a quarter of its
+    time.
     """
     kept = os.environ.get(SCRATCH)
     base = Path(tempfile.mkdtemp(prefix=f"maskdrop-{name}-", dir=kept))
@@ -73,13 +74,13 @@ class Daemon:
             return {"state": "none", "counts": {"saved": 0}}
 
     def wait_saved(self, count: int) -> int:
-        """Wait until it runs and has saved so many.
+        """Wait until the daemon runs and has saved ``count`` pictures.
 
         Returns:
             The supervisor's largest resident size meanwhile, in bytes.
 
         Raises:
-            SystemExit: it ended, or it took too long.
+            SystemExit: the daemon ended, or the wait took too long.
         """
         most, deadline = 0, time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:

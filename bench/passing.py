@@ -1,10 +1,10 @@
-"""What one supervisor can pass on where it is the limit: its workers answer at once, and do nothing.
+"""How much one supervisor can pass on when it is the limit: its workers answer at once, and do nothing.
 
     python bench/passing.py [--pictures 8000] [--workers 8] 2>/dev/null
 
-The daemon's own supervisor and inbox, with real processes and pipes; what a picture's stages would do takes
-no time, so it always has several reports to take in, as beside devices and cores that are quicker than it is.
-It has a core of its own, all workers another one. Prints JSON; per_picture_ms is processor time.
+The daemon's own supervisor and inbox, with real processes and pipes. The stages' work takes no time, so the
+supervisor always has several reports to take in, as beside devices and cores that are quicker than it is. It
+has a core of its own; all workers share another. Prints JSON; per_picture_ms is processor time.
 """
 
 import argparse
@@ -41,7 +41,7 @@ LOOK_S = 0.01
 
 
 def answer(workplace: Any, tasks: Any, reports: Any, stderr: Any, supervisor: int) -> None:
-    """A worker of any stage: says what is expected of it, and moves saved originals away."""
+    """A worker of any stage: reports what is expected of it, and moves saved originals away."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -64,7 +64,7 @@ def answer(workplace: Any, tasks: Any, reports: Any, stderr: Any, supervisor: in
 
 
 def measure(base: Path, count: int, workers: int) -> dict[str, float]:
-    """Pass so many pictures through."""
+    """Pass ``count`` pictures through."""
     # Here, because each worker imports this file.
     from maskdrop.lasting import lasting_imports
 

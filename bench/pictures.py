@@ -8,10 +8,10 @@ from pathlib import Path
 from PIL import Image
 
 NATIVE = 512
-"""Pixels a side of the faces as they are."""
+"""Pixels per side of the faces as they are."""
 
 _DISTINCT = 8
-"""Different pictures of a larger size: they are costly to make, and alike in what they take."""
+"""How many pictures of a larger size differ: they are costly to make, and cost the stages about the same."""
 
 
 def faces() -> list[Path]:
@@ -29,10 +29,10 @@ def faces() -> list[Path]:
 
 
 def fill(folder: Path, count: int, side: int = NATIVE) -> Path:
-    """A folder of so many JPEGs of side x side pixels; faces come again where there are too few.
+    """Make a folder of ``count`` JPEGs of side x side pixels; faces repeat where there are too few.
 
     Returns:
-        The folder, which must not be there yet.
+        The folder, which must not exist before.
     """
     folder.mkdir(parents=True)
     originals = faces()

@@ -17,7 +17,7 @@ import article_steps
 
 
 def run(pictures: Path, target: Path) -> dict[str, Any]:
-    """All pictures of a folder; seconds in all, and mean milliseconds of each stage."""
+    """Do all pictures of a folder; seconds in all, and mean milliseconds of each stage."""
     net = article_steps.network()
     paths = sorted(pictures.iterdir())
     article_steps.infer(net, article_steps.preprocess(paths[0])[0])

@@ -1,4 +1,4 @@
-"""Benchmarks' figures as one picture: above throughput, time by stage and queue, and sizes; below, growth."""
+"""Benchmarks' figures as one plot: above, throughput, time by stage and queue, and sizes; below, growth."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ PLACES = (
     ("waiting for save", "queues", ("save", "results")),
     ("save", "stages", ("save",)),
 )
-"""Where a picture is, in its order: what it is called here, and its kind and names in the figures."""
+"""Places where a picture waits or is worked on, in order: name here, and kind and names in the figures."""
 
 LEAST_MS = 0.5
-"""Where the logarithmic axis of times begins; what takes less has no bar."""
+"""Where the logarithmic axis of times begins; shorter times have no bar."""
 
 TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 """Pictures a second that the axis of sizes may name."""
@@ -28,11 +28,11 @@ Result = dict[str, Any]
 
 
 def plot(result: Result, growth: dict[str, str], path: Path) -> None:
-    """Write it as PNG; parts that weren't measured are left out, and all of it without throughput.
+    """Write the plot as PNG, without parts that weren't measured; without throughput, write nothing.
 
     Args:
         result: the benchmarks' figures, as in docs/benchmarks.json.
-        growth: parts that tell how throughput grows, and with what.
+        growth: parts that show how throughput grows, and with what.
     """
     import matplotlib as mpl
 
@@ -74,7 +74,7 @@ def _rates(axis: Any, runs: dict[str, list[Figures]]) -> None:
 
 
 def _times(axis: Any, runs: dict[str, list[Figures]]) -> None:
-    """A group of bars for each place, one for each of those who have it."""
+    """Plot a group of bars for each place, one for each contestant that has it."""
     height = 0.8 / len(runs)
     for index, (name, figures) in enumerate(runs.items()):
         spent = {}
@@ -94,7 +94,7 @@ def _times(axis: Any, runs: dict[str, list[Figures]]) -> None:
 
 
 def _sizes(axis: Any, sizes: dict[str, dict[str, list[Figures]]]) -> None:
-    """Of those that have the same name in all sizes; the last ones' workers are chosen by hand."""
+    """Plot the contestants that have one name at all sizes: not the last, whose workers are set by hand."""
     *names, _ = next(iter(sizes.values()))
     for name in names:
         colour = "#2a7" if "maskdrop" in name else COLOURS.get(name.split(",")[0])

@@ -2,7 +2,7 @@
 
     python bench/report.py
 
-makes the section and the plot anew from docs/benchmarks.json; nothing is measured.
+makes the section and the plot again from docs/benchmarks.json; nothing is measured.
 """
 
 import argparse
@@ -24,7 +24,7 @@ ALT = (
     "Pictures a second; milliseconds of a picture in each stage and queue; pictures a second by size, and of "
     "maskdrop by its settings and by backlog"
 )
-"""What the plot shows, for those who don't see it."""
+"""What the plot shows, for those who can't see it."""
 
 GROWTH = {
     "workers": "preprocess and save workers, each",
@@ -46,14 +46,14 @@ def keep(result: Result) -> None:
 
 
 def write(result: Result) -> None:
-    """All three files; what stands outside the marks in the page stays."""
+    """Write all three files; in the page, text outside the marks stays."""
     keep(result)
     put_section(text(result), BEGIN, END)
     plot(result, GROWTH, PLOT)
 
 
 def put_section(section: str, begin: str, end: str) -> None:
-    """Replace what stands between two marks in the page; without them it becomes its first section."""
+    """Replace what is between two marks in the page; without marks, add it as the first section."""
     page, marked = PAGE.read_text(), f"{begin}\n{section}\n{end}"
     if begin in page:
         page = page[: page.index(begin)] + marked + page[page.index(end) + len(end) :]
@@ -64,7 +64,7 @@ def put_section(section: str, begin: str, end: str) -> None:
 
 
 def tell_section(section: str, begin: str, end: str, write: bool) -> None:
-    """Print a section, and put it into the page if that is to be written."""
+    """Print a section, and put it into the page if ``write`` is set."""
     print(section)
     if write:
         put_section(section, begin, end)
@@ -93,7 +93,7 @@ def text(result: Result) -> str:
 
 
 def _naming_once(section: str, result: Result) -> str:
-    """The same, with each machine named where it comes first alone."""
+    """The same section, with each machine named only where it comes first."""
     for machine in {part["machine"] for part in result.values()}:
         before, name, after = section.partition(f"{machine}.")
         section = before + name + after.replace(f"{machine}.", "The same machine.")
@@ -138,7 +138,7 @@ def _full_width(part: Result) -> str:
 
 
 def _compared(runs: dict[str, list[Figures]]) -> str:
-    """Everybody's pictures a second beside maskdrop's, its limits', and how idle the cores were."""
+    """Each contestant's pictures a second beside maskdrop's, the limits', and how idle the cores were."""
     limits, maskdrop = runs[LIMITS.name], runs["maskdrop"]
     on_gpu = any(figures.get("on_gpu") for figures in limits)  # figures of an earlier run may not have it
     shared = (
@@ -180,7 +180,7 @@ def _compared(runs: dict[str, list[Figures]]) -> str:
 
 
 def _alike(shares: dict[str, dict[str, float]]) -> str:
-    """Shares of an earlier run may be of all pixels alone."""
+    """Pixels like the plain loop's, in words. An earlier run may have shares of all pixels only."""
     told = []
     for name, share in shares.items():
         kept = f" ({share['kept']:.2%} of those that aren't black in both)" if "kept" in share else ""
@@ -243,13 +243,13 @@ def _growth(part: Result, what: str) -> str:
 
 
 def _choice(runs: dict[str, list[Figures]]) -> str:
-    """How what maskdrop chooses compares with the best that is set: medians of the ratios, turn by turn."""
+    """How maskdrop's own choice compares with the best fixed one: medians of the ratios, turn by turn."""
     share, best = _best(runs)
     return f"`auto` gives {share:.2f} of the best fixed choice, {best}."
 
 
 def _best(runs: dict[str, list[Figures]]) -> tuple[float, str]:
-    """The share of the best fixed choice that ``auto`` gives, and which that is."""
+    """The share of the best fixed choice's rate that ``auto`` reaches, and which choice that is."""
     fixed = {label: figures for label, figures in runs.items() if label != "auto"}
     best = max(fixed, key=lambda label: middle(fixed[label], "per_second"))
     return ratio(runs["auto"], fixed[best]), best

@@ -1,10 +1,10 @@
-"""`make bench`: everybody on the same pictures and cores, in turn; medians and ratios.
+"""`make bench`: all contestants on the same pictures and cores, in turn; medians and ratios.
 
     python bench/run.py [--pictures N] [--repeats 3] [--only throughput idle …] [--cores 0,1]
 
 Parts: throughput (plain loop, the article's pipeline, maskdrop, limits), full-width (the same with a network
 as wide as the public checkpoint's), idle (start, latency, memory, idle share), workers, threads, inferrers,
-batch, size, backlog (how throughput grows), disk (how savers and decoders fare with slower ones). Parts that
+batch, size, backlog (how throughput grows), disk (how savers and decoders fare on slower disks). Parts that
 are not run keep the figures of the last run. Writes docs/benchmarks.json, docs/images/benchmark.png, and the
 section between the marks in docs/benchmarks.md. A short look:
 --pictures 40 --repeats 1 --only throughput --no-write.
@@ -28,10 +28,10 @@ from maskdrop.model.quantised import can_quantise
 from measured import SCRATCH, WEIGHTS, machine
 
 CPU_PICTURES, GPU_PICTURES = 200, 4_000
-"""In each run, unless told otherwise: some seconds of maskdrop's work."""
+"""Pictures in each run, unless told otherwise: some seconds of maskdrop's work."""
 
 MOST_ON_GPU = 4
-"""Inference workers of a GPU that are tried at most."""
+"""The most inference workers that are tried on GPUs."""
 
 Part = Callable[[Path, argparse.Namespace], dict[str, Any]]
 
@@ -50,7 +50,7 @@ def throughput(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def least_alike(name: str, folder: Path, results: Path, repeats: int) -> dict[str, float]:
-    """How far a contestant's results are the plain loop's, in the turn where they are least."""
+    """Shares of a contestant's pixels that are like the plain loop's: the least of all turns."""
     found = []
     for turn in range(repeats):
         plain, theirs = (
@@ -75,7 +75,7 @@ def wide_throughput(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def idle(base: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """The plain loop beside it: its warm time a picture is what latency is compared with."""
+    """Run the plain loop too: latency is compared with its time per picture when warm."""
     folder = pictures.fill(base / "pictures", min(40, options.pictures))
     daemon = contests.Contestant("idle", ("idle.py", "--pictures", str(min(20, options.pictures))))
     turns = []
@@ -116,7 +116,7 @@ def batch(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 def grown(
     base: Path, options: argparse.Namespace, variants: dict[str, contests.Contestant]
 ) -> dict[str, Any]:
-    """Throughput with all at its default, and of variants, in turn on the same pictures."""
+    """Throughput with all defaults, and of variants, in turn on the same pictures."""
     folder = pictures.fill(base / "pictures", options.pictures)
     everyone = [contests.MASKDROP, *variants.values()]
     runs = contests.interleaved(everyone, folder, base / "results", options.repeats)
@@ -125,9 +125,9 @@ def grown(
 
 
 def size(base: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """One size after the other, at each all contestants in turn, on fewer of the larger pictures; also with
-    maskdrop's own outputs, at the pictures' own size, where decoders and savers have most to do: with as
-    many as it chooses, and with one of each a core."""
+    """One size after the other, with all contestants in turn at each, and with fewer of the larger pictures.
+    Also with maskdrop's own outputs, at the pictures' own size, where decoders and savers have most to do:
+    with as many as it chooses, and with one of each per core."""
     cores = min(256, len(os.sched_getaffinity(0)))
     many = contests.Contestant(
         f"own outputs, {cores} + {cores} workers",
@@ -152,7 +152,7 @@ def size(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def backlog(base: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """One number after the other, of many pictures fewer turns: not in turn, as the others are."""
+    """One number of pictures after the other, not in turn as in other parts; large ones get fewer turns."""
     found: dict[str, list[Figures]] = {}
     for count in [n for n in (100, 1_000, 10_000) if n <= options.backlog]:
         folder = pictures.fill(base / f"{count}", count)
@@ -163,8 +163,9 @@ def backlog(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def disk(base: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """By what each sync takes, one time after the other: as many savers as it chooses, and fixed numbers. The
-    same of reads and decoders, with more pictures: more of these come only while pictures go through."""
+    """By how long a sync takes, one time after the other: with as many savers as maskdrop chooses, and with
+    fixed numbers. The same for reads and decoders, with more pictures: maskdrop adds decoders only while
+    pictures go through."""
     few, many = (pictures.fill(base / f"{n}", n * options.pictures) for n in (1, 4))
     syncs = {str(ms): slower("save", "--sync-ms", ms, few, options.repeats) for ms in (0, 2, 5, 20)}
     reads = {str(ms): slower("preprocess", "--read-ms", ms, many, options.repeats) for ms in (2, 5, 20)}
@@ -172,7 +173,7 @@ def disk(base: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def slower(stage: str, option: str, ms: int, folder: Path, repeats: int) -> dict[str, list[Figures]]:
-    """With one option's milliseconds: as many workers of a stage as it chooses, and fixed numbers."""
+    """With one option's milliseconds: as many workers of a stage as maskdrop chooses, and fixed numbers."""
     cores = len(os.sched_getaffinity(0))
     numbers = sorted({min(256, n) for n in (1, cores, 4 * cores, 8 * cores)})  # no more may be configured
     arguments = (*contests.MASKDROP.arguments, option, f"{ms}")

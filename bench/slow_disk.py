@@ -1,8 +1,8 @@
 """A slower disk, for any program started with the environment that `environment` gives.
 
-Each fsync(2) and fdatasync(2), and each read(2) of a file below one folder, is done as ever and returns so
-many milliseconds later: as long as a file says, which may be written again while programs run. Linux can slow
-a whole device down (dm-delay), where it has that module and one may use it; this asks for a C compiler alone.
+Each fsync(2) and fdatasync(2), and each read(2) of a file below one folder, is done as usual and returns some
+milliseconds later: as many as a file says, which may be rewritten while programs run. Linux can slow down a
+whole device (dm-delay), where that module exists and may be used; this needs only a C compiler.
 """
 
 import os
@@ -61,7 +61,8 @@ def environment(
 
     Args:
         sync_ms: milliseconds that each fsync takes longer.
-        read_ms: the same of each read of a file below a folder; None: reads are as ever.
+        read_ms: the same for each read of a file in ``below``.
+        below: a folder; None: reads take as long as usual.
 
     Raises:
         CalledProcessError, FileNotFoundError: there is no C compiler that can do it.
@@ -72,7 +73,7 @@ def environment(
 
 
 def preloaded(folder: Path, name: str, source: str) -> dict[str, str]:
-    """What to add to a program's environment so that a library made of this source is loaded before others.
+    """What to add to a program's environment so that a library made from this source is loaded before others.
 
     Raises:
         CalledProcessError, FileNotFoundError: there is no C compiler that can make it.
@@ -85,7 +86,7 @@ def preloaded(folder: Path, name: str, source: str) -> dict[str, str]:
 
 
 def set_times(folder: Path, sync_ms: float = 0, read_ms: float = 0) -> None:
-    """From now on each sync, and each read, takes so much longer."""
+    """Make each sync, and each read, take that much longer from now on."""
     new = folder / "disk-ms.new"
     new.write_text(f"{sync_ms} {read_ms}\n", encoding="ascii")
     new.replace(folder / "disk-ms")

@@ -1,10 +1,10 @@
-"""Processor time and bytes of each stage a picture, for tools/sizing.py.
+"""Processor time of each stage, and bytes, per picture, for tools/sizing.py.
 
     python bench/stage_costs.py PICTURES [--sides 512 2048] [--turns 3] [--count 60] > docs/sizing.json
 
-Every stage runs the daemon's own code with its defaults in one process with one thread, on local disks: the
-pictures are scaled to each side and saved as JPEG 90, unless they have that side. Processor time, so other
-programs beside it matter little; the least of several turns. Prints JSON.
+Every stage runs the daemon's own code with its defaults in one process with one thread, on local disks. The
+pictures are scaled to each side and saved as JPEG 90, unless they have that side. Times are processor time,
+which other programs affect little, and the least of several turns. Prints JSON.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def fill(inbox: Path, pictures: list[Path], side: int) -> None:
 
 
 def turn(pictures: list[Path], side: int) -> dict[str, float]:
-    """One turn at one size: ms and bytes a picture."""
+    """One turn at one size: ms and bytes per picture."""
     base = Path(tempfile.mkdtemp(prefix="maskdrop-sizing-"))
     try:
         names = ("inbox", "outbox", "quarantine", "archive")

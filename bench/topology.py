@@ -1,12 +1,12 @@
-"""What a picture costs outside the stages' own work: how many of them one supervisor can pass on.
+"""What a picture costs outside the stages' own work: how many pictures one supervisor can pass on.
 
     python bench/topology.py [--pictures 3000] [--workers 1 4] [--repeats 3] [--no-write]
 
 The real daemon on photographs of 64 x 64 with a network that is one convolution of a pixel. However fast a
 device and however many cores, no more pictures a second go through a daemon than one core can do of its
-supervisor's work. Processor time is the kernel's count for each process (proc(5)), from a moment at which all
-workers are ready and warm to the last picture saved. Beside it the same supervisor with workers that do
-nothing (passing.py): it is never idle then, as beside quicker devices and more cores. Writes its section in
+supervisor's work. Processor time is the kernel's count for each process (proc(5)), from when all workers are
+ready and warm to the last picture saved. The same supervisor is then measured with workers that do nothing
+(passing.py): it is never idle then, as beside quicker devices and more cores. Writes its section in
 docs/benchmarks.md.
 """
 
@@ -36,7 +36,7 @@ SIDE, CLASSES, LARGEST_BATCH = 64, 19, 64
 PROCESSES = ("supervisor", *STAGES)
 
 AT_ONCE = (8, 16)
-"""Workers of each of two stages that answer at once."""
+"""Numbers of workers, in each of two stages, that answer at once."""
 
 Figures = dict[str, float]
 
@@ -63,7 +63,7 @@ def settings(weights: Path, workers: int) -> str:
 
 
 def processor_seconds(daemon: Daemon) -> Figures:
-    """Of each kind of process so far; children that ended are nobody's."""
+    """Processor time of each kind of process so far; children that ended are not counted."""
     stages = {worker["pid"]: worker["stage"] for worker in daemon.health()["workers"]}
     spent = dict.fromkeys(PROCESSES, 0.0)
     parent = psutil.Process(daemon.process.pid)
@@ -76,7 +76,7 @@ def processor_seconds(daemon: Daemon) -> Figures:
 
 
 def run(folder: Path, weights: Path, workers: int) -> Figures:
-    """Pictures a second, and milliseconds of processor time a picture of each kind of process."""
+    """Pictures a second, and milliseconds of processor time per picture for each kind of process."""
     with scratch("topology") as base:
         (base / "inbox").mkdir()
         shutil.copytree(folder, base / "staged" / "batch")

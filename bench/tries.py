@@ -1,4 +1,4 @@
-"""What was tried for speed, one against the other: processor time of one thread a picture.
+"""What was tried for speed, one against the other: processor time of one thread per picture.
 
     python bench/tries.py [forward] [onnx] [compile] [decode] [encode] [--batches 1 4 16]
 
@@ -41,7 +41,7 @@ LAST = torch.channels_last
 
 
 def least_ms(act: Callable[[], object], turns: int = TURNS) -> float:
-    """Milliseconds of this thread's processor time, the least of several turns after one."""
+    """Milliseconds of this thread's processor time, the least of several turns after one to warm up."""
     act()
     spent = []
     for _ in range(turns):
@@ -83,7 +83,7 @@ def plain(network: torch.nn.Module, dtype: torch.dtype, memory_format: torch.mem
 
 
 def in_single_steps(dtype: torch.dtype) -> Label:
-    """maskdrop's network as it is run where convolutions can't take along what follows them."""
+    """maskdrop's network as it runs where convolutions can't include the steps that follow them."""
     folded = FoldedBiSeNet(bisenet(), IMAGENET_MEAN, IMAGENET_DEVIATION).to(dtype)
     in_format(folded, LAST)
 
@@ -133,8 +133,8 @@ def forward(faces: Pixels, exact: Pixels) -> None:
 
 
 def compiled(faces: Pixels, exact: Pixels, batches: Sequence[int]) -> None:
-    """For each size of batch anew, as where a daemon knows what comes; faces come again where there are too
-    few for one."""
+    """Compile for each batch size apart, as for a daemon that knows what comes; faces repeat where there are
+    too few for a batch."""
     ours = load_parser(ModelSettings(precision="bf16"), "cpu").parse
     for batch in batches:
         torch.compiler.reset()

@@ -2,7 +2,7 @@
 
     python bench/tries_beside.py [decoders] [messages] [savers]
 
-Ways take turns, the least of several turns counts. Prints Markdown tables.
+Ways take turns; the least of several turns counts. Prints Markdown tables.
 """
 
 import io
@@ -40,7 +40,7 @@ Pixels = NDArray[np.uint8]
 
 
 def least_ms(ways: dict[str, Callable[[], object]], clock: Callable[[], float]) -> dict[str, float]:
-    """Milliseconds of each way by a clock, the least of some turns after one to be warm."""
+    """Milliseconds of each way by a clock, the least of several turns after one to warm up."""
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(TURNS + 1):
         for name, act in ways.items():
@@ -52,7 +52,7 @@ def least_ms(ways: dict[str, Callable[[], object]], clock: Callable[[], float]) 
 
 
 def by_torchvision(content: bytes) -> Pixels:
-    """Whole, then scaled as Pillow does; a slot takes (height, width, 3), so its planes are turned."""
+    """Decode whole, then scale as Pillow does; a slot takes (height, width, 3), so planes are permuted."""
     raw = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     planes = torch.ops.image.decode_jpeg(raw, RGB, False)
     pixels: Pixels = planes.permute(1, 2, 0).contiguous().numpy()
@@ -64,10 +64,10 @@ def by_pillow(content: bytes) -> Pixels:
 
 
 def load_torchvision() -> None:
-    """Have its operators known.
+    """Load torchvision's operators.
 
     Raises:
-        SystemExit: its compiled part was built for another torch.
+        SystemExit: they are missing, or were built for another torch.
     """
     if hasattr(torch.ops.image, "decode_jpeg"):
         return
@@ -109,7 +109,7 @@ def echo(connection: "multiprocessing.connection.Connection[object, object]") ->
 
 
 def messages() -> None:
-    """Thirty-two tickets to a process and back: one by one, and in one message."""
+    """Send thirty-two tasks to a process and back: one by one, and in one message."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=echo, args=(theirs,), daemon=True)
     process.start()

@@ -1,12 +1,12 @@
-"""What was thought of for a GPU, one against the other: copies, streams, graphs, two workers, decoding there.
+"""Ideas for a GPU, one against the other: copies, streams, graphs, two workers, decoding there.
 
     python bench/tries_gpu.py [--device cuda:0] [--batches 1 8 32 64] [--turns 5] [--precision auto]
         [--beside "ONNX Runtime" TensorRT]
 
-Ways of labelling take turns; each turn is some batches that follow each other without a pause. Pictures a
-second are of the quickest turn. ONNX Runtime and TensorRT compute the network too, where they are
-installed. Then JPEGs are decoded by the device (nvJPEG) and by one core. Prints
-Markdown tables. With --device cpu the same code runs where there is no GPU, but the figures say nothing.
+Ways of labelling take turns; each turn is some batches without a pause between them. Pictures a second are of
+the quickest turn. ONNX Runtime and TensorRT compute the network too, where they are installed. Then JPEGs are
+decoded by the device (nvJPEG) and by one core. Prints Markdown tables. With --device cpu the same code runs
+where there is no GPU, but the figures say nothing.
 """
 
 import argparse
@@ -39,18 +39,18 @@ from measured import PATIENCE_S, machine
 from tries_beside import load_torchvision
 
 SECONDS = 1.0
-"""How long a turn takes, about."""
+"""About how long a turn takes."""
 
 Pixels = NDArray[np.uint8]
 Way = Callable[[int], None]
-"""Labels so many batches."""
+"""Labels the given number of batches."""
 
 
 class Labelling:
     """One parser's ways of labelling batches of a size.
 
     Args:
-        unpinned, pinned: three such batches of pictures, or more.
+        unpinned, pinned: slots with three such batches of pictures, or more.
     """
 
     def __init__(self, parser: FaceParser, unpinned: SharedSlots, pinned: SharedSlots, size: int) -> None:
@@ -123,7 +123,7 @@ def rate_of(way: Way, size: int, count: int) -> float:
 def one_of_two(
     device: str, wanted: ModelSettings, faces: Pixels, sizes: list[int], turns: int, barrier: Any, told: Any
 ) -> None:
-    """A worker beside another one: tells size, turn and pictures a second of each turn."""
+    """A worker beside another one: reports size, turn and pictures a second of each turn."""
     parser, slots = load_parser(wanted, device), filled(faces, sizes)
     parser.pin(slots.memory)
     for size in sizes:
@@ -143,7 +143,7 @@ def one_of_two(
 def two_workers(
     device: str, wanted: ModelSettings, faces: Pixels, sizes: list[int], turns: int
 ) -> list[float]:
-    """Pictures a second of two processes together, for each size of batch."""
+    """Pictures a second of two processes together, for each batch size."""
     context = get_context("spawn")
     barrier, told = context.Barrier(2), context.Queue()
     arguments = (device, wanted, faces, sizes, turns, barrier, told)
@@ -225,7 +225,7 @@ def decoding(device: str, paths: list[Path], turns: int) -> None:
 
 
 def networks(options: argparse.Namespace, base: Path) -> Iterator[tuple[str, ModelSettings]]:
-    """Who computes the embedded network: PyTorch, and ONNX Runtime and TensorRT where they are installed."""
+    """What computes the embedded network: PyTorch, and ONNX Runtime and TensorRT where they are installed."""
     for precision in options.precision:
         yield "PyTorch", ModelSettings(precision=precision)
     runtimes = [name for name in ("ONNX Runtime", "TensorRT") if name in options.beside]

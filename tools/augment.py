@@ -1,7 +1,7 @@
 """Random views of training pictures: what inboxes hold, made from aligned portraits.
 
-Every function takes and gives batches of floats from 0 to 255, (batch, 3, height, width).
-Chance comes from torch's default generator alone, so a seed repeats a run.
+Every function takes and returns batches of floats from 0 to 255, (batch, 3, height, width).
+Randomness comes from torch's default generator only, so a seed repeats a run.
 """
 
 import io
@@ -16,13 +16,13 @@ from torch.nn import functional
 from maskdrop.parts import MIRROR_PAIRS, Part
 
 PLAIN_SHARE = 0.3
-"""Pictures that keep their own scale: most of what people drop are portraits like these."""
+"""Share of pictures that keep their own scale: most of what people drop are portraits like these."""
 
 FAR_SHARE = 0.15
-"""Pictures that are shrunk to between a half and a third of the frame."""
+"""Share of pictures that are shrunk to between two thirds and a third of the frame."""
 
 GROUP_SHARE = 0.06
-"""Views that become pictures of four people."""
+"""Share of views that become pictures of four people."""
 
 
 def mirror_table() -> Tensor:
@@ -34,7 +34,7 @@ def mirror_table() -> Tensor:
 
 
 def random_view(pictures: Tensor, labels: Tensor, size: int, mirrored: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirrored, turned, scaled, shifted, recoloured and worn as cameras and networks wear pictures.
+    """Pictures mirrored, turned, scaled, shifted, recoloured, and worn as cameras and networks wear them.
 
     Args:
         pictures: uint8 (batch, 3, h, w).
@@ -77,7 +77,7 @@ def _placements(count: int, flip: Tensor) -> Tensor:
 
 
 def _backdrop(pictures: Tensor, size: int) -> Tensor:
-    """What stands around a picture that doesn't fill its view: another one's colours, blurred, and grain."""
+    """What surrounds a picture that doesn't fill its view: another one's colours, blurred, and grain."""
     others = pictures.roll(1, dims=0)
     cells = int(torch.randint(2, 24, ()))
     coarse = functional.adaptive_avg_pool2d(others, cells)

@@ -15,7 +15,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 class NoBrowser(Exception):
-    """There is none; the message says how to get one."""
+    """No browser is installed; the message says how to get one."""
 
 
 @contextlib.contextmanager

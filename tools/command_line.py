@@ -1,4 +1,4 @@
-"""The command line as typer knows it, told once for the manual page and the reference."""
+"""The command line as typer knows it, read once for the manual page and the reference."""
 
 import inspect
 from collections.abc import Iterator
@@ -80,7 +80,7 @@ def _below(group: Any, path: str) -> Iterator[Command]:
 
 
 def _described(command: Any, path: str) -> Command:
-    """``--help`` is everywhere and so left out."""
+    """A command's description. ``--help`` is left out, since every command has it."""
     shown = [p for p in command.params if not getattr(p, "hidden", False) and p.name != "help"]
     paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
     whole = tuple(" ".join(paragraph.split()) for paragraph in paragraphs)
@@ -122,7 +122,7 @@ def _is_flag(parameter: Any) -> bool:
 
 
 def _placeholder(parameter: Any) -> str:
-    """What stands for a value: what it says itself, or an argument's name, or an option's longest."""
+    """What stands for a value: its own placeholder, or an argument's name, or an option's longest name."""
     if parameter.metavar:
         return str(parameter.metavar)
     names = [parameter.name] if parameter.param_type_name == "argument" else parameter.opts

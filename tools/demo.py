@@ -1,4 +1,4 @@
-"""The demo: a real daemon on a scratch inbox, sample pictures in, what came out shown.
+"""The demo: a real daemon on a scratch inbox; sample pictures go in, and what comes out is shown.
 
     python tools/demo.py [--folder FOLDER]
 
@@ -26,7 +26,7 @@ from drawn_face import draw_face
 
 PATIENCE_S = 180
 TILE = 256
-"""Pixels a side of a picture on the contact sheet."""
+"""Pixels per side of a picture on the contact sheet."""
 
 console = Console(highlight=False)
 
@@ -75,7 +75,7 @@ def wait(daemon: "subprocess.Popen[bytes]", health: Path, condition: Any, base: 
     """Wait until the health file fulfils the condition.
 
     Raises:
-        SystemExit: the daemon ended, or it took too long.
+        SystemExit: the daemon ended, or the wait took too long.
     """
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
@@ -92,7 +92,7 @@ def finished(health: dict[str, Any]) -> int:
 
 
 def drop_samples(inbox: Path) -> int:
-    """The samples, written aside and renamed into the inbox, as a careful program does."""
+    """Write the samples elsewhere and rename them into the inbox, as a careful program does; their number."""
     astronaut = Image.fromarray(data.astronaut())  # NASA, public domain: Eileen Collins, 1999
     samples = {
         "astronaut.png": astronaut,

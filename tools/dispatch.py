@@ -4,19 +4,19 @@
 
 For inboxes on one shared disk (NFS or another), one for each host. Each file goes to the inbox that has
 fewest waiting, the oldest file first, and no inbox gets more than --most: so a quick host gets more than a
-slow one, and one that stands still keeps no more than that from the others. A file whose name is in use in
-an inbox stays until that is done, and nothing is ever replaced. One that can't be moved stays, is told once,
-and is tried again. An inbox that is gone is given nothing until it is back, and never made.
+slow one, and a host that stands still keeps no more than that from the others. A file whose name is in use
+in an inbox waits until that one is done; nothing is ever replaced. A file that can't be moved stays, is
+reported once, and is tried again. An inbox that is gone gets nothing until it is back, and is never made.
 
 A move is one rename, which a file system does whole or not at all: at any instant a picture is in ARRIVING
-or in one inbox, whatever is killed. Where no rename replaces nothing, as over NFS, it is a link and then an
-unlink: a kill just between them leaves the picture in both; another user's, where it may not be linked, is
-renamed over an empty file that keeps its name, which a kill just between leaves. Only one dispatcher works
-for ARRIVING at a time; a second one says so and exits 75. Needs Python 3.11 and nothing else: copy it where
-it is to run.
+or in one inbox, whatever is killed. Where a rename can't refuse to replace, as over NFS, a move is a link and
+then an unlink: a kill between the two leaves the picture in both. Another user's file, where it may not be
+linked, is renamed over an empty file that reserves its name; a kill between the two leaves the empty file.
+Only one dispatcher works for ARRIVING at a time; a second one says so and exits 75. Needs Python 3.11 and
+nothing else: copy it where it is to run.
 
-To take a dead host's pictures back, name its inbox as ARRIVING and the others as inboxes, once, with more for
---most than it holds. With --once and inboxes that are full it says so and exits 75.
+To take a dead host's pictures back, run it with --once, its inbox as ARRIVING, the others as inboxes, and
+more for --most than it holds. If the inboxes are full, --once says so and exits 75.
 """
 
 import argparse
@@ -65,7 +65,7 @@ class Quiet:
 
 
 def pictures(folder: Path) -> Iterator[Waiting]:
-    """Finished files below a folder; links, hidden files and folders are passed over."""
+    """Finished files below a folder; links, and hidden files and folders, are skipped."""
     for at, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -82,14 +82,14 @@ def pictures(folder: Path) -> Iterator[Waiting]:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why a file of ARRIVING stays there, or an inbox is given nothing."""
+    """Why a file stays in ARRIVING, or an inbox is given nothing."""
 
     path: str
     why: str
 
 
 class Told:
-    """Tells troubles, once each for as long as they last."""
+    """Reports troubles, each once for as long as it lasts."""
 
     def __init__(self) -> None:
         self._before: set[Trouble] = set()
@@ -102,7 +102,7 @@ class Told:
 
 
 class Spread(NamedTuple):
-    """How many files were moved, what is in the way of others, and whether any wait for room in an inbox."""
+    """How many files were moved, what keeps others, and whether any wait for room in an inbox."""
 
     moved: int
     troubles: list[Trouble]
@@ -110,7 +110,7 @@ class Spread(NamedTuple):
 
 
 def spread(arriving: Path, inboxes: list[Path], files: list[Waiting], most: int) -> Spread:
-    """Move each file to the inbox with fewest."""
+    """Move each file to the inbox that holds fewest."""
     there = [inbox for inbox in inboxes if inbox.is_dir()]
     gone = [str(inbox) for inbox in inboxes if inbox not in there]
     held = {inbox: {file.path for file in pictures(inbox)} for inbox in there}
@@ -125,7 +125,7 @@ def spread(arriving: Path, inboxes: list[Path], files: list[Waiting], most: int)
             make_below(inbox, PurePath(file.path).parent)
             rename_new(arriving / file.path, inbox / file.path)
         except FileNotFoundError:
-            continue  # its writer took it away, or somebody the inbox
+            continue  # the file was taken away, or the inbox was
         except OSError as error:  # such as a name that a daemon has put back since the look
             troubles.append(Trouble(file.path, f"{error.strerror or error}; it stays where it is"))
             continue
@@ -135,7 +135,7 @@ def spread(arriving: Path, inboxes: list[Path], files: list[Waiting], most: int)
 
 
 def make_below(inbox: Path, folders: PurePath) -> None:
-    """Make sub-folders, and never the inbox itself: where it is gone nobody would watch it.
+    """Make sub-folders, but never the inbox itself: if it is gone, nobody would watch a new one.
 
     Raises:
         FileNotFoundError: the inbox is gone.
@@ -178,7 +178,7 @@ def rename_new(source: Path, target: Path) -> None:
 
 def rename_over_own(source: Path, target: Path) -> None:
     """The same for another user's file, which may not be linked (fs.protected_hardlinks): an empty file of
-    our own keeps the name for it.
+    our own reserves its name.
 
     Raises:
         FileExistsError: the new name is in use.

@@ -4,7 +4,7 @@
 
 The picture is cut from the astronaut photograph that scikit-image ships (NASA, public domain:
 Eileen Collins, 1999); the labels are those of the embedded weights in fp32. Run it again
-whenever the embedded weights change; a test finds where that was forgotten.
+whenever the embedded weights change; a test fails where that was forgotten.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropy weighted by class, and the overlap that is measured in the end."""
+"""What training minimises: cross-entropy weighted by class, and overlap, which is measured in the end."""
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ def class_weights(labels: Tensor) -> Tensor:
 def repeat_factors(labels: Tensor, threshold: float) -> Tensor:
     """How often to draw each picture so that rare classes are seen more.
 
-    A class that a share ``f`` of the pictures holds has the factor ``max(1, sqrt(threshold / f))``,
-    a picture that of its rarest class (Gupta et al. 2019, LVIS, section 4.2).
+    A class that a share ``f`` of the pictures holds has the factor ``max(1, sqrt(threshold / f))``;
+    a picture has the factor of its rarest class (Gupta et al. 2019, LVIS, section 4.2).
 
     Args:
         labels: uint8 (pictures, 1, height, width).
@@ -74,7 +74,7 @@ def hard_cross_entropy(scores: Tensor, target: Tensor, weights: Tensor, share: f
 
 
 def loss_of(network: BiSeNet, view: Tensor, target: Tensor, weights: Tensor, hard: float = 1.0) -> Tensor:
-    """Loss of the main head at half scale, of the auxiliary heads at a quarter: finer costs too much.
+    """Loss of the main head at half scale, and of the auxiliary heads at a quarter: finer costs too much.
 
     Args:
         view: normalised float (batch, 3, size, size).

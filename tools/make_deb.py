@@ -29,7 +29,7 @@ PLACES = (
     ("README.md", "usr/share/doc/maskdrop/README.md"),
     ("packaging/deb/copyright", "usr/share/doc/maskdrop/copyright"),
 )
-"""From the source tree into the package; what the tree doesn't have is left out."""
+"""Files of the source tree and their places in the package; missing ones are left out."""
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     )
     parser.add_argument("--compression", default="zstd", help="dpkg-deb's: zstd, xz, gzip or none")
     arguments = parser.parse_args()
-    os.umask(0o022)  # whoever builds it: others than root read what is installed
+    os.umask(0o022)  # whatever the builder's own: users other than root read the installed files
     arguments.into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="maskdrop-deb-", dir=arguments.into) as work:
         stage = Path(work) / "stage"
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def put_environment(stage: Path, work: Path, python: Path, libraries: str) -> None:
-    """The virtual environment, and the command where people's shells find it."""
+    """Put in the virtual environment, and a link to the command where shells find it."""
     final = ENVIRONMENT
     folder = stage / final.relative_to("/")
     folder.parent.mkdir(parents=True)
@@ -83,7 +83,7 @@ def put_environment(stage: Path, work: Path, python: Path, libraries: str) -> No
 
 
 def put_files(stage: Path) -> None:
-    """Units, configuration and documents."""
+    """Put in units, configuration and documents."""
     documents = sorted(path.relative_to(ROOT / "docs") for path in (ROOT / "docs").rglob("*.md"))
     places = [*PLACES, *((f"docs/{name}", f"usr/share/doc/maskdrop/{name}") for name in documents)]
     for folder in ("systemd/drop-ins", "etc"):
@@ -105,7 +105,7 @@ def put_files(stage: Path) -> None:
 
 
 def put_control(stage: Path, version: tuple[int, int]) -> None:
-    """What dpkg reads: the package's description, its configuration files, and its scripts."""
+    """Put in what dpkg reads: the package's description, its configuration files, and its scripts."""
     source, target = ROOT / "packaging" / "deb", stage / "DEBIAN"
     target.mkdir(mode=0o755)
     major, minor = version

@@ -2,7 +2,7 @@
 
     python tools/man.py [FILE]      # default: docs/maskdrop.1; also `make man`
 
-Every command, argument and option is on it, with the words of ``--help``. A test compares.
+Every command, argument and option is on it, in the words of ``--help``. A test checks that it is current.
 """
 
 import argparse

@@ -6,7 +6,7 @@ MADE = "<!-- Made by tools/reference.py (`make reference`): don't change it here
 
 
 def joined(pieces: Iterable[str]) -> str:
-    """A page: the note that it is made, then its pieces, each a block of its own."""
+    """A page: its first piece, the note that the page is made, and then the rest, each a block of its own."""
     first, *rest = pieces
     return "\n\n".join([first, MADE, *rest]) + "\n"
 

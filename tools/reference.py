@@ -2,8 +2,8 @@
 
     python tools/reference.py [FOLDER]      # default: docs/reference; also `make reference`
 
-Command line, configuration, health file, metrics, exit codes, journal events and Python classes, with the
-words of the code's own help and docstrings. A test compares.
+Command line, configuration, health file, metrics, exit codes, journal events and Python classes, in the
+words of the code's own help and docstrings. A test checks that the pages are current.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Pages of the reference that are made of docstrings and of what the code itself gives."""
+"""Pages of the reference that are made from docstrings and from what the code itself returns."""
 
 import ast
 import dataclasses
@@ -27,7 +27,7 @@ from maskdrop.health.totals import Histogram, Totals
 ROOT = Path(__file__).parent.parent
 
 PLACEHOLDERS = {"queues": "STEP", "stages": "STAGE"}
-"""What stands for the keys of tables whose keys are many."""
+"""Placeholders for the keys of tables that have many."""
 
 
 def health_page() -> str:
@@ -43,7 +43,7 @@ Most look at `state` and `reason`, at `updated_at`, and at `backlog`."""
 
 
 def keys_of(section: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every key below a dataclass, with its docstring's words."""
+    """Every key below a dataclass, in the words of its docstring."""
     explained, kinds = attributes(section), typing.get_type_hints(section)
     for field in dataclasses.fields(section):
         key, what, kind = f"{path}{field.name}", explained[field.name], kinds[field.name]
@@ -63,12 +63,12 @@ def keys_of(section: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def attributes(documented: type) -> Mapping[str, str]:
-    """What the section ``Attributes:`` of a docstring says of each name."""
+    """What the section ``Attributes:`` of a docstring says about each name."""
     return named_paragraphs(inspect.getdoc(documented) or "", "Attributes:")
 
 
 def named_paragraphs(document: str, heading: str) -> Mapping[str, str]:
-    """``name: text`` entries below a heading of a docstring; lines that are further in go on."""
+    """``name: text`` entries below a heading of a docstring; lines indented further continue an entry."""
     below = document.partition(f"{heading}\n")[2].split("\n\n")[0]
     found: dict[str, str] = {}
     name = ""
@@ -234,12 +234,12 @@ def described(documented: Any) -> Iterator[str]:
 
 
 def signature(function: Any) -> str:
-    """Without ``self``, one parameter a line where there are many."""
+    """A function's signature without ``self``; a long one has one parameter per line."""
     found = inspect.signature(function)
     parameters = [p for p in found.parameters.values() if p.name != "self"]
     text = str(found.replace(parameters=parameters))
     text = re.sub(r"numpy\.ndarray\[[^]]*\], numpy\.dtype\[numpy\.(\w+)\]\]", r"NDArray[\1]", text)
-    text = re.sub(r"NDArray\[numpy\.(\w+)\]", r"NDArray[\1]", text)  # as NumPy 2.5 tells it
+    text = re.sub(r"NDArray\[numpy\.(\w+)\]", r"NDArray[\1]", text)  # as NumPy 2.5 writes it
     text = (
         text.replace("PIL.Image.Image", "Image")
         .replace("maskdrop.parse.", "")

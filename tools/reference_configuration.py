@@ -1,4 +1,4 @@
-"""The page of the reference that tells every configuration key: from config.py and etc/maskdrop.toml."""
+"""The reference's page of all configuration keys, made from config.py and etc/maskdrop.toml."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from maskdrop.topology.worker import settings_of
 EXAMPLE = Path(__file__).parent.parent / "etc" / "maskdrop.toml"
 
 CHANGED = ("json", "another")
-"""Stands for any other value: a tuple, as some settings are asked what they hold."""
+"""Stands for any other value; a tuple, because some settings are asked what they hold."""
 
 BY_PLAN = {
     "workers.preprocess": "preprocess, those too many or missing",
@@ -22,14 +22,14 @@ BY_PLAN = {
     "workers.inference_threads": "infer",
     "workers.slots": "all, for other shared memory",
 }
-"""Keys of which no worker reads the value: how many workers and slots there are is told by them."""
+"""Keys whose values no worker reads: they set how many workers, threads and slots there are."""
 
 PATTERNS = {
     r"^0?[0-7]{3}$": "text of three octal digits",
     r"^(auto|cpu|cuda|cuda:\d+)$": '"auto", "cpu", "cuda", "cuda:N"',
     r"^[^/\x00]*$": "text of at most 64 characters without /",
 }
-"""In words."""
+"""Patterns in words."""
 
 INTRODUCTION = """\
 A TOML file, `maskdrop run --config FILE`. What a file leaves out has its default; an unknown key, or a
@@ -167,7 +167,7 @@ def in_toml(value: Any) -> str:
 
 
 def replaced(section: str, key: str) -> str:
-    """Stages whose workers can't go on when the value changes."""
+    """The stages whose workers are replaced when the value changes."""
     if told := BY_PLAN.get(f"{section}.{key}"):
         return told
     old = Settings.model_validate({"folders": {"inbox": "/in", "outbox": "/out"}})

@@ -3,8 +3,8 @@
     python tools/robustness.py FACES [--weights FILE] [--json FILE] [--sheet FILE]
 
 Each condition changes picture and labels alike; IoU is measured as in evaluate.py. With --sheet,
-a picture of twelve results is written: pictures that nobody may pass on are not in it, but the
-public-domain portrait and drawn faces, under each condition.
+a picture of twelve results is written: the public-domain portrait and a drawn face under each
+condition, since the validation pictures may not be passed on.
 """
 
 import argparse

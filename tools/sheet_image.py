@@ -60,7 +60,7 @@ def put_pictures(folder: Path) -> None:
 
 
 def maskdrop(*arguments: str) -> None:
-    """Run a command; a batch with broken pictures ends with 1, and that is as it should be."""
+    """Run a command; a batch with broken pictures ends with 1, as it should."""
     done = subprocess.run([sys.executable, "-m", "maskdrop", *arguments], check=False)
     if done.returncode not in (0, 1):
         sys.exit(done.returncode)

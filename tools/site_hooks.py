@@ -1,7 +1,7 @@
-"""For MkDocs (`hooks` in mkdocs.yml): what is right in the repository made right in the site.
+"""For MkDocs (`hooks` in mkdocs.yml): makes what is right in the repository right on the site.
 
-Links out of docs/ lead to copies of their files. What such a link names must be there, or the build fails.
-And a bar in code in a table is written with a backslash for GitHub, which MkDocs would show.
+Links out of docs/ lead to copies of their files. A file that such a link names must exist, or the build
+fails. And in tables, GitHub wants a bar in code written with a backslash, which MkDocs would show.
 """
 
 import re
@@ -32,7 +32,7 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
-    """Have the links lead to the copies, and take backslashes from before bars in code."""
+    """Point the links to the copies, and remove backslashes before bars in code."""
 
     def to_copy(match: re.Match[str]) -> str:
         target = _target(page.file.src_uri, match[1])
@@ -44,6 +44,6 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> 
 
 
 def _target(page: str, link: str) -> str | None:
-    """The file in the repository; None where the link stays in docs/."""
+    """The file in the repository that a link names; None where the link stays in docs/."""
     whole = normpath(str(PurePosixPath("docs", page).parent / link))
     return None if whole.startswith("docs/") else whole

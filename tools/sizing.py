@@ -1,10 +1,10 @@
-"""How much machine so many pictures need: the tables of docs/scale.md, from measured figures.
+"""How much hardware a number of pictures needs: the tables of docs/scale.md, from measured figures.
 
     python tools/sizing.py [docs/sizing.json]             # prints the tables
     python tools/sizing.py FIGURES --write docs/scale.md  # puts them in the places marked there
 
-FIGURES is a JSON file: `machine`, and under `pictures` for each size in pixels what bench/stage_costs.py
-measured; under `assumed` what it can't measure (a GPU's pictures a second, what an object store and a node
+FIGURES is a JSON file: `machine`; under `pictures`, for each size in pixels, what bench/stage_costs.py
+measured; under `assumed`, what that can't measure (a GPU's pictures a second, what an object store and a node
 give). Put in your own figures of both kinds. Nothing is rounded before it is printed.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 MILLION = 10**6
 COUNTS = (MILLION, 100 * MILLION, 1000 * MILLION)
 SIDE = 512
-"""Pixels a side that the network reads."""
+"""Pixels per side that the network reads."""
 
 FIGURES = Path(__file__).parent.parent / "docs" / "sizing.json"
 _PLACE = re.compile(r"(<!-- sizing: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -43,14 +43,14 @@ class Assumed:
     """What bench/stage_costs.py doesn't measure.
 
     Attributes:
-        engine_ms: of a core a picture, to hand it from stage to stage.
-        storage_ms: of a core a picture, to talk to an object store.
+        engine_ms: milliseconds of a core per picture, to hand it from stage to stage.
+        storage_ms: milliseconds of a core per picture, to talk to an object store.
         gpu_rates: pictures a second that a GPU labels.
-        days: in which all is to be done, where a table needs it.
+        days: how long everything may take, where a table needs it.
         node_cores, node_gigabits: of one node with one GPU.
         reads_a_second, writes_a_second: requests that an object store serves below one prefix.
-        input_reads, output_reads: GET and HEAD requests a picture, where pictures and where results are.
-        writes: PUT requests a picture.
+        input_reads, output_reads: GET and HEAD requests per picture, where pictures and where results are.
+        writes: PUT requests per picture.
         names_a_list: names in the answer to one LIST request.
     """
 
@@ -79,7 +79,7 @@ def read(path: Path) -> Figures:
     """Figures from a JSON file.
 
     Raises:
-        OSError, ValueError, TypeError: it can't be read, is no JSON, or has other keys.
+        OSError, ValueError, TypeError, KeyError: it can't be read, is no JSON, or has other keys.
     """
     told: dict[str, Any] = json.loads(path.read_text())
     assumed = told.get("assumed", {})
@@ -90,12 +90,12 @@ def read(path: Path) -> Figures:
 
 
 def hours(milliseconds: float, count: int) -> float:
-    """Hours of one core (or GPU) for so many pictures."""
+    """Hours of one core (or GPU) for ``count`` pictures."""
     return milliseconds * count / 3_600_000
 
 
 def beside_gpu(picture: Picture, assumed: Assumed) -> float:
-    """Milliseconds of a core a picture where a GPU labels it."""
+    """Milliseconds of a core per picture where a GPU labels it."""
     return picture.decode_ms + picture.save_ms + assumed.engine_ms + assumed.storage_ms
 
 
@@ -105,9 +105,9 @@ def without_gpu(picture: Picture, assumed: Assumed) -> float:
 
 
 def crossing(side: int, picture: Picture) -> int:
-    """Bytes a picture that a node takes in or gives out, the larger of both, if it labels what others decode
-    and save: pixels come, labels go. The pixels go on where results are made of them, which is so at the
-    network's own size; else the file itself comes and goes with them, to be decoded again.
+    """Bytes per picture that a node takes in or gives out, whichever is more, if it labels what others decode
+    and save: pixels come, labels go. At the network's own size, results are made from the pixels, so these go
+    on, too. At other sizes the file itself comes and goes along, to be decoded again.
     """
     pixels, labels = SIDE**2 * 3, SIDE**2
     if side == SIDE:
@@ -132,7 +132,7 @@ def prefix_limit(assumed: Assumed) -> float:
 
 
 def number(value: float) -> str:
-    """For people: three digits that count, and two of what is below ten."""
+    """A number for people: three significant digits, two below ten."""
     if value >= 1000:
         return f"{round(value, 2 - math.floor(math.log10(value))):,.0f}"
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:#.2g}"

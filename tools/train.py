@@ -7,7 +7,7 @@ A stage ``256x40`` is 40 epochs at 256 x 256 pixels; one cosine schedule spans a
 epoch ends with a resumable checkpoint (``last.pt``), the averaged weights as fp16 safetensors
 (``ema.safetensors``) and a line in ``log.jsonl``, every few epochs with the mean IoU on the
 validation split. Run again with the same --out, it goes on where it stopped, and ends as it
-would have without the stop: chance is seeded anew at each epoch.
+would have without the stop: random numbers are seeded again at each epoch.
 """
 
 import argparse
@@ -38,15 +38,15 @@ from maskdrop.parts import Part
 STORED_SIZE = 512
 EMA_DECAY = 0.998
 RARE = 0.25
-"""Classes in fewer than this share of the pictures have their pictures drawn more often."""
+"""Pictures of a class that fewer than this share of the pictures hold are drawn more often."""
 
 WARM_UP = 0.03
-"""Share of all steps over which the learning rate rises from nothing."""
+"""Share of all steps over which the learning rate rises from zero."""
 
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """So many epochs at one size, in pixels a side."""
+    """A number of epochs at one size, in pixels per side."""
 
     size: int
     epochs: int
@@ -113,7 +113,7 @@ def new_network(options: argparse.Namespace) -> BiSeNet:
 
 
 class Trainer:
-    """A network on its way: what a checkpoint holds, and one epoch at a time."""
+    """A network in training: runs one epoch at a time, writes and reads checkpoints."""
 
     def __init__(self, options: argparse.Namespace, training: list[Face]) -> None:
         self._options = options
@@ -133,7 +133,7 @@ class Trainer:
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimiser, lambda step: rate_at(step, steps))
 
     def train_epoch(self, epoch: int) -> float:
-        """One epoch's mean loss. Pictures are drawn by their repeat factors."""
+        """Train for one epoch; its mean loss. Pictures are drawn by their repeat factors."""
         torch.manual_seed(self._options.seed * 100_003 + epoch)
         size, batch = self.epochs[epoch].size, self._options.batch
         drawn = torch.multinomial(self._chances, self._batches * batch, replacement=True)
@@ -160,14 +160,14 @@ class Trainer:
         partial.replace(path)
 
     def resume(self, path: Path) -> int:
-        """Take up a checkpoint; the number of epochs it has behind it."""
+        """Take up a checkpoint; the number of epochs done in it."""
         saved = torch.load(path, weights_only=True, map_location=self._device)
         for name, part in self._parts():
             part.load_state_dict(saved[name])
         return int(saved["epoch"])
 
     def export(self, path: Path) -> None:
-        """The averaged weights, as the daemon loads them."""
+        """Write the averaged weights, as the daemon loads them."""
         card = Card(
             width=self.network.width,
             classes=[part.label for part in Part],

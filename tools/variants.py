@@ -1,4 +1,4 @@
-"""A table to choose width and input size by: mean IoU, megabytes and milliseconds a picture.
+"""A table for choosing width and input size: mean IoU, megabytes and milliseconds a picture.
 
     python tools/variants.py FACES --weights A.safetensors B.safetensors --sizes 320 384 448 512 640
 

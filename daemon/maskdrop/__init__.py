@@ -15,8 +15,8 @@ _FOUND_IN = {
     "ConfigurationError": "maskdrop.config_file",
     "WeightsError": "maskdrop.model.errors",
 }
-"""Names that are imported when they are asked for: some bring PyTorch, which takes seconds. Their types
-stand in ``__init__.pyi``."""
+"""Names that are imported only when asked for: some import PyTorch, which takes seconds. Their types are in
+``__init__.pyi``."""
 
 
 def __getattr__(name: str) -> Any:

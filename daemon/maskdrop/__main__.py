@@ -1,7 +1,7 @@
 """Entry point of the ``maskdrop`` command and of ``python -m maskdrop``.
 
 Spawned workers import this module again as their main module, so it imports nothing
-of maskdrop's until it is called.
+of maskdrop until `main` is called.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ def main() -> None:
 
 
 def _open_what_is_closed() -> None:
-    """Standard input, output and error, of which whoever starts this may have closed any (``>&-``): a pipe or
-    picture would get its number, and Python has no file for it."""
+    """Open standard input, output and error if they were closed at the start (``>&-``): a pipe or picture
+    would get their numbers, and Python has no file object for them."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -39,7 +39,7 @@ def _open_what_is_closed() -> None:
 
 
 def _write_whatever_is_in_names() -> None:
-    """Also what the locale has no letters for: no command is to end for a picture's name."""
+    """Escape letters that the locale lacks: no command is to end because of a picture's name."""
     if not isinstance(sys.stdout, io.TextIOWrapper):
         return
     if sys.stdout.errors == "strict" or sys.stdout.encoding.lower() not in ("utf-8", "utf8"):
@@ -47,8 +47,8 @@ def _write_whatever_is_in_names() -> None:
 
 
 def _have_a_folder() -> None:
-    """End where the folder that this was started in is gone: there are no relative paths, and what PyTorch is
-    made of ends a process there without saying so."""
+    """End if the folder that this was started in is gone: relative paths lead nowhere then, and libraries of
+    PyTorch's end the process without a message."""
     from maskdrop.exit_codes import EX_CONFIG
 
     try:
@@ -60,7 +60,7 @@ def _have_a_folder() -> None:
 
 
 def _refuse_what_is_empty() -> None:
-    """A path that is empty would be the folder that this was started in."""
+    """Refuse empty arguments: an empty path would be the folder that this was started in."""
     from maskdrop.exit_codes import EX_USAGE
 
     for word in sys.argv[1:]:
@@ -73,7 +73,7 @@ def _refuse_what_is_empty() -> None:
 
 @contextlib.contextmanager
 def _ended_by_ctrl_c() -> Iterator[None]:
-    """Without a traceback of whatever is being imported."""
+    """Let Ctrl-C end the process without a traceback of whatever is being imported."""
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -82,7 +82,7 @@ def _ended_by_ctrl_c() -> Iterator[None]:
 
 
 def _write_the_rest() -> None:
-    """What is printed, while its faults can still be told in one line."""
+    """Flush what was printed, while an error can still be reported in one line."""
     from maskdrop.commands.exits import EX_FAILED, lose_output
 
     try:

@@ -1,4 +1,4 @@
-"""Any decoded picture as people see it: upright, eight bits a channel, sRGB, transparency over black."""
+"""Any decoded picture as people see it: upright, eight bits per channel, sRGB, transparency over black."""
 
 import io
 
@@ -16,19 +16,19 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF 2.32, table 6: how each orientation is made upright."""
+"""How each orientation is made upright (EXIF 2.32, table 6)."""
 
 _FIRST_ON_ITS_SIDE = 5
 
 _BLACK_TO_WHITE_12, _BLACK_TO_WHITE_16 = 4095.0, 65535.0
 _GREATEST_GREY = {"L;2": 3, "L;4": 15}
-"""White in PNGs of two and four bits, by Pillow's raw modes: it gives their pixels with eight."""
+"""White in PNGs of two and four bits, by Pillow's raw modes; Pillow gives their pixels eight bits."""
 
 _TIFF_BITS, _TIFF_MEANING, _WHITE_IS_ZERO = 258, 262, 0
-"""TIFF 6.0: BitsPerSample, PhotometricInterpretation and its value for pictures whose white is 0."""
+"""BitsPerSample, PhotometricInterpretation, and the latter's value where white is 0 (TIFF 6.0)."""
 
 _OTHER_CURVES = ("linear", "-g10", "-g18", "-g22", "-labl", "-rec709")
-"""In names of profiles: the last five as Elle Stone's have them, which Krita brings along."""
+"""Marks of other curves in names of profiles; the last five are Elle Stone's, whose profiles Krita ships."""
 
 _MODE_OF_PROFILE = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 """Pillow's modes of the colour spaces that ICC profiles of pictures describe (ICC.1, table 19)."""
@@ -41,12 +41,12 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def lies_on_its_side(image: Image.Image) -> bool:
-    """Whether turning it upright exchanges width and height."""
+    """Whether turning the picture upright exchanges width and height."""
     return _orientation(image) >= _FIRST_ON_ITS_SIDE
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none, or no good one."""
+    """EXIF orientation, 1 to 8; 1 where there is none, or no valid one."""
     try:
         orientation = image.getexif().get(_ORIENTATION)
     except MemoryError:
@@ -59,8 +59,8 @@ def _orientation(image: Image.Image) -> int:
 def fit_colour_key(image: ImageFile.ImageFile) -> None:
     """Give a PNG's transparent colour (PNG 1.2, 4.2.9) the eight bits that its pixels will have.
 
-    Pillow tells it as it stands in the file, and of what depth that is only before the pixels are decoded.
-    Of 16 bits a channel the upper eight are left, so that the colours next to it become transparent too.
+    Pillow gives the colour as it stands in the file, and its depth only until the pixels are decoded. Of 16
+    bits per channel the upper eight remain, so that neighbouring colours become transparent too.
     """
     if image.format != "PNG" or not image.tile or "transparency" not in image.info:
         return
@@ -72,11 +72,11 @@ def fit_colour_key(image: ImageFile.ImageFile) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit sRGB of any of Pillow's modes.
+    """8-bit sRGB from any of Pillow's modes.
 
-    16 bits and floats are scaled instead of clipped. What is transparent becomes black, like
-    what a mask takes away: the colours that editors leave in it were never meant to be seen.
-    A colour profile is applied; one that is damaged, or not of the picture's kind, is ignored.
+    16 bits and floats are scaled instead of clipped. Transparent pixels become black, as masked
+    ones do: the colours that editors leave in them were never meant to be seen. A colour profile
+    is applied; one that is damaged, or not of the picture's kind, is ignored.
     """
     image, profile = _eight_bits(image), image.info.get("icc_profile")
     alpha = None
@@ -96,14 +96,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits scaled so that 65,535 is white, one value of it perhaps transparent; floats,
-    so that 1.0 is, unless some are larger: then 255 is."""
+    """Scale grey of 16 or 32 bits so that 65,535 is white (in a TIFF of 12 bits, 4,095); one value may be
+    transparent. Scale floats so that 1.0 is white or, if some are larger, 255."""
     if image.mode.startswith("I"):
         tags = getattr(image, "tag_v2", {})  # of a TIFF
         white = _BLACK_TO_WHITE_12 if tags.get(_TIFF_BITS) == (12,) else _BLACK_TO_WHITE_16
         grey = np.asarray(image, dtype=np.float32) * (255.0 / white)
         if tags.get(_TIFF_MEANING) == _WHITE_IS_ZERO and image.mode.startswith("I;16"):
-            grey = 255.0 - grey  # Pillow inverts those of eight bits alone
+            grey = 255.0 - grey  # Pillow inverts only those of eight bits
         key = image.info.get("transparency")
         if isinstance(key, int):
             opaque = Image.fromarray(np.where(np.asarray(image) == key, 0, 255).astype(np.uint8))
@@ -118,13 +118,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _is_srgb(description: str) -> bool:
-    """Whether a profile is sRGB's by its name. Those of its colours with another curve, such as linear light,
-    have its name in theirs too: GIMP's "built-in Linear sRGB", Krita's "sRGB-elle-V2-g10.icc"."""
+    """Whether a profile is sRGB's, by its name. Profiles of sRGB's colours with another curve, such as linear
+    light, hold that name too: GIMP's "built-in Linear sRGB", Krita's "sRGB-elle-V2-g10.icc"."""
     return "sRGB" in description and not any(mark in description.lower() for mark in _OTHER_CURVES)
 
 
 def _is_grey(image: Image.Image) -> bool:
-    """Whether a picture has no colours: by its mode, or where transparency had made it RGBA by its pixels."""
+    """Whether a picture has no colours, by its mode or, where transparency made it RGBA, by its pixels."""
     if image.mode in ("1", "L"):
         return True
     if image.mode != "RGBA":
@@ -138,7 +138,7 @@ def _grey(values: NDArray[np.float32]) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image | None:
-    """The picture's colours in sRGB, or None where the profile says nothing usable or sRGB."""
+    """The picture's colours in sRGB, or None where the profile can't be used, or is sRGB's."""
     try:
         given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if _is_srgb(given.profile.profile_description or ""):

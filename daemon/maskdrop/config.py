@@ -1,4 +1,4 @@
-"""Configuration: what may be set, its defaults, and what is said when it is wrong."""
+"""Configuration: what may be set, its defaults, and the messages for wrong values."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from maskdrop.parts import ARTICLE_PARTS, FACE_PARTS, PART_NAMES, Colour, palette_of
 
 MODEL_SIDE = 512
-"""Pixels a side at which BiSeNet face parsing reads a picture."""
+"""Pixels per side at which BiSeNet face parsing reads a picture."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of red, green and blue over ImageNet, on a scale of 0 to 1 (torchvision's reference)."""
@@ -21,7 +21,7 @@ ImageOutput = Literal["face", "model", "cutout", "labels", "overlay"]
 Output = ImageOutput | Literal["json"]
 Metadata = Literal["exif", "icc", "gps"]
 SIDECAR_ENDING = ".json"
-"""How names of sidecars end, which say themselves which picture they tell of."""
+"""How sidecars' names end. A sidecar says in its content which picture it describes."""
 
 EXTENSION: dict[Format, str] = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 Auto = Literal["auto"]
@@ -43,7 +43,7 @@ def _absolute(path: Path) -> Path:
 
 
 def _readable(mode: str) -> str:
-    """Results are read again: they tell which picture they are of."""
+    """Refuse modes that keep maskdrop from reading its results again, to see which pictures they are of."""
     if not int(mode, 8) & 0o400:
         raise ValueError("maskdrop itself couldn't read its results; let their owner, as in 0600")
     return mode
@@ -65,7 +65,7 @@ class Section(BaseModel):
 
 
 class FolderSettings(Section):
-    """Where pictures come from and go to. Unset ones are made beside the inbox."""
+    """Where pictures come from and go to. Folders that are not set are made beside the inbox."""
 
     inbox: Folder
     outbox: Folder
@@ -91,12 +91,12 @@ class FolderSettings(Section):
 
     @property
     def folder_mode(self) -> int:
-        """Permissions of folders that are made: who may read a file may enter its folder."""
+        """Permissions of new folders: whoever may read a file may enter its folder."""
         return self.mode | 0o700 | (self.mode & 0o444) >> 2
 
 
 class WatchSettings(Section):
-    """How arrivals are seen."""
+    """How new pictures are noticed."""
 
     polling: bool = False
     recursive: bool = True
@@ -127,11 +127,11 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class ModelSettings(Section):
-    """What labels the pictures, and on which device.
+    """Which network labels the pictures, and on which device.
 
     Attributes:
         tensorrt: whether TensorRT runs an ONNX network.
-        input_size: pixels a side at which the network reads a picture.
+        input_size: pixels per side at which the network reads a picture.
         mean, deviation: of red, green and blue, on a scale of 0 to 1, as the network was trained.
         classes: a name for each class, in the order of their numbers; the first is background.
         palette: an RGB colour for each class, or None for the usual ones.
@@ -232,7 +232,7 @@ class SaveSettings(Section):
 
     @property
     def wants_certainty(self) -> bool:
-        """Whether results tell how sure the network is of its labels: sidecars do."""
+        """Whether results say how sure the network is of its labels, as sidecars do."""
         return "json" in self.outputs
 
     def format_of(self, output: ImageOutput) -> Format:
@@ -264,7 +264,7 @@ class DrainSettings(Section):
 
 
 class HealthSettings(Section):
-    """The file that tells how the daemon does."""
+    """The file that says how the daemon is doing."""
 
     file: Folder | None = None
     interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
@@ -290,7 +290,7 @@ class LogSettings(Section):
 
 
 class Settings(Section):
-    """The whole configuration, checked in itself; folders and weights are checked apart."""
+    """The whole configuration, checked for consistency; folders and weights are checked separately."""
 
     folders: FolderSettings
     watch: WatchSettings = WatchSettings()
@@ -314,7 +314,7 @@ class Settings(Section):
 
     @property
     def views(self) -> int:
-        """Faces of one picture that are looked at again at most; 0 where none is."""
+        """The most faces of one picture that are looked at again; 0 if none are."""
         knows_faces = set(FACE_PARTS) <= set(self.model.classes)
         return self.face.most if self.face.locate != "off" and knows_faces else 0
 

@@ -13,18 +13,18 @@ from maskdrop.log import one_line
 from maskdrop.names import at_home, printable
 
 MOST_SHOWN = 500
-"""Characters of a value that a message shows, enough for a path or an address; of a path, all."""
+"""Characters of a value that a message shows, enough for an address; paths are shown in full."""
 
 _MOST_BYTES = 2**20
 """Of a configuration file: what is larger, or never ends, is none."""
 
 
 class ConfigurationError(Exception):
-    """The daemon can't run like this. The message, on one line, is problem and remedy.
+    """The daemon can't run with this configuration. The message says problem and remedy, on one line.
 
     Attributes:
-        problem: names key and value.
-        remedy: empty where the problem says all.
+        problem: what is wrong, with key and value.
+        remedy: what to do; empty where the problem says it.
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:
@@ -44,7 +44,7 @@ def fault(key: str, value: object, problem: str, remedy: str) -> ConfigurationEr
 
 
 def load_settings(file: Path | None, overrides: Mapping[str, Mapping[str, Any]]) -> Settings:
-    """Settings from a TOML file, if any, with overrides laid over, by section and key.
+    """Settings from a TOML file, if any, with overrides by section and key.
 
     Overrides that are None change nothing.
 
@@ -72,10 +72,10 @@ def load_settings(file: Path | None, overrides: Mapping[str, Mapping[str, Any]])
 
 
 def check_weights(weights: Path | None) -> None:
-    """See that the weights file is there; what is in it, an inference worker finds out.
+    """Check that the weights file can be read; inference workers check what is in it.
 
     Raises:
-        ConfigurationError: it can't be read.
+        ConfigurationError: the file can't be read.
     """
     if weights is None:
         return
@@ -92,14 +92,14 @@ class _ModelTable(BaseModel):
 
 
 class DecodingTables(BaseModel):
-    """The tables that say what is a picture, and how long and how often one is tried."""
+    """The tables that say what counts as a picture, and how long and how often to try one."""
 
     decode: DecodeSettings = DecodeSettings()
     workers: WorkerSettings = WorkerSettings()
 
 
 def load_model_settings(file: Path | None, changes: Mapping[str, Any]) -> ModelSettings:
-    """The ``[model]`` table of a TOML file, if any, with changes laid over; other tables are passed over.
+    """The ``[model]`` table of a TOML file, if any, with changes by key; other tables are ignored.
 
     Raises:
         ConfigurationError: the file can't be read, or a value can't be used.
@@ -111,7 +111,7 @@ def load_model_settings(file: Path | None, changes: Mapping[str, Any]) -> ModelS
 
 
 def load_decoding_tables(file: Path | None) -> DecodingTables:
-    """The tables ``[decode]`` and ``[workers]`` of a TOML file, if any; other tables are passed over.
+    """The tables ``[decode]`` and ``[workers]`` of a TOML file, if any; other tables are ignored.
 
     Raises:
         ConfigurationError: the file can't be read, or a value can't be used.

@@ -1,4 +1,4 @@
-"""What a picture costs a stage: its workers find out on a known portrait before they are ready."""
+"""What a picture costs a stage: its workers measure it on a known portrait before they are ready."""
 
 import io
 import time
@@ -10,11 +10,11 @@ from PIL import Image
 from maskdrop.ticket import Cost
 
 TURNS = 5
-"""The least of so many turns counts: whatever runs beside can only add to it."""
+"""How many turns are measured. The least counts: other programs can only add to it."""
 
 
 def cost_of(act: Callable[[], object], pictures: int = 1, turns: int = TURNS) -> Cost:
-    """Do something over and over, after once to be warm; its cost for each of the pictures it is done to."""
+    """Do something once to warm up, then ``turns`` times; its least cost for each of ``pictures``."""
     act()
     spent = []
     for _ in range(turns):

@@ -1,4 +1,4 @@
-"""From a file's content to an upright picture in RGB, or to what is wrong with it."""
+"""From a file's content to an upright picture in RGB, or to an error that says what is wrong with it."""
 
 import io
 import re
@@ -12,17 +12,17 @@ from maskdrop.config import DecodeSettings
 from maskdrop.quiet import quiet_libraries
 
 _WANT_OF_MEMORY = re.compile(r"out of memory|(?:de|en)coder error -9\b|^encoding error 1$", re.IGNORECASE)
-"""How codecs tell it: code -9 of ``PIL.ImageFile.ERRORS`` in words or, of libtiff, as a number; libavif's
+"""How codecs report it: code -9 of ``PIL.ImageFile.ERRORS`` in words or, from libtiff, as a number; libavif's
 words; libwebp's VP8_ENC_ERROR_OUT_OF_MEMORY (``webp/encode.h``)."""
 
 
 _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
 _ALL_ROWS = 2**32 - 1
-"""Tags of a TIFF, and what RowsPerStrip is by default."""
+"""Tags of a TIFF, and the default of RowsPerStrip."""
 
 _MOST_ROWS = 2**31 - 1
-"""A strip of more rows than the picture has is cut to it; of more than this, Pillow finds no memory for it
-(libImaging/TiffDecode.c)."""
+"""A strip with more rows than the picture is cut to the picture's; with more than this, Pillow finds no
+memory for it (libImaging/TiffDecode.c)."""
 
 
 class BrokenPicture(Exception):
@@ -34,9 +34,9 @@ class BrokenPicture(Exception):
 
 
 def set_up_decoding() -> None:
-    """Make this process one that decodes: Pillow's own limit off, its warnings off, its formats known."""
+    """Prepare this process for decoding: Pillow's own limit off, its warnings off, its formats loaded."""
     Image.MAX_IMAGE_PIXELS = None  # checked in `decode`, against the configured limit, before decoding
-    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # one text may be as long as all are
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # one text may be as long as all together
     warnings.simplefilter("ignore")
     Image.init()
 
@@ -58,17 +58,17 @@ def decode_at_least(
     Args:
         least: with ``decode.draft``, a JPEG may come at 1/2, 1/4 or 1/8 of its size if both sides
             stay as long as this; None: it comes at its own size.
-        is_guest: the process is somebody else's, who may have several threads: what libraries write to
-            its standard error is left alone.
+        is_guest: the process is another program's, which may have several threads: what libraries write
+            to standard error is left alone.
 
     Returns:
         The picture, its own upright width and height, and whether it has EXIF or a profile.
 
     Raises:
-        BrokenPicture: not a picture of a configured format, truncated, damaged, or larger
-            than ``max_pixels``, which is checked before any pixel is decoded.
+        BrokenPicture: the content is no picture of a configured format, truncated, damaged, or
+            larger than ``max_pixels``, which is checked before any pixel is decoded.
     """
-    with nullcontext() if is_guest else quiet_libraries():  # whose own errors are not the picture's
+    with nullcontext() if is_guest else quiet_libraries():  # its own errors are not the picture's
         return _decoded(content, settings, least)
 
 
@@ -103,14 +103,14 @@ def _load(image: Image.Image, max_pixels: int) -> None:
     try:
         image.load()
     except OSError as error:
-        if image.format == "TIFF" and _pixels_in_a_part(image) > max_pixels:  # libtiff wants memory for it
+        if image.format == "TIFF" and _pixels_in_a_part(image) > max_pixels:  # libtiff needs memory for it
             problem = "its tiles or strips are larger than decode.max_pixels"
             raise BrokenPicture(type(error).__name__, problem) from error
         raise
 
 
 def _pixels_in_a_part(image: Image.Image) -> int:
-    """How many a tile or strip of a TIFF has by its tags (TIFF 6.0, sections 3 and 15)."""
+    """How many pixels a tile or strip of a TIFF has, by its tags (TIFF 6.0, sections 3 and 15)."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     wide = tags.get(_TILE_WIDTH, image.width)
     high = tags.get(_TILE_LENGTH, tags.get(_ROWS_PER_STRIP, image.height))
@@ -125,12 +125,12 @@ def _has_metadata(image: Image.Image) -> bool:
         return "icc_profile" in image.info or len(image.getexif()) > 0
     except MemoryError:
         raise
-    except Exception:  # damaged EXIF fails in many ways; whoever wants it sees what is left of it
+    except Exception:  # damaged EXIF fails in many ways; `read_metadata` saves what it can
         return True
 
 
 def refuse_want_of_memory(error: Exception) -> None:
-    """Raise MemoryError if that is what a decoder or encoder means by its error.
+    """Raise MemoryError if a decoder's or encoder's error means that.
 
     Want of memory is not the picture's fault on the first try: it ends the worker and counts as an attempt.
     """

@@ -7,17 +7,17 @@ from pathlib import Path
 from maskdrop.config_file import fault
 
 GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""Devices of which one is there wherever a driver is loaded: NVIDIA's, AMD's, Windows' for WSL."""
+"""Device files, one of which exists wherever a driver is loaded: NVIDIA's, AMD's, Windows' for WSL."""
 
 _PROBE = "import torch; torch.cuda.init(); print(torch._C._cuda_getDeviceCount())"
-"""``torch.cuda.device_count`` may ask the driver's management library, NVML, which also counts cards that
-CUDA can't use, and whole ones where they are divided (MIG)."""
+"""Not ``torch.cuda.device_count``: it may ask the driver's management library, NVML, which also counts cards
+that CUDA can't use, and whole cards where they are divided (MIG)."""
 
 PROBE_S = 120.0
-"""Seconds after which a driver is hung that should have told how many GPUs there are."""
+"""Seconds that a driver has to say how many GPUs there are before it counts as hung."""
 
 RELOAD_PROBE_S = 20.0
-"""The same at a reload: the supervisor stands still meanwhile, which it may for half of WatchdogSec, a minute
+"""The same at a reload: the supervisor stands still meanwhile, which it may for half of WatchdogSec, so 30 s
 (systemd/maskdrop.service)."""
 
 
@@ -25,7 +25,7 @@ def find_devices(wanted: str, patience_s: float = PROBE_S) -> tuple[str, ...]:
     """The devices to work on: ``auto`` is every GPU, or the CPU where there is none.
 
     Args:
-        patience_s: seconds after which a driver is hung.
+        patience_s: seconds before a silent driver counts as hung.
 
     Raises:
         ConfigurationError: a GPU is asked for that is not there, or the driver is hung.
@@ -50,7 +50,7 @@ def find_devices(wanted: str, patience_s: float = PROBE_S) -> tuple[str, ...]:
 
 
 def likely_devices(wanted: str) -> tuple[str, ...]:
-    """What `find_devices` will say, going by the device files of NVIDIA's driver: one of each GPU. Nobody is
+    """What `find_devices` will probably say, going by NVIDIA's device files, one for each GPU. No driver is
     asked."""
     if wanted == "cpu" or wanted.startswith("cuda:"):
         return (wanted,)
@@ -60,10 +60,10 @@ def likely_devices(wanted: str) -> tuple[str, ...]:
 
 
 def count_gpus(patience_s: float = PROBE_S) -> int:
-    """Usable GPUs. Asked of a process of its own: only inference workers touch CUDA.
+    """How many GPUs are usable, counted by a separate process: only inference workers touch CUDA.
 
     Args:
-        patience_s: seconds after which a driver is hung.
+        patience_s: seconds before a silent driver counts as hung.
 
     Raises:
         TimeoutError: the driver doesn't answer.
@@ -75,6 +75,6 @@ def count_gpus(patience_s: float = PROBE_S) -> int:
     try:
         told, _ = probe.communicate(timeout=patience_s)
     except subprocess.TimeoutExpired as error:
-        probe.kill()  # and not waited for: what is stuck in a driver may not even die
+        probe.kill()  # and not waited for: a process stuck in a driver may not even die
         raise TimeoutError(f"the GPU driver has not answered for {patience_s:g} s") from error
     return int(told) if probe.returncode == 0 else 0

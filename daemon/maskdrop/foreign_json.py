@@ -5,10 +5,10 @@ from typing import Any
 
 
 def loads(content: bytes | str) -> Any:
-    """What it says.
+    """What the JSON says.
 
     Raises:
-        ValueError: it is none, or nested so deeply that Python doesn't read it.
+        ValueError: the content is no JSON, or nested too deeply for Python.
     """
     try:
         return json.loads(content)

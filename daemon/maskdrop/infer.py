@@ -24,7 +24,7 @@ logger = logging.getLogger("maskdrop")
 
 
 class Listener(Protocol):
-    """Whoever is told how far a batch is."""
+    """Takes reports of how far a batch is."""
 
     def report(self, report: Report, /) -> None: ...
 
@@ -36,7 +36,7 @@ def serve(workplace: Workplace, link: Link) -> None:
         MemoryError: the device has no memory left for the network.
     """
     warnings.simplefilter("ignore")
-    torch.set_num_threads(workplace.most_threads)  # so that weights are laid out for as many, too
+    torch.set_num_threads(workplace.most_threads)  # so that weights are laid out for that many, too
     settings = workplace.settings
     max_batch = int(settings.workers.max_batch)
     try:
@@ -64,8 +64,8 @@ def serve(workplace: Workplace, link: Link) -> None:
 
 
 def label_all(workplace: Workplace, link: Link, parser: FaceParser, look: "FirstLook") -> None:
-    """Label what comes. While some of a CPU's cores are at the last pictures of a batch, the others begin
-    with the next; only these two are ever under way."""
+    """Label pictures as they come. While some of a CPU's cores are at the last pictures of a batch, the
+    others begin with the next; no more than two batches are ever under way."""
     settings = workplace.settings
     max_batch, max_wait = int(settings.workers.max_batch), settings.workers.max_wait_ms / 1000
     judge = _judges(settings)
@@ -87,12 +87,12 @@ def label_all(workplace: Workplace, link: Link, parser: FaceParser, look: "First
 
 
 def _judges(settings: Settings) -> bool:
-    """Whether somebody wants to know how sure the network is."""
+    """Whether any output says how sure the network is."""
     return settings.save.wants_certainty
 
 
 def gather(link: Link, max_batch: int, max_wait: float) -> list[Infer]:
-    """The next batch: waits for a first task, then ``max_wait`` seconds at most for others.
+    """The next batch: waits for a first task, then ``max_wait`` seconds at most for more.
 
     Returns:
         1 to ``max_batch`` tasks, or none when there is nothing more to do.
@@ -121,7 +121,7 @@ class FirstLook:
         self._always = settings.face.locate == "on"
 
     def finds_small(self, labels: Pixels) -> bool:
-        """Looks at every fourth pixel of labels, uint8 (side, side)."""
+        """Whether labels, uint8 (side, side), deserve it, judged by every fourth row and column."""
         if not self._wanted:
             return False
         return deserves_second_look(find_faces(labels[::4, ::4], self._classes), self._always)
@@ -138,7 +138,7 @@ class Batch:
         look: FirstLook | None = None,
         judge: bool = False,
     ) -> None:
-        """Begin; what this waits for and what not: see `FaceParser.begin`."""
+        """Begin to label; for what this waits, see `FaceParser.begin`."""
         self._tasks, self._parser, self._slots, self._look, self._judge = tasks, parser, slots, look, judge
         self._whole = [task for task in tasks if not task.views]
         views = [(task, view) for task in tasks for view in range(task.views)]
@@ -153,7 +153,7 @@ class Batch:
 
     @property
     def unfinished(self) -> tuple[int, ...]:
-        """Numbers of the pictures that are worked on."""
+        """Numbers of the pictures that are still worked on."""
         return tuple({self._owners[at].number: None for at in self._under_way.unfinished})
 
     @property
@@ -165,7 +165,7 @@ class Batch:
 
         Returns:
             Numbers of the whole pictures that deserve a second look, and how sure the network is of each
-            picture, or nothing unless that is asked for.
+            picture; empty unless that is asked for.
         """
         done = self._under_way.results()
         firsts = zip(self._whole, done[: len(self._whole)], strict=True)
@@ -176,7 +176,7 @@ class Batch:
         return small, _judgements(self._tasks, self._parser.info.sha256, certainties)
 
     def finish(self, listener: Listener) -> None:
-        """Wait until the label maps are filled, and tell so.
+        """Wait until the label maps are filled, and report it.
 
         A batch too large for the device's memory is done in halves. A single picture that is
         too large ends the worker, as any other fault of the device does: the supervisor starts
@@ -200,15 +200,15 @@ class Batch:
             milliseconds = (time.monotonic() - self._began) * 1000
             listener.report(Inferred(numbers, milliseconds, small, judgements))
             return
-        self._parser.wait_for_rest()  # of the next batch, which wants memory too
-        del self._under_way  # whose error's traceback holds tensors
+        self._parser.wait_for_rest()  # for the next batch, which takes memory too
+        del self._under_way  # its error's traceback holds tensors
         free_memory()
         middle = len(tasks) // 2
         for half in (tasks[:middle], tasks[middle:]):
             compute(half, self._parser, self._slots, listener, self._look, self._judge)
 
     def _finish_one(self, at: int, certainty: Certainty | None) -> tuple[bool, Certainty | None]:
-        """Whether it is small is found out here, where pictures are labelled side by side."""
+        """Look for small faces, here because several pictures are finished side by side."""
         is_whole = at < len(self._whole)
         is_small = is_whole and self._look is not None and self._look.finds_small(self._labels[at])
         return is_small, certainty
@@ -222,7 +222,7 @@ def compute(
     look: FirstLook | None = None,
     judge: bool = False,
 ) -> None:
-    """Label a batch from its beginning to its end, with nothing else under way.
+    """Label a batch from beginning to end, with nothing else under way.
 
     Raises:
         MemoryError: there is no memory for one picture.
@@ -232,7 +232,7 @@ def compute(
 
 
 def _judgements(batch: list[Infer], model: str, certainties: list[Certainty]) -> tuple[Judged, ...]:
-    """One for each picture; that of its views is taken together."""
+    """One for each picture; a picture's views are taken together."""
     owners = [at for at, task in enumerate(batch) if not task.views]
     owners += [at for at, task in enumerate(batch) for _ in range(task.views)]
     sums = np.zeros((len(batch), *certainties[0].shape))

@@ -1,8 +1,8 @@
 """Where faces are in a label map, and which part of the picture to look at again. Pure, on arrays.
 
 The network knows aligned portraits. Where faces are small, its first labels are coarse, but
-good enough to tell where they are; the second look is at a part of the picture that shows each
-face as a portrait does.
+good enough to show where the faces are; the second look is at a part of the picture that shows
+each face as a portrait does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,18 +28,18 @@ SMALL = 0.6
 """A face whose portrait would fill less than this share of the picture is small."""
 
 FILLS = 0.9
-"""A portrait of more than this share of the picture is the picture."""
+"""A portrait that fills more than this share of the picture counts as the whole picture."""
 
 _LEAST_SHARE = 1e-4
-"""Fewer core pixels, as a share of all, are no face: 5 x 5 pixels of 512 x 512."""
+"""Fewer core pixels than this share of all are no face: 5 x 5 pixels of 512 x 512."""
 
 _LEAST_OF_CORE = (
     (("left_brow", "right_brow", "left_eye", "right_eye"), 0.04),
     (("nose",), 0.08),
     (("mouth", "upper_lip", "lower_lip"), 0.04),
 )
-"""What a face's core holds at least, as shares of its pixels: cloth that passes for skin in the
-first labels has spots of some parts, but hardly of all. 241 of 243 training faces have them."""
+"""The least share of a face's core that each group of parts has: cloth that passes for skin in the
+first labels has spots of some parts, but hardly of all. 241 of 243 training faces have them all."""
 
 _TRIMMED = (0.05, 0.95)
 
@@ -58,12 +58,12 @@ class Face:
 
     @property
     def side(self) -> float:
-        """How much of the picture its portrait would fill, in a square picture."""
+        """How much of the picture the face's portrait would fill, in a square picture."""
         return max(self.height / PORTRAIT_CORE_HEIGHT, self.width / PORTRAIT_CORE_WIDTH)
 
 
 def face_boxes(labels: Pixels, classes: Sequence[str]) -> list[Region]:
-    """The smallest rectangle around each face in a label map, skin and all, in its pixels; the largest first.
+    """The smallest rectangle around each face, skin and all, in a label map's pixels; the largest first.
 
     Args:
         labels: uint8 (height, width).
@@ -90,10 +90,10 @@ def find_faces(labels: Pixels, classes: Sequence[str]) -> list[Face]:
 
 
 def _pieces(labels: Pixels, classes: Sequence[str]) -> Iterator[tuple[slice, slice, NDArray[np.bool_]]]:
-    """Connected parts of faces that are one: rows and columns of the smallest rectangle around it, and
-    which of its pixels are the core's.
+    """Each connected piece of face parts that is a face: rows and columns of the smallest rectangle around
+    it, and which of the rectangle's pixels are the face's core.
     """
-    from scipy import ndimage  # here, because most workers never need it, and it takes as long as all else
+    from scipy import ndimage  # here: most workers never need it, and it takes as long as all other imports
 
     core = _table(classes, CORE_PARTS)[labels]
     pieces, _ = ndimage.label(_table(classes, FACE_PARTS)[labels], structure=_NEIGHBOURS)
@@ -115,7 +115,7 @@ def _is_face(counts: NDArray[np.int64], classes: Sequence[str]) -> bool:
 
 
 def quantiles(counts: NDArray[np.int64], shares: tuple[float, ...]) -> NDArray[np.float64]:
-    """`numpy.quantile` of numbers from 0 on that are there so many times each, at least one of them once."""
+    """`numpy.quantile` of the numbers 0, 1, …, each occurring ``counts`` times, and at least one of them."""
     ends = counts.cumsum()
     position = np.array(shares) * (ends[-1] - 1)
     before = np.floor(position)
@@ -126,8 +126,8 @@ def quantiles(counts: NDArray[np.int64], shares: tuple[float, ...]) -> NDArray[n
 
 
 def deserves_second_look(faces: Sequence[Face], always: bool) -> bool:
-    """Whether a picture with these faces is looked at again: where they are small, or always,
-    unless a face fills the picture as it is.
+    """Whether a picture with these faces is looked at again: if the largest is small or, with ``always``,
+    unless it fills the picture.
     """
     return bool(faces) and faces[0].side < (FILLS if always else SMALL)
 
@@ -150,7 +150,7 @@ def _region_of(face: Face, width: int, height: int) -> Region:
 
 
 def _fit(middle: float, side: float, limit: int) -> tuple[int, int]:
-    """A span of so many pixels around a middle, shifted into the picture, or all of it."""
+    """A span of ``side`` pixels around a middle, shifted into the picture, or all of the picture."""
     length = min(limit, max(1, round(side)))
     start = min(max(0, round(middle - length / 2)), limit - length)
     return start, start + length
@@ -165,5 +165,5 @@ def _table_of(classes: tuple[str, ...], names: tuple[str, ...]) -> NDArray[np.bo
     """Whether each label is one of these names'."""
     table = np.zeros(256, dtype=np.bool_)
     table[[label for label, name in enumerate(classes) if name in names]] = True
-    table.setflags(write=False)  # everybody's
+    table.setflags(write=False)  # shared by all callers
     return table

@@ -35,10 +35,10 @@ Picture = str | os.PathLike[str] | Image.Image | Pixels
 RGB or (height, width, 4) RGBA."""
 
 _UNUSED = Path("/nonexistent")
-"""Settings name an inbox and an outbox; nothing here touches them."""
+"""Settings must name an inbox and an outbox; nothing here touches them."""
 
 _LIMIT = Lock()
-"""Who holds it may change ``PIL.Image.MAX_IMAGE_PIXELS``."""
+"""Whoever holds it may change ``PIL.Image.MAX_IMAGE_PIXELS``."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Parsed:
     _settings: Settings = field(repr=False)
 
     def mask(self, *names: str) -> NDArray[np.bool_]:
-        """Where these classes are, or without names, those that are kept: bool (height, width).
+        """Where these classes are or, without names, those that are kept: bool (height, width).
 
         Raises:
             ValueError: no class has such a name.
@@ -96,15 +96,15 @@ class Parser:
         """Load the network. Without arguments: embedded weights, a GPU where there is one, all cores.
 
         Args:
-            config: a configuration file of the daemon's.
+            config: a configuration file, as the daemon reads it.
             weights: in place of the embedded ones; see docs/models.md.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-            threads: that a CPU computes with, in the whole process; None: one for each core.
-            settings: laid over the file's, by section and key, such as ``{"save": {"keep": ["hair"]}}``.
+            threads: how many threads of the whole process compute on a CPU; None for one per core.
+            settings: override the file's, by section and key, such as ``{"save": {"keep": ["hair"]}}``.
 
         Raises:
             ConfigurationError: a setting can't be used.
-            WeightsError: the weights can't be.
+            WeightsError: the weights can't be used.
         """
         given = {section: dict(values) for section, values in (settings or {}).items()}
         for key, value in (("weights", None if weights is None else Path(weights)), ("device", device)):
@@ -166,8 +166,8 @@ class Parser:
 
 
 def _as_a_file_s(image: Image.Image) -> Image.Image:
-    """What `decode` makes of the file that an image was opened from. The image stays as it is, but for being
-    loaded, which has to come first: some formats are made upright by that."""
+    """What `decode` makes of the file that an image was opened from. The image stays as it is, except that it
+    is loaded. That has to come first: it turns some formats upright."""
     before = dict(image.info)
     if isinstance(image, ImageFile.ImageFile):
         fit_colour_key(image)
@@ -180,8 +180,9 @@ def _as_a_file_s(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _pixels_allowed(most: int) -> Iterator[None]:
-    """Have Pillow open so many pixels, where somebody has set more than what it takes for an attack: twice
-    its limit (``PIL.Image._decompression_bomb_check``). It is the whole process's: one at a time raises it.
+    """Let Pillow open pictures of up to ``most`` pixels, even if it takes that many for an attack: more than
+    twice its limit (``PIL.Image._decompression_bomb_check``). The limit is the whole process's, so only one
+    thread at a time raises it.
     """
     with ExitStack() as held:
         held.enter_context(_LIMIT)

@@ -45,7 +45,7 @@ CORE_PARTS = (
     *("left_brow", "right_brow", "left_eye", "right_eye"),
     *("nose", "mouth", "upper_lip", "lower_lip"),
 )
-"""Parts that only a face has; their extent tells its size."""
+"""Parts that only a face has; their extent shows its size."""
 
 FACE_PARTS = (*CORE_PARTS, "skin", "glasses")
 """Parts that make one face together."""
@@ -78,11 +78,11 @@ PALETTE: tuple[Colour, ...] = (
     (96, 48, 128),
     (176, 208, 64),
 )
-"""RGB colour of each label, 8 bits a channel, in label order."""
+"""RGB colour of each label, 8 bits per channel, in label order."""
 
 
 def palette_of(count: int) -> tuple[Colour, ...]:
-    """A colour for each of so many classes: the parts' own for nineteen, else PASCAL VOC's.
+    """A colour for each of ``count`` classes: the parts' own for nineteen, else PASCAL VOC's.
 
     VOC's colours spread a label's bits over the channels' high bits (VOCdevkit, ``VOClabelcolormap``).
     """

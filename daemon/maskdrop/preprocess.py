@@ -1,4 +1,4 @@
-"""First stage: from a file in the inbox to upright RGB pixels in a slot, whole or of each face."""
+"""First stage: from a file in the inbox to upright RGB pixels in a slot, of the whole or of each face."""
 
 import hashlib
 import time
@@ -40,7 +40,7 @@ from maskdrop.topology.slots import Slots
 from maskdrop.topology.worker import Link, Workplace
 
 _DRAFTS = 2
-"""A draft is at least so many times as large as the network's square: docs/performance.md."""
+"""A draft's sides are at least this many times the network's (docs/performance.md)."""
 
 
 def serve(workplace: Workplace, link: Link) -> None:
@@ -57,7 +57,7 @@ def serve(workplace: Workplace, link: Link) -> None:
 
 
 def measure(settings: DecodeSettings, side: int) -> Cost:
-    """What a known portrait of side x side costs this stage."""
+    """What a known portrait of side x side pixels costs this stage."""
     content, target = known_portrait(side), np.empty((side, side, 3), dtype=np.uint8)
     portrait = DecodeSettings(draft=settings.draft)
 
@@ -70,7 +70,7 @@ def measure(settings: DecodeSettings, side: int) -> Cost:
 
 
 class Preparer:
-    """What a preprocess worker does with its tasks."""
+    """Does a preprocess worker's tasks."""
 
     def __init__(
         self, settings: Settings, slots: Slots, earlier: Outbox | None = None, moves: bool = False
@@ -78,14 +78,14 @@ class Preparer:
         """Prepare.
 
         Args:
-            earlier: results of pictures that are not to be done again; None: all are done.
+            earlier: the outbox whose pictures are not to be done again; None if all are done.
             moves: whether originals are to leave the inbox.
         """
         self._settings, self._slots = settings, slots
         self._earlier, self._moves = earlier, moves
 
     def do(self, task: Prepare | Locate) -> Report:
-        """Do a task; a picture that is broken or has changed is a report too."""
+        """Do a task. A picture that is broken, or to be left alone, is reported too."""
         number = task.ticket.number
         try:
             return self.locate(task) if isinstance(task, Locate) else self.prepare(task)
@@ -99,7 +99,7 @@ class Preparer:
 
         Raises:
             LeaveAlone: the file is not to be touched now, or couldn't be moved later.
-            BrokenPicture: it can't become a picture.
+            BrokenPicture: the file can't become a picture.
         """
         if self._moves:
             check_mobility(self._settings.folders.inbox, task.ticket.path)
@@ -130,7 +130,7 @@ def prepare_content(content: bytes, sha256: str, settings: DecodeSettings, slots
     """Decode a picture into a slot.
 
     Raises:
-        BrokenPicture: it can't become a picture.
+        BrokenPicture: the content can't become a picture.
     """
     picture, size, has_metadata = decode_at_least(content, settings, _DRAFTS * slots.side)
     put_whole(picture, slots, slot)
@@ -139,13 +139,13 @@ def prepare_content(content: bytes, sha256: str, settings: DecodeSettings, slots
 
 
 def locate_in(read: Callable[[], bytes], settings: Settings, slots: Slots, slot: int) -> tuple[Region, ...]:
-    """Find the faces in a slot's labels, and put a view of each into the slot; where they are.
+    """Find the faces in a slot's labels, put a view of each into the slot, and return where they are.
 
     Args:
-        read: gives the original's content; called only where there are faces.
+        read: returns the original's content; called only where there are faces.
 
     Raises:
-        BrokenPicture: it can't be decoded in full.
+        BrokenPicture: the original can't be decoded in full.
     """
     faces = find_faces(slots.labels[slot], settings.model.classes)
     return put_views(decode(read(), settings.decode), faces, slots, slot) if faces else ()
@@ -157,7 +157,7 @@ def put_whole(picture: Image.Image, slots: Slots, slot: int) -> None:
 
 
 def put_views(picture: Image.Image, faces: Sequence[Face], slots: Slots, slot: int) -> tuple[Region, ...]:
-    """Put a view of each of the largest faces into a slot; where in the picture they are."""
+    """Put a view of each of the largest faces into a slot, and return where in the picture they are."""
     regions = regions_of(faces, picture.width, picture.height, slots.view_pictures.shape[1])
     for view, region in enumerate(regions):
         cut = picture.crop((region.left, region.top, region.right, region.bottom))

@@ -12,7 +12,7 @@ from maskdrop.model.streams import STREAMS
 from maskdrop.ticket import Cost
 
 MEASURED_BATCHES = 2
-"""Batches of which the faster one tells what a picture costs: the start waits for them."""
+"""Batches of which the faster one gives a picture's cost; no more, since the start waits for them."""
 
 Answer = TypeVar("Answer")
 
@@ -23,7 +23,7 @@ class Rehearsal:
     Args:
         side: of the network's pictures, in pixels.
         look: looks at a picture's labels, uint8 (side, side).
-        judge: whether somebody wants to know how sure the network is.
+        judge: whether any output says how sure the network is.
     """
 
     def __init__(self, parser: FaceParser, side: int, look: Callable[[Pixels], object], judge: bool) -> None:
@@ -31,9 +31,9 @@ class Rehearsal:
         self._on_cpu = parser.info.device == "cpu"
 
     def warm_up(self, max_batch: int) -> None:
-        """Have a device of its own load and plan what batches of all sizes want, in each of its streams, so
-        that no picture waits for it. Batches for which it lacks memory will be done in halves, and those are
-        warm. The largest comes first: what is planned for it may do for the others, as TensorRT's does.
+        """Make a GPU load and plan what batches of all sizes need, in each of its streams, so that no picture
+        waits for that. Batches for which it lacks memory will be done in halves, and those are warm. The
+        largest comes first: what is planned for it may do for the others, as TensorRT's engine does.
         """
         for size in reversed(self._parser.sizes_up_to(max_batch)):
             self._with_memory(partial(self._label_once, size))
@@ -42,12 +42,12 @@ class Rehearsal:
         self._batches(size, STREAMS)()
 
     def measure(self, threads: int, max_batch: int) -> Cost | None:
-        """What a picture costs this stage when all of the device is at work; None: there is too little memory
-        to find out.
+        """What a picture costs this stage when the whole device is at work; None if there is too little
+        memory to find out.
 
         Args:
-            threads: of a CPU that compute at the same time.
-            max_batch: pictures in a batch on a device of its own.
+            threads: how many threads of a CPU compute at the same time.
+            max_batch: pictures in a batch on a GPU.
         """
         size, times = (threads, 1) if self._on_cpu else (max_batch, STREAMS)
         return self._with_memory(
@@ -55,10 +55,10 @@ class Rehearsal:
         )
 
     def _batches(self, size: int, times: int) -> Callable[[], None]:
-        """Labels a batch so many times, begun one after the other.
+        """A function that labels a batch ``times`` times, and begins all before it waits for any.
 
         Raises:
-            RuntimeError: there is too little memory for it.
+            RuntimeError: there is too little memory for the batch.
         """
         pictures = self._parser.room(size, self._side, self._side, 3)
         labels = list(self._parser.room(size, self._side, self._side))
@@ -77,7 +77,7 @@ class Rehearsal:
         return label
 
     def _with_memory(self, work: Callable[[], Answer]) -> Answer | None:
-        """What it gives; None where there was too little memory for it."""
+        """What the work returns; None if there was too little memory for it."""
         try:
             return work()
         except (RuntimeError, MemoryError) as error:

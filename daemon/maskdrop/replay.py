@@ -1,8 +1,8 @@
-"""Putting pictures from quarantine or archive back into the inbox, while a daemon works or not.
+"""Putting pictures from quarantine or archive back into the inbox, whether a daemon is at work or not.
 
-One rename brings a picture back, and replaces nothing. Its reason is removed only when that is
-on disk: whoever dies in between leaves a reason without its picture, maybe in a hidden folder, and
-nothing else. The next replay clears these away.
+One rename brings a picture back, and replaces nothing. Its reason is removed only when that rename
+is on disk: a replay that dies in between leaves a reason without its picture, perhaps in a hidden
+folder, and nothing else. The next replay clears these away.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from maskdrop.quarantine import LONGEST_REASON, REASON_TAIL
 from maskdrop.ticket import Identity
 
 _ASIDE = re.compile(r"\.maskdrop-reason-([1-9][0-9]{0,8})\.tmp")
-"""A folder for a reason that is out of the way, and the process number of who took it there."""
+"""Name of a folder for a reason that is out of the way, with the number of the process that took it there."""
 
 
 class Room(StrEnum):
@@ -38,12 +38,12 @@ class Room(StrEnum):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which pictures to put back. What is left out excludes none.
+    """Which pictures to put back. A field that is left out excludes none.
 
     Attributes:
         patterns: globs of paths relative to the room, or of names where they hold no ``/``.
-        reasons: globs of a reason's error, stage or message, whatever the case of their letters.
-        older_s, newer_s: put there more, or less, than so many seconds ago.
+        reasons: globs of a reason's error, stage or message, ignoring case.
+        older_s, newer_s: put there more, or less, than this many seconds ago.
     """
 
     patterns: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Kept:
         path: relative to the room.
         reason: content of its reason file; empty in the archive, or where there is none.
         since: seconds since 1970 when it was put there.
-        note: which reason file that content was read from; None where there is none.
+        note: identity of the reason file that was read; None where there is none.
     """
 
     path: str
@@ -79,11 +79,11 @@ class Kept:
 
 
 def find(room: Path, kind: Room, wanted: Wanted, unread: Unread | None = None) -> Iterator[Kept]:
-    """The wanted pictures in a room, as they are met.
+    """The wanted pictures in a room, as they are found.
 
     Args:
         room: absolute and without links.
-        unread: told of each sub-folder that can't be read.
+        unread: called for each sub-folder that can't be read.
 
     Raises:
         OSError: the room can't be read.
@@ -100,8 +100,8 @@ def find(room: Path, kind: Room, wanted: Wanted, unread: Unread | None = None) -
 
 
 def clear_leftovers(room: Path) -> None:
-    """Remove the reasons that replays had taken out of the way when they died; but one whose picture lies
-    there without a reason, because a daemon had just written it anew, is given back.
+    """Remove the reasons that replays had taken out of the way when they died. A reason whose picture is
+    there again was written later, by a daemon: it is given back, unless the picture has a newer one.
 
     Raises:
         OSError: one can't be removed.
@@ -125,14 +125,14 @@ def _clear(folder: int, name: str) -> None:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether such a process is there, but for this one, which has taken nothing yet."""
+    """Whether another process has this number. This process doesn't count: it has taken nothing yet."""
     if pid == os.getpid():
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it is somebody else's
+    except PermissionError:  # it is another user's
         pass
     return True
 
@@ -140,13 +140,13 @@ def _is_running(pid: int) -> bool:
 def put_back(room: Path, inbox: Path, kept: Kept, folder_mode: int) -> str | None:
     """Move one picture into the inbox, under the name it came with or a numbered one.
 
-    Its folder's entries are synced before its reason goes.
+    The entries of its new folder are synced before its reason is removed.
 
     Returns:
-        The path relative to the inbox, or None where the picture is gone, or another one by now.
+        The path relative to the inbox, or None where the picture is gone, or is another by now.
 
     Raises:
-        OSError: it can't be moved, and is where it was.
+        OSError: the picture can't be moved, and is where it was.
     """
     parent, name = split(kept.path)
     wanted_parent, wanted_name = split(_original_path(kept))
@@ -157,7 +157,7 @@ def put_back(room: Path, inbox: Path, kept: Kept, folder_mode: int) -> str | Non
             new_name = _rename(source, name, target, wanted_name)
             sync_folder(target)
         if kept.note is not None:
-            with contextlib.suppress(OSError):  # the picture is back: a reason that stays is as after a kill
+            with contextlib.suppress(OSError):  # the picture is back; the next replay clears its reason
                 _remove_reason(source, name + REASON_TAIL, kept.note)
         sync_folder(source)
     return str(PurePath(wanted_parent) / new_name)
@@ -173,7 +173,7 @@ def _rename(source: int, name: str, target: int, wanted: str) -> str:
 
 def _remove_reason(folder: int, note: str, identity: Identity) -> None:
     """Remove a picture's old reason, but never a new one: a daemon at work may already have put
-    the picture into quarantine again. So it is taken out of the way first, and looked at there.
+    the picture into quarantine again. So the reason is taken out of the way first, and checked there.
     """
     if identity_at(folder, note) != identity:
         return
@@ -190,7 +190,7 @@ def _remove_reason(folder: int, note: str, identity: Identity) -> None:
 
 
 def _give_back(aside: int, note: str, folder: int) -> None:
-    with contextlib.suppress(FileExistsError, FileNotFoundError):  # a newer one still; another gave it back
+    with contextlib.suppress(FileExistsError, FileNotFoundError):  # a newer one; another replay did it
         rename_new(aside, note, folder, note)
 
 
@@ -199,7 +199,7 @@ def _look(room: Path, kind: Room, seen: Seen) -> Kept | None:
     try:
         with open_folder(room, parent) as folder:
             reason, note = _reason(folder, name + REASON_TAIL) if kind is Room.QUARANTINE else ({}, None)
-            # A rename changes the time of a file's last change of state, and hardly anything else does.
+            # The time of the last change of state: a rename sets it, and hardly anything else does.
             moved = os.stat(name, dir_fd=folder, follow_symlinks=False).st_ctime
     except FileNotFoundError:
         return None
@@ -209,7 +209,7 @@ def _look(room: Path, kind: Room, seen: Seen) -> Kept | None:
 
 
 def _reason(folder: int, note: str) -> tuple[dict[str, Any], Identity | None]:
-    """A reason's content, empty where it is damaged, and which file it was read from."""
+    """A reason's content, empty where it is damaged, and the identity of its file."""
     try:
         with open_regular(folder, note) as file:
             identity = Identity.of(os.fstat(file.fileno()))
@@ -222,7 +222,7 @@ def _reason(folder: int, note: str) -> tuple[dict[str, Any], Identity | None]:
 
 
 def _is_reason(room: Path, path: str) -> bool:
-    """Whether a file is a picture's reason, and no picture: those have a reason of their own."""
+    """Whether a file is a picture's reason, and no picture, which would have a reason of its own."""
     if not path.endswith(REASON_TAIL):
         return False
     parent, name = split(path)
@@ -247,9 +247,9 @@ def _is_named(path: str, patterns: tuple[str, ...]) -> bool:
 
 
 def _original_path(kept: Kept) -> str:
-    """The path it had in the inbox, where its reason tells it exactly; else the one in its room.
+    """The path that a picture had in the inbox, if its reason gives it exactly; else its path in the room.
 
-    Names that a room gives differ by a number alone.
+    A room changes names only by adding a number.
     """
     told = kept.reason.get("picture")
     if not isinstance(told, str) or not told or "\\" in told or printable(told) != told:

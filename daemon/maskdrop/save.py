@@ -1,4 +1,4 @@
-"""Third stage: from pixels and labels to files in the outbox, the original put away."""
+"""Third stage: from pixels and labels to files in the outbox; then the original is put away."""
 
 import time
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def serve(workplace: Workplace, link: Link) -> None:
 
 
 def measure(workplace: Workplace) -> Cost:
-    """What a known portrait costs this stage, in a slot of its own; nothing that has a name is written."""
+    """What a known portrait costs this stage, in a slot of its own; the files it writes have no names."""
     settings, side = workplace.settings, workplace.slots.side
     content, slots = known_portrait(side), OwnSlots.for_one(side)
     slots.pictures[0] = np.asarray(decode(content, DecodeSettings()))
@@ -76,13 +76,13 @@ def measure(workplace: Workplace) -> Cost:
 
 
 class Saver:
-    """What a save worker does with its tasks."""
+    """Does a save worker's tasks."""
 
     def __init__(self, workplace: Workplace, report: Callable[[Report], None] = lambda report: None) -> None:
         """Prepare.
 
         Args:
-            report: given signs of life while a picture takes long.
+            report: called with signs of life while a picture takes long.
         """
         settings = workplace.settings
         self._settings, self._report = settings, report
@@ -91,7 +91,7 @@ class Saver:
         self._outbox = Outbox(self._folders, settings.folders, tails_of(settings.save))
 
     def save(self, task: Save) -> Report:
-        """Render, publish, put away; each report says how far the picture is from the inbox."""
+        """Render and publish the results, put the original away, and report what became of the picture."""
         began = time.monotonic()
         ticket = task.ticket
         try:
@@ -128,7 +128,7 @@ class Saver:
         return Quarantined(ticket.number, name)
 
     def _publish(self, task: Save) -> tuple[str, ...]:
-        """The results' names; none where a worker that died had published them and come further."""
+        """Publish the results and return their names; none where a worker did so before, and died later."""
         ticket, inbox = task.ticket, self._folders.inbox
         if not self._folders.keeps and is_claimed(inbox, ticket):
             return ()

@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 _CAP_FOWNER = 3
-"""Its bit (``linux/capability.h``)."""
+"""The capability's bit (``linux/capability.h``)."""
 
 
 def may_move_what_is_others() -> bool:
-    """Whether it may rename others' files in others' sticky folders; also where that isn't known."""
+    """Whether this process may rename others' files in others' sticky folders; True if that isn't known."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
     except OSError:

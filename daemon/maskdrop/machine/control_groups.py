@@ -6,7 +6,7 @@ _MEMBERSHIP, _MOUNTED = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def own_groups(controller: str) -> list[Path]:
-    """This process's groups of a controller, and all that hold them; none where the kernel has no groups."""
+    """This process's groups of a controller, and those above them; none where the kernel has no groups."""
     try:
         membership = _MEMBERSHIP.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -15,11 +15,11 @@ def own_groups(controller: str) -> list[Path]:
 
 
 def groups_in(membership: str, mounted: Path, controller: str) -> list[Path]:
-    """The same of any process.
+    """The same for any process.
 
     Args:
-        membership: what its ``/proc/PID/cgroup`` holds.
-        mounted: where the groups are; a container sees its own as the uppermost.
+        membership: content of the process's ``/proc/PID/cgroup``.
+        mounted: where groups are mounted; a container sees its own as the topmost.
     """
     groups = [mounted, mounted / controller]
     for line in membership.splitlines():

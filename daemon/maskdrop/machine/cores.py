@@ -8,14 +8,14 @@ from maskdrop.machine.control_groups import own_groups
 
 
 def usable_cores() -> int:
-    """Processors that this process may use; a quota of one and a half counts as two, and any as one."""
+    """Processors that this process may use. A quota of one and a half counts as two, the smallest as one."""
     cores = len(os.sched_getaffinity(0))
     quota = min(map(quota_in, own_groups("cpu")), default=math.inf)
     return cores if quota == math.inf else max(1, min(cores, math.floor(quota + 0.5)))
 
 
 def quota_in(group: Path) -> float:
-    """The quota of one control group, such as a unit's CPUQuota, in processors; infinite: it has none."""
+    """The quota of one control group, such as a unit's CPUQuota, in processors; infinite if it has none."""
     for read in (_quota, _quota_of_version_1):
         try:
             return read(group)

@@ -1,20 +1,20 @@
-"""What a process that decodes or encodes keeps of the C library's heap between two pictures."""
+"""How much heap a process that decodes or encodes keeps in its C library from picture to picture."""
 
 import ctypes
 
 KEPT_BYTES = 2**30
-"""Freed memory that a process keeps at most while pictures come: what saving one of some 100 million pixels
-takes. Fetching it from the kernel anew, page by page, takes longer than decoding a picture of 512 x 512, and
-a quarter of the time of one of 6,000 x 6,000."""
+"""The most freed memory that a process keeps while pictures come: what saving one of some 100 million pixels
+takes. Fetching memory from the kernel again, page by page, takes longer than decoding a picture of 512 x 512,
+and a quarter of the time of one of 6,000 x 6,000."""
 
 REST_S = 10.0
-"""Seconds without a picture after which all of it is given back."""
+"""Seconds without a picture after which all kept memory is given back."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc; mallopt(3)
 
 
 def keep_memory() -> None:
-    """From now on this process keeps what it frees. A C library that can't be told does as it does."""
+    """Make this process keep the memory it frees. A C library without mallopt(3) is left alone."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_MAX, 0)
@@ -22,7 +22,7 @@ def keep_memory() -> None:
 
 
 def give_memory_back() -> None:
-    """Let go of all that is kept (malloc_trim(3))."""
+    """Give all kept memory back (malloc_trim(3))."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""Whether the kernel gives this process a watch."""
+"""Whether the kernel lets this process watch a folder."""
 
 import ctypes
 import os
@@ -9,9 +9,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def refusal_to_watch(folder: Path | str) -> int:
-    """The error number with which it refuses to watch a folder, found by trying; 0: it doesn't.
+    """The error number with which the kernel refuses to watch a folder, found by trying; 0 if it agrees.
 
-    EMFILE is want of instances (inotify_init1(2)), ENOSPC of watches (inotify_add_watch(2)).
+    EMFILE means that no instance is left (inotify_init1(2)), ENOSPC no watch (inotify_add_watch(2)).
     """
     descriptor = _libc.inotify_init1(os.O_CLOEXEC)
     if descriptor < 0:

@@ -1,4 +1,4 @@
-"""What file system a folder lies on, and whether other machines can change it behind this kernel's back."""
+"""Which file system a folder lies on, and whether other machines can change it behind this kernel's back."""
 
 import ctypes
 import os
@@ -42,8 +42,8 @@ class Mount:
     def locks_here_only(self) -> bool:
         """Whether flock(2) holds on this machine only, so that two machines can have the same lock.
 
-        NFS tells by its options (nfs(5)). Of programs that are file systems nothing is told: those
-        that don't pass locks on, as sshfs, have them kept by the kernel of this machine.
+        NFS says so in its options (nfs(5)). FUSE programs don't say: where one doesn't pass locks on, such
+        as sshfs, this machine's kernel keeps them.
         """
         if self.type in ("nfs", "nfs4"):
             return bool(self.options & {"local_lock=flock", "local_lock=all", "nolock"})
@@ -53,7 +53,7 @@ class Mount:
 
 
 def mount_of(folder: Path) -> Mount | None:
-    """The mount that a folder lies on; None where /proc doesn't tell.
+    """The mount that a folder lies on; None where /proc doesn't say.
 
     Raises:
         OSError: there is no such folder, or it can't be reached.
@@ -71,8 +71,8 @@ def mount_of(folder: Path) -> Mount | None:
 
 
 def leases_are_the_servers(descriptor: int) -> bool:
-    """Whether an open file's leases are its server's to give. Such a file system refuses a lease also where
-    nobody writes, only because its server hasn't lent it the file (an NFS delegation, an SMB oplock).
+    """Whether a server grants the leases on an open file. Such a file system may refuse a lease even where
+    nobody writes, because the server hasn't lent it the file (an NFS delegation, an SMB oplock).
     """
     answer = ctypes.create_string_buffer(_STATFS_BYTES)
     if _libc.fstatfs(descriptor, answer) != 0:

@@ -1,4 +1,4 @@
-"""How much a process has computed."""
+"""How much processor time a process has used."""
 
 import ctypes
 import time
@@ -7,7 +7,7 @@ _libc = ctypes.CDLL(None)
 
 
 def processor_seconds(pid: int) -> float | None:
-    """Seconds that all threads of a process have had a core (clock_getcpuclockid(3)); None: it is gone."""
+    """Processor time of all threads of a process, in seconds (clock_getcpuclockid(3)); None if it is gone."""
     clock = ctypes.c_int()
     if _libc.clock_getcpuclockid(pid, ctypes.byref(clock)):
         return None

@@ -1,4 +1,4 @@
-"""What a network answers: finding the scores in it, and seeing that they are some."""
+"""A network's answer: finding the scores in it, and checking that they are scores."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +14,12 @@ DAMAGED = "answers NaN or infinity; its weights are damaged: get it anew"
 
 
 def first_tensor(answer: Any) -> Tensor:
-    """The scores in a network's answer: itself, or the first of several, or of those with names.
+    """The scores in a network's answer: the answer itself, or its first entry where it is a list or a dict.
 
     Public face-parsing networks give three (main head first), torchvision's a dict with ``out`` first.
 
     Raises:
-        TypeError: there is no tensor.
+        TypeError: the answer, or its first entry, is no tensor.
     """
     if isinstance(answer, Mapping) and answer:
         answer = next(iter(answer.values()))
@@ -31,13 +31,13 @@ def first_tensor(answer: Any) -> Tensor:
 
 
 def check_scores(scores: Tensor, path: Path, settings: ModelSettings) -> None:
-    """See that what a network answers to one picture is one finite score for each class and pixel.
+    """Check that a network answers one picture with one finite score for each class and pixel.
 
     Args:
         path: the network's file, for messages.
 
     Raises:
-        WeightsError: it isn't; the message says what it is, and the remedy.
+        WeightsError: it doesn't; the message says what it answers, and the remedy.
     """
     side, classes = settings.input_size, settings.classes
     shape = tuple(scores.shape)

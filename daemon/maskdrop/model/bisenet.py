@@ -1,10 +1,10 @@
 """BiSeNet for face parsing, after Yu et al. 2018 (arXiv 1808.00897).
 
-Two paths meet: a context path, a ResNet-18 whose 1/16 and 1/32 features are weighed by
+Two paths meet: a context path, a ResNet-18 whose 1/16 and 1/32 features are weighted by
 attention (section 3.2 of the paper), and a spatial path that keeps detail at 1/8. As in
-the widely used face-parsing checkpoint, the 1/8 feature of the ResNet stands in for a
-spatial path of its own. Attribute names are that checkpoint's state-dict keys, so that it
-loads as it is; do not rename them.
+the widely used face-parsing checkpoint, the 1/8 feature of the ResNet takes the place of a
+separate spatial path. Attribute names are that checkpoint's state-dict keys, so that it
+loads unchanged; do not rename them.
 """
 
 import torch
@@ -31,7 +31,7 @@ class ConvBNReLU(nn.Module):
         self.bn = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, height, width) to (batch, outputs, height, width), none below 0."""
+        """(batch, inputs, height, width) to (batch, outputs, height, width), with no value below 0."""
         return functional.relu(self.bn(self.conv(x)), inplace=True)
 
 
@@ -68,7 +68,7 @@ class Trunk(ResNet):
 
 
 class AttentionRefinement(nn.Module):
-    """Attention refinement module (paper, figure 2b): channels weighed by their own mean."""
+    """Attention refinement module (paper, figure 2b): channels weighted by attention to their means."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -98,8 +98,8 @@ class ContextPath(nn.Module):
         self.conv_avg = ConvBNReLU(scaled(512, width), middle, kernel=1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From a normalised picture, float (batch, 3, height, width): the ResNet's features at 1/8, and what
-        it knows of the surroundings at 1/8 and at 1/16 of the scale."""
+        """From a normalised picture, float (batch, 3, height, width), to the ResNet's features at 1/8 of its
+        scale, and to context features at 1/8 and at 1/16."""
         eighth, sixteenth, thirtysecond = self.resnet.features(x)
         whole = self.conv_avg(functional.adaptive_avg_pool2d(thirtysecond, 1))
         up32 = self.arm32(thirtysecond) + whole
@@ -119,18 +119,18 @@ class FeatureFusion(nn.Module):
         self.conv2 = nn.Conv2d(outputs // 4, outputs, 1, bias=False)
 
     def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
-        """Both (batch, …, height / 8, width / 8), to as many channels as the module has."""
+        """Fuse inputs of (batch, …, height / 8, width / 8) into as many channels as the module puts out."""
         feature: Tensor = self.convblk(torch.cat([spatial, context], dim=1))
         return feature * self.attention(feature) + feature
 
     def attention(self, feature: Tensor) -> Tensor:
-        """What each channel is weighed by, between 0 and 1: (batch, channels, 1, 1)."""
+        """The weight of each channel, between 0 and 1: (batch, channels, 1, 1)."""
         mean = functional.adaptive_avg_pool2d(feature, 1)
         return torch.sigmoid(self.conv2(functional.relu(self.conv1(mean))))
 
 
 class Head(nn.Module):
-    """Turns features into one score a class and pixel, at the features' scale."""
+    """Turns features into one score per class and pixel, at the features' scale."""
 
     def __init__(self, inputs: int, middle: int, classes: int) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ class BiSeNet(nn.Module):
         self.cp = ContextPath(width)
         self.ffm = FeatureFusion(2 * middle, scaled(256, width))
         self.conv_out = Head(scaled(256, width), scaled(256, width), classes)
-        # Auxiliary heads (paper, section 3.3): trained with, never run afterwards.
+        # Auxiliary heads (paper, section 3.3): they serve training, and never run afterwards.
         self.conv_out16 = Head(middle, scaled(64, width), classes)
         self.conv_out32 = Head(middle, scaled(64, width), classes)
 
@@ -178,8 +178,8 @@ class BiSeNet(nn.Module):
         return functional.interpolate(scores, x.shape[2:], mode="bilinear", align_corners=True)
 
     def raw_scores(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores to train on, each (batch, classes, …): of the main head at 1/8 of the input's scale, of the
-        auxiliary ones at 1/8 and 1/16."""
+        """Scores to train on, each (batch, classes, …): the main head's at 1/8 of the input's scale, the
+        auxiliary heads' at 1/8 and 1/16."""
         eighth, context, deep = self.cp(x)
         main = self.conv_out(self.ffm(eighth, context))
         return main, self.conv_out16(context), self.conv_out32(deep)

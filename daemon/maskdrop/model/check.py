@@ -1,4 +1,4 @@
-"""Does a network do its work here? Run on a picture whose labels are known."""
+"""Checks whether a network works here, on a picture whose labels are known."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from maskdrop.parts import PART_NAMES
 
 LEAST_LIKENESS = 0.5
 """Share of pixels that must have the known labels, where the classes are the nineteen parts.
-Another good network differs at borders, in hair and cloth; one with its colours or classes in
-another order agrees on next to nothing but background."""
+Another good network differs at borders, in hair and in cloth; one whose colours or classes are
+in another order agrees on little but background."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Verdict:
 
     Attributes:
         agreement: share of pixels with the same label in fp32 and in the used precision.
-        likeness: share of pixels with the known labels; None where the classes are others.
-        shares: share of the known picture's pixels for each class that occurs.
+        likeness: share of pixels with the known labels; None where the classes are not the nineteen parts.
+        shares: for each class that occurs, its share of the known picture's pixels.
     """
 
     info: ModelInfo
@@ -43,10 +43,10 @@ class Verdict:
 
 
 def check_model(settings: ModelSettings, device: str, threads: int) -> Verdict:
-    """Load a network as the daemon does, and run it.
+    """Load a network as the daemon does, and run it on the known picture.
 
     Raises:
-        WeightsError: it can't be used; the message says why and what to do.
+        WeightsError: the network can't be used; the message says why and what to do.
     """
     parser = load_parser(settings, device, threads)
     parser.probe()

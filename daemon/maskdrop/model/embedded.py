@@ -1,4 +1,4 @@
-"""Where the weights are that come with maskdrop; no torch is needed to know that."""
+"""Where the weights that come with maskdrop are, to be imported without torch."""
 
 from importlib.resources import files
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 
 class WeightsError(Exception):
-    """The weights can't be used; the message says what differs and what to do."""
+    """The weights can't be used; the message says what is wrong and what to do."""
 
 
 def first_line(error: Exception) -> str:

@@ -16,16 +16,16 @@ from maskdrop.model.weights import save_weights
 ENDINGS = (".onnx", ".pt2", ".safetensors")
 
 _MOST = 512
-"""Largest batch of an exported program; a bound must be named, and this is configuration's."""
+"""Largest batch of an exported program: the largest that workers.max_batch may be."""
 
 
 def export_network(loaded: Loaded, side: int, target: Path) -> None:
-    """Write a network in the form that the target's ending names, whole or not at all; any batch size stays
-    possible.
+    """Write a network, whole or not at all, in the form that the target's ending names. Its batch size stays
+    free.
 
     Raises:
-        WeightsError: no such form, a network that is no BiSeNet, a missing package, a PyTorch that can't, or
-            a place that can't be written.
+        WeightsError: no form has this ending, the network is no BiSeNet, a package is missing, this PyTorch
+            can't export it, or the target can't be written.
     """
     if not target.parent.is_dir() or target.is_dir():
         raise WeightsError(f"{target}: name a file in a folder that is there")
@@ -45,14 +45,14 @@ def export_network(loaded: Loaded, side: int, target: Path) -> None:
 
 
 def _writer(loaded: Loaded, side: int, target: Path) -> Callable[[Path], None]:
-    """What writes the form that the target's ending names."""
+    """A function that writes the network, in the form that the target's ending names, to a path."""
     match target.suffix.lower():
         case ".onnx":
             return _onnx_writer(loaded.network, side, target)
         case ".pt2":
             if (reason := why_no_programs()) is not None:
                 raise WeightsError(f"{target}: {reason}; install it, or choose .safetensors")
-            content = io.BytesIO()  # where a file finds no room, PyTorch's writer of it ends the process
+            content = io.BytesIO()  # on a full disk, PyTorch's writer of files ends the process
             torch.export.save(_exported(loaded.network, side), content)
             return partial(_write, content=content.getvalue())
         case ".safetensors":

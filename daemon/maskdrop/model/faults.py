@@ -1,4 +1,4 @@
-"""Faults of a device that are not the network's: another time, the same may go through."""
+"""Faults of a device rather than of the network: another time, the same work may succeed."""
 
 import re
 
@@ -10,9 +10,9 @@ _TOLD = re.compile(
     re.IGNORECASE,
 )
 """How PyTorch (``CUDAException.cpp`` and ``CUDAFunctions.cpp`` in ``c10/cuda``, ``ATen/cuda/Exceptions.h``)
-and ONNX Runtime (``core/providers/cuda/cuda_call.cc``) tell them."""
+and ONNX Runtime (``core/providers/cuda/cuda_call.cc``) word them."""
 
 
 def is_devices_fault(error: Exception) -> bool:
-    """Whether an error is told of a device of its own, and not of what it was asked for."""
+    """Whether a GPU, rather than the work it was given, is the cause of an error."""
     return is_want_of_memory(error) or _TOLD.search(str(error)) is not None

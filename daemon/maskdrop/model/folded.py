@@ -1,7 +1,7 @@
-"""BiSeNet as it is run: what training needs apart is folded into its convolutions.
+"""BiSeNet as it is run: steps that only training needs apart are folded into its convolutions.
 
-A batch norm that is not trained any more is a factor and a summand for each channel, and so is the
-normalisation of pixels; a convolution beside them takes both into its weights and bias.
+A trained batch norm is a factor and a summand for each channel, and so is the normalisation of
+pixels; the convolution beside them takes both into its weights and bias.
 """
 
 import copy
@@ -18,10 +18,10 @@ from maskdrop.model.quantised import quantise
 from maskdrop.model.ranges import ranges_of
 
 _MIDDLE = 128
-"""Taken off every pixel, so that numbers are small on both sides of 0; bf16 holds -128..127 exactly."""
+"""Subtracted from every pixel, so that numbers are small on both sides of 0; bf16 holds -128..127 exactly."""
 
 _MOST_NUMBERS = 2**31 - 1
-"""What CUDA's kernel that scales up channels-last tensors writes at most, and refuses to exceed
+"""The most numbers that CUDA's kernel for scaling up channels-last tensors agrees to write
 (``ATen/native/cuda/UpSampleBilinear2d.cu``)."""
 
 
@@ -29,7 +29,7 @@ class FoldedBiSeNet(nn.Module):
     """The same function as a BiSeNet behind the normalisation, but for rounding.
 
     Args:
-        network: on the CPU, in fp32; it is left as it is.
+        network: on the CPU, in fp32; it stays unchanged.
         mean, deviation: of red, green and blue, on a scale of 0 to 1.
     """
 
@@ -45,7 +45,7 @@ class FoldedBiSeNet(nn.Module):
         self._around = int(stem.padding[0])
         network.cp.resnet.conv1 = _fold_normalisation(stem, mean, deviation)
         self._network = network
-        # The picture's border is padded with what is 0 once normalised: the mean.
+        # BiSeNet pads normalised pixels with 0; before normalisation, that is the mean.
         self.register_buffer("_border", torch.tensor(mean) * 255 - _MIDDLE)
 
     def fuse(self) -> None:
@@ -53,15 +53,15 @@ class FoldedBiSeNet(nn.Module):
         fuse(self._network)
 
     def quantise(self, picture: Tensor, dtype: torch.dtype) -> Tensor:
-        """Run in whole numbers of 8 bits from now on, on a CPU (see `maskdrop.model.quantised`).
+        """Run in 8-bit integers from now on, on a CPU (see `maskdrop.model.quantised`).
 
         Args:
-            picture: uint8 (1, height, width, 3), like those that are to come: numbers between layers
-                may become as large as they do in it.
-            dtype: of what is not quantised.
+            picture: uint8 (1, height, width, 3), typical of those to come: it sets how large the numbers
+                between layers may become.
+            dtype: of everything that is not quantised.
 
         Returns:
-            Its scores, as they are without this.
+            The picture's scores before quantisation.
         """
         exact: list[Tensor] = []
         ranges = ranges_of(self._network, lambda: exact.append(self(picture, torch.channels_last)))
@@ -91,7 +91,7 @@ class FoldedBiSeNet(nn.Module):
         if self._border.dtype == torch.uint8:
             inside.copy_(pixels)
         else:
-            inside.copy_((pixels ^ _MIDDLE).view(torch.int8))  # 8 bits less 128 are those bits but the first
+            inside.copy_((pixels ^ _MIDDLE).view(torch.int8))  # flipping the first bit subtracts 128
         x = padded.permute(0, 3, 1, 2).contiguous(memory_format=memory_format)
         eighth, context, _ = self._network.cp(x)
         scores: Tensor = self._network.conv_out(self._network.ffm(eighth, context))
@@ -99,12 +99,12 @@ class FoldedBiSeNet(nn.Module):
 
 
 def most_scaled_up(classes: int, side: int) -> int:
-    """Pictures whose scores a GPU scales up at once at most."""
+    """The most pictures whose scores a GPU can scale up at once."""
     return max(1, _MOST_NUMBERS // (classes * side * side))
 
 
 def scale_up(scores: Tensor, side: int) -> Tensor:
-    """Scores at full scale, (batch, classes, side, side), as `BiSeNet.forward` answers them."""
+    """Scores at full scale, (batch, classes, side, side), as `BiSeNet.forward` returns them."""
     return functional.interpolate(scores, (side, side), mode="bilinear", align_corners=True)
 
 
@@ -123,7 +123,7 @@ def _pairs(module: nn.Module) -> list[tuple[str, str]]:
 
 
 def _fold_normalisation(stem: nn.Conv2d, mean: Channels, deviation: Channels) -> nn.Conv2d:
-    """The convolution on pixels less `_MIDDLE`, padded already, in place of normalised ones."""
+    """The same convolution for pixels minus `_MIDDLE`, padded already, in place of normalised pixels."""
     folded = nn.Conv2d(3, stem.out_channels, stem.kernel_size, stem.stride)  # type: ignore[arg-type]
     middle, spread = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, deviation))
     weight = stem.weight.double() / (255 * spread)

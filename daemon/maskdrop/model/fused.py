@@ -1,9 +1,10 @@
-"""BiSeNet's convolutions as a CPU runs them: with weights laid out once, and what follows in the same step.
+"""BiSeNet's convolutions as a CPU runs them: weights laid out once, and ReLU and sum in the same step.
 
-PyTorch's convolution lays its weights out anew for each picture, and the ReLU and the sum behind it each go
-through all its numbers again. oneDNN, which computes both, can keep weights as it wants them and do the rest
-while numbers are still at hand. PyTorch's own compiler reaches it by the operators used here; they are not
-part of its documented interface, so `can_fuse` tries them before anybody relies on them.
+PyTorch's convolution lays out its weights again for each picture, and the ReLU and the sum after it each go
+through all its results once more. oneDNN, which computes them all, can keep weights in the order it wants,
+and do the rest while the results are still at hand. PyTorch's own compiler reaches oneDNN through the
+operators used here; they are not part of the documented interface, so `can_fuse` tries them before anything
+relies on them.
 """
 
 from typing import Any
@@ -17,18 +18,18 @@ from maskdrop.model.laid_out import LaidOutWeight, in_format
 from maskdrop.model.torchvision_resnet import BasicBlock
 
 _TOLERANCE = 0.05
-"""Of results around 1, computed in bf16, which has 8 bits: more is not rounding."""
+"""For results around 1, computed in bf16, which has 8 bits: a larger difference is not rounding."""
 
 
 def can_fuse(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch has the operators for a CPU, and they give what a convolution does."""
+    """Whether this PyTorch has the operators for a CPU, and they compute what a convolution does."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     try:
         if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return False
         return _tries_well(dtype)
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # gone, or of another form
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # gone, or with other arguments
         return False
 
 
@@ -39,7 +40,7 @@ def _tries_well(dtype: torch.dtype) -> bool:
         each.to(dtype).contiguous(memory_format=torch.channels_last) for each in (x, x.flip(1, 2, 3))
     )
     channels = x.shape[1]
-    with torch.random.fork_rng(devices=[]):  # whoever seeded random numbers wants them as they are
+    with torch.random.fork_rng(devices=[]):  # the caller may have seeded random numbers
         conv = nn.Conv2d(channels, channels, 3, padding=1, dtype=dtype)
     for numbers in conv.parameters():
         numbers.copy_(torch.linspace(-0.1, 0.1, numbers.numel()).view_as(numbers))
@@ -52,10 +53,10 @@ def _tries_well(dtype: torch.dtype) -> bool:
 
 
 def fuse(network: BiSeNet) -> None:
-    """Put fused steps into a network in place of its modules: the same function, but for rounding.
+    """Replace a network's modules by fused steps: the same function, but for rounding.
 
     Args:
-        network: on a CPU, its weights in channels_last; batch norms are folded into its convolutions.
+        network: on a CPU, with weights in channels_last and batch norms folded into its convolutions.
     """
     trunk = network.cp.resnet
     trunk.conv1 = FusedConv(trunk.conv1, relu=True)  # type: ignore[assignment]
@@ -65,7 +66,7 @@ def fuse(network: BiSeNet) -> None:
 
 
 def fuse_below(module: nn.Module) -> None:
-    """Put fused convolutions in place of those in a module."""
+    """Replace the convolutions in a module by fused ones."""
     for name, child in list(module.named_children()):
         if isinstance(child, BasicBlock):
             setattr(module, name, _FusedBlock(child))
@@ -78,7 +79,7 @@ def fuse_below(module: nn.Module) -> None:
 
 
 class FusedConv(nn.Module):
-    """A convolution, and behind it a ReLU if one is wanted, of bf16 or fp32 in channels_last."""
+    """A convolution, followed by a ReLU if one is wanted, of bf16 or fp32 in channels_last."""
 
     def __init__(self, conv: nn.Conv2d, relu: bool = False) -> None:
         super().__init__()
@@ -93,7 +94,7 @@ class FusedConv(nn.Module):
         return result
 
     def added_to(self, shortcut: Tensor, x: Tensor) -> Tensor:
-        """ReLU of the sum of this convolution of x and a shortcut, which is overwritten with it."""
+        """ReLU of this convolution of x plus a shortcut; the result overwrites the shortcut."""
         step: Any = torch.ops.mkldnn._convolution_pointwise_.binary
         how: tuple[Any, ...] = (*self._geometry, "add", 1.0, "relu", [], "")
         result: Tensor = step(shortcut, x, self._weight.read_by(x), self._bias, *how)
@@ -106,8 +107,8 @@ class FusedConv(nn.Module):
 
 
 class _FusedBlock(nn.Module):
-    """A ResNet's basic block. Without a downsample the sum is written over what came in: features that
-    others read too only go into blocks with one."""
+    """A ResNet's basic block. Without a downsample it overwrites its input with the sum, so features that
+    others read too may only go into blocks with one."""
 
     def __init__(self, block: BasicBlock) -> None:
         super().__init__()
@@ -124,14 +125,14 @@ class _FusedBlock(nn.Module):
 class HalvingPool(nn.Module):
     """ResNet's maximum of 3 x 3 in steps of 2: by rows, then by columns, in operations on whole arrays.
 
-    Of what a ReLU leaves, no negative numbers: bfloat16 of one sign have the order of their bits (IEEE 754,
-    of which it is the upper half), and whole numbers are compared without being widened. A NaN with its sign
-    set, as processors make it, is then less than all others.
+    It follows a ReLU, which leaves no negative numbers: bfloat16 numbers of one sign order as their bits do
+    (bfloat16 is the upper half of an IEEE 754 single), and integers are compared without being widened. A NaN
+    with its sign set, as processors make it, is then less than all others.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2] % 2 or x.shape[3] % 2:  # where input_size doesn't divide by 4
-            plain = x if x.is_floating_point() else x.float()  # PyTorch's takes only few whole numbers
+            plain = x if x.is_floating_point() else x.float()  # PyTorch's takes few integer types
             return functional.max_pool2d(plain, kernel_size=3, stride=2, padding=1).to(x.dtype)
         ordered = x.view(torch.int16) if x.dtype == torch.bfloat16 else x
         by_pixel = ordered.permute(0, 2, 3, 1)
@@ -140,7 +141,7 @@ class HalvingPool(nn.Module):
 
 
 def _halved(even: Tensor, odd: Tensor, dim: int) -> Tensor:
-    """Maximum of each even one and its odd neighbours: the one behind, and the one before if there is one."""
+    """Maximum of each even line and its odd neighbours: the next, and the one before if there is one."""
     most = torch.maximum(even, odd)
     rest, count = most.narrow(dim, 1, most.shape[dim] - 1), odd.shape[dim] - 1
     torch.maximum(rest, odd.narrow(dim, 0, count), out=rest)
@@ -148,7 +149,7 @@ def _halved(even: Tensor, odd: Tensor, dim: int) -> Tensor:
 
 
 class _FusedFusion(nn.Module):
-    """Feature fusion that weighs and adds its features in one step."""
+    """Feature fusion that weights and adds its features in one step."""
 
     def __init__(self, fusion: FeatureFusion) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ _DIGEST = 12
 
 
 def default_state_folder() -> Path:
-    """systemd's STATE_DIRECTORY, the service's folder for root, else the user's own (XDG)."""
+    """systemd's STATE_DIRECTORY if set; else the service's folder for root, or the user's own (XDG)."""
     if named := os.environ.get("STATE_DIRECTORY"):
         return Path(named.split(":")[0])
     if os.geteuid() == 0:
@@ -25,12 +25,10 @@ def default_state_folder() -> Path:
 
 
 def install_file(source: Path, sha256: str, state: Path) -> Path:
-    """Copy a network that was checked into ``STATE/weights``, its digest in its name.
-
-    A file of that name is the same file already, and is left as it is.
+    """Copy a network that was checked into ``STATE/weights``, with its digest in its name.
 
     Args:
-        sha256: of the content that was checked; another content is not installed.
+        sha256: of the content that was checked; other content is not installed.
 
     Returns:
         The path to set as ``model.weights``.

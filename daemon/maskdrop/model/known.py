@@ -10,7 +10,7 @@ from PIL import Image
 Pixels = NDArray[np.uint8]
 
 LEAST_AGREEMENT = 0.99
-"""Share of its pixels that must have the same label in fp32 and in the precision that is used."""
+"""Share of the known picture's pixels that must have the same label in fp32 and in the precision used."""
 
 
 def known_picture(side: int) -> Pixels:
@@ -20,7 +20,7 @@ def known_picture(side: int) -> Pixels:
 
 
 def known_labels(side: int) -> Pixels:
-    """Its labels by the embedded weights in fp32, uint8 (side, side)."""
+    """The known picture's labels by the embedded weights in fp32, uint8 (side, side)."""
     with Image.open(_beside_weights("known-labels.png")) as image:
         return np.array(image.resize((side, side), Image.Resampling.NEAREST))
 

@@ -1,4 +1,4 @@
-"""Weights in the order in which convolutions want them."""
+"""Weights in the order that convolutions want."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,20 +10,20 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def in_format(module: _Module, memory_format: torch.memory_format) -> _Module:
-    """The module itself, its weights of four dimensions now in a memory format."""
-    untyped: Any = module  # the types of PyTorch 2.13 don't know of this, those of 2.15 do
+    """The module itself, with its four-dimensional weights now in a memory format."""
+    untyped: Any = module  # the types of PyTorch 2.13 lack this argument, those of 2.15 have it
     untyped.to(memory_format=memory_format)
     return module
 
 
 class LaidOutWeight:
-    """Weights that are laid out when they are first wanted, for what is read then; what has another shape is
-    computed too, but they may be laid out anew for it. Where several threads share a picture oneDNN wants
-    another order than for one thread: each is made once, and the plain weights go with the last.
+    """Weights that are laid out when first used, for the input at that time. Inputs of other shapes work too,
+    but oneDNN may lay the weights out again for each. Where several threads share a picture, oneDNN wants
+    another order than for one thread: each order is made once, and the last one replaces the plain weights.
 
     Args:
-        plain: as PyTorch keeps them.
-        lay_out: makes an order of them, for an input.
+        plain: the weights as PyTorch keeps them.
+        lay_out: returns them in the order for an input.
     """
 
     def __init__(self, plain: Tensor, lay_out: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -33,12 +33,12 @@ class LaidOutWeight:
         self._most_orders = 1 if torch.get_num_threads() == 1 else 2
 
     def read_by(self, x: Tensor) -> Tensor:
-        """The order for this input and the threads that there are now."""
+        """The weights in the order for this input and the current number of threads."""
         is_shared = torch.get_num_threads() > 1
-        plain = self._plain  # looked at before the others are: another lane may be laying them out
+        plain = self._plain  # read before the orders: another lane may be making the last one
         if (known := self._orders.get(is_shared)) is not None:
             return known
-        if plain is None:  # there are more threads than at first
+        if plain is None:  # laid out for one thread only, and now there are more
             return self._orders[not is_shared]
         weight = self._lay_out(plain, x)
         self._orders[is_shared] = weight

@@ -1,9 +1,9 @@
 """Pictures of a batch labelled side by side on a CPU's cores, each by threads of its own.
 
-Where all threads share every layer, they wait for the slowest of them at its end, a hundred times
-a picture; and that one is slow whenever a decoder or anybody else has its core. A picture in a
-lane of its own waits for nobody. Nor does the next batch: lanes that have nothing left of one begin
-with the next, while others are at its last pictures.
+Where all threads share every layer, they wait at its end for the slowest of them, a hundred times
+a picture; and a thread is slow whenever a decoder or another program has its core. A picture in a
+lane of its own waits for none of this. Nor does the next batch: lanes that have nothing left of
+one batch begin with the next while others are still at its last pictures.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ Labelled = TypeVar("Labelled")
 
 @dataclass(frozen=True)
 class InLanes(Generic[Labelled]):
-    """Pictures that lanes have, or are through with: see `maskdrop.model.under_way.UnderWay`.
+    """Pictures that lanes work on, or are done with: see `maskdrop.model.under_way.UnderWay`.
 
     Attributes:
-        futures: what each is to give, in the pictures' order.
+        futures: each picture's result, in the pictures' order.
     """
 
     futures: "list[Future[Labelled]]"
@@ -38,12 +38,12 @@ class InLanes(Generic[Labelled]):
 
 
 class Lanes:
-    """A fixed number of threads, dealt out anew for each batch.
+    """A fixed number of threads, shared out for each batch.
 
     Args:
-        threads: all that may compute at the same time.
-        most: as many as may share a picture that is the only one of all; None: no more than ``threads``.
-            The others are those of other workers, which have nothing to do then.
+        threads: how many may compute at the same time.
+        most: how many may share a picture when it is the only one in the daemon; None: no more than
+            ``threads``. The extra threads replace those of other workers, which are then idle.
     """
 
     def __init__(self, threads: int, most: int | None = None) -> None:
@@ -55,16 +55,16 @@ class Lanes:
     def begin(
         self, label: Callable[[Picture], Labelled], pictures: Sequence[Picture], company: int = 1
     ) -> InLanes[Labelled]:
-        """Have pictures labelled in as many lanes as there are pictures or threads, after those of earlier
-        batches. One that all threads share is done when this returns.
+        """Label pictures in as many lanes as there are pictures or threads, whichever are fewer, after those
+        of earlier batches. A picture that all threads share is done when this returns.
 
-        Each picture is computed by itself, whatever the batch and the threads: so its labels are the
-        same, bit for bit. A lane that is done with one takes the next, however unevenly others have used
-        the cores.
+        Each picture is computed by itself, so its labels are the same, bit for bit, whatever the batch and
+        the threads. A lane that is done with one picture takes the next, however unevenly other programs
+        use the cores.
 
         Args:
-            company: pictures that are worked on altogether, with those of other stages. Each has use for
-                a core: threads that share a picture would wait for each other there.
+            company: pictures that all stages together work on. Each needs a core, so the more there are,
+                the fewer threads share a picture: they would wait for each other.
         """
         lanes = min(self._threads, len(pictures))
         each = max(1, self._most // max(lanes, company))
@@ -72,7 +72,7 @@ class Lanes:
             return self._done_by_all(each, label, pictures)
 
         def in_lane(picture: Picture) -> Labelled:
-            torch.set_num_threads(each)  # of this thread alone
+            torch.set_num_threads(each)  # for this thread only
             return label(picture)
 
         self._want(each * len(pictures))
@@ -84,7 +84,7 @@ class Lanes:
     def _done_by_all(
         self, threads: int, label: Callable[[Picture], Labelled], pictures: Sequence[Picture]
     ) -> InLanes[Labelled]:
-        """One after the other, before this returns, up to the first that can't be labelled."""
+        """Label pictures one after the other, all before returning, up to the first that fails."""
         futures = []
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
@@ -100,7 +100,7 @@ class Lanes:
         return InLanes(futures)
 
     def wait_for_room(self) -> None:
-        """Wait until a thread has nothing to do: what is under way are then the last pictures of a batch."""
+        """Wait until a thread has nothing to do: only the last pictures of a batch are then under way."""
         self._wait_until_wanted(self._threads - 1)
 
     def wait_for_rest(self) -> None:

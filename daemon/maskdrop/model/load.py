@@ -1,4 +1,4 @@
-"""From a file to a network, whatever kind of file: told by content, and never run as code."""
+"""From a file to a network. ONNX is known by its ending, other kinds by content; no file is run as code."""
 
 import hashlib
 from dataclasses import dataclass
@@ -45,15 +45,15 @@ def load_network(
 ) -> Loaded:
     """Read a network: safetensors, a PyTorch checkpoint, a torch.export program, or ONNX.
 
-    The file is read once, so that what was checked is what is loaded. BiSeNets are on the CPU
+    The file is read once, so that what was checked is what is loaded. A BiSeNet is on the CPU
     and in fp32; a program or an ONNX network is on the device.
 
     Args:
-        tensorrt, exact: of an ONNX network; see `maskdrop.model.onnx_network.load_onnx`.
+        tensorrt, exact: for an ONNX network; see `maskdrop.model.onnx_network.load_onnx`.
 
     Raises:
-        WeightsError: no such file, not a network, or one that can't be run here.
-        Exception: a device of its own fails, or has no memory left.
+        WeightsError: the file can't be read, holds no network, or one that can't be run here.
+        Exception: the GPU fails, or runs out of memory.
     """
     try:
         content = path.read_bytes()

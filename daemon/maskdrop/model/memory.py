@@ -1,15 +1,15 @@
-"""Want of memory on a device: how the libraries tell it, and how to begin anew."""
+"""Want of memory on a device: how libraries report it, and how to free what they hold."""
 
 import gc
 
 import torch
 
 _TOLD_OF_CPUS = ("can't allocate memory", "bad_alloc", "could not create a ")
-"""What stands in the RuntimeErrors that PyTorch (``c10/core/impl/alloc_cpu.cpp``) and oneDNN
-raise where a CPU's memory ends."""
+"""Texts in the RuntimeErrors that PyTorch (``c10/core/impl/alloc_cpu.cpp``) and oneDNN raise
+when main memory runs out."""
 
 _TOLD_BY_ONNX_RUNTIME = ("Failed to allocate memory for requested buffer", "failure 2: out of memory")
-"""What stands in ONNX Runtime's (``core/framework/bfc_arena.cc``, ``core/providers/cuda/cuda_call.cc``)."""
+"""Texts in ONNX Runtime's errors (``core/framework/bfc_arena.cc``, ``core/providers/cuda/cuda_call.cc``)."""
 
 _TOLD_OF_GPUS = (
     "error: out of memory",
@@ -17,14 +17,14 @@ _TOLD_OF_GPUS = (
     "_ALLOCATION_FAILED",
     "was unable to find an engine to execute this computation",
 )
-"""What stands in those where a GPU's ends. Only PyTorch's own memory raises ``torch.OutOfMemoryError``;
-kernels that are loaded when first wanted, cuBLAS and cuDNN (``cudnnStatus_t``) take theirs beside it. The
-last is a convolution's (``ATen/native/cudnn/Conv_v8.cpp``) for which each of cuDNN's ways to compute it has
-failed, be it for want of workspace."""
+"""Texts in errors raised when a GPU's memory runs out. Only PyTorch's own allocator raises
+``torch.OutOfMemoryError``; kernels that are loaded when first used, cuBLAS and cuDNN (``cudnnStatus_t``)
+take memory beside it. The last text is from a convolution (``ATen/native/cudnn/Conv_v8.cpp``): each of
+cuDNN's ways to compute it failed, perhaps for want of workspace."""
 
 
 def is_want_of_memory(error: Exception) -> bool:
-    """Whether a smaller batch might have gone through."""
+    """Whether an error is want of memory, so that a smaller batch might succeed."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     told = _TOLD_OF_CPUS + _TOLD_OF_GPUS + _TOLD_BY_ONNX_RUNTIME
@@ -32,7 +32,7 @@ def is_want_of_memory(error: Exception) -> bool:
 
 
 def free_memory() -> None:
-    """Give back what failed batches and PyTorch's caches hold."""
+    """Give back the memory that failed batches and PyTorch's caches hold."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

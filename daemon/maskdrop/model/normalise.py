@@ -27,5 +27,5 @@ def normalise(
 
 @lru_cache(maxsize=8)
 def _on(device: torch.device, channels: Channels) -> Tensor:
-    """Kept there: a device is waited for when numbers are brought to it."""
+    """Channels as a tensor on a device. Cached, because copying them there waits for the device."""
     return torch.tensor(channels, device=device).view(1, 3, 1, 1)

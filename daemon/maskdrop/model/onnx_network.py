@@ -1,7 +1,7 @@
-"""Networks in ONNX files, run by ONNX Runtime. No other module knows it.
+"""Networks in ONNX files, run by ONNX Runtime. No other module imports it.
 
-The file's bytes are given to the runtime, never its name: so external data, which could name
-any file of the machine, is not read. ONNX holds operators and numbers, no code.
+The runtime is given the file's bytes, never its name, so it doesn't read external data, which
+could name any file of the machine. ONNX holds operators and numbers, no code.
 """
 
 import os
@@ -18,19 +18,19 @@ from maskdrop.model.faults import is_devices_fault
 from maskdrop.model.shape import InputShape
 
 _SILENCE = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
-"""Environment variables, newer and older, without which ONNX Runtime tells Microsoft of every process that
-imports it, and leaves a file with an identity of the machine in the user's home (ONNX Runtime's Privacy.md).
-"""
+"""Environment variables, a newer and an older one. Unless they are set, ONNX Runtime tells Microsoft of every
+process that imports it, and leaves a file that identifies the machine in the user's home (ONNX Runtime's
+Privacy.md)."""
 
 _NO_TF32 = "NVIDIA_TF32_OVERRIDE"
-"""Environment variable that keeps NVIDIA's libraries from TF32 where it is 0 when they are loaded (cuBLAS and
-TensorRT documentation). ONNX Runtime has no other word for TensorRT."""
+"""Environment variable that, if 0 when NVIDIA's libraries are loaded, keeps them from TF32 (cuBLAS and
+TensorRT documentation). ONNX Runtime has no option of its own to keep TensorRT from it."""
 
 
 class OnnxNetwork(nn.Module):
-    """An ONNX Runtime session that takes and gives tensors, float (batch, …).
+    """An ONNX Runtime session that takes and returns tensors, float (batch, …).
 
-    It reads and writes them where they are (its IOBinding), once the form of its answer is known.
+    It reads and writes them in place (its IOBinding), once the shape of its answer is known.
     """
 
     def __init__(self, session: Any) -> None:
@@ -44,14 +44,14 @@ class OnnxNetwork(nn.Module):
         """The network's first answer.
 
         Raises:
-            RuntimeError: it failed, or there is no memory for it.
+            RuntimeError: the network failed, or ran out of memory.
         """
         x = x.float().contiguous()
         try:
             return self._first(x) if self._answer is None else self._bound(x, self._answer)
         except RuntimeError:
             raise
-        except Exception as error:  # the runtime's own share no base but this
+        except Exception as error:  # the runtime's own errors share no other base
             raise RuntimeError(str(error)) from error
 
     def _first(self, x: Tensor) -> Tensor:
@@ -80,12 +80,12 @@ def load_onnx(
     Args:
         content: the whole file.
         path: its name, for messages.
-        tensorrt: whether TensorRT computes it. No GPU was at hand to try that.
-        exact: whether a GPU computes in fp32, and not in types that are quicker (TF32, TensorRT's fp16).
+        tensorrt: whether TensorRT computes it. Never tried, for want of a GPU.
+        exact: whether a GPU computes in fp32, not in faster types (TF32, TensorRT's fp16).
 
     Raises:
-        WeightsError: ONNX Runtime is not installed, can't read the file, or not on this device.
-        Exception: a device of its own fails, or has no memory left.
+        WeightsError: ONNX Runtime is not installed, can't read the file, or can't run it on this device.
+        Exception: the GPU fails, or runs out of memory.
     """
     os.environ.update(dict.fromkeys(_SILENCE, "1"))
     try:
@@ -106,18 +106,18 @@ def load_onnx(
         raise WeightsError(f"{path}: this ONNX Runtime has no {provider}; {remedy}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; its warnings are about the exporter's taste
+    options.log_severity_level = 3  # errors only; its warnings are about the exporter's style
     try:
-        # Otherwise it would go on with a CPU where a device fails.
+        # By default it goes on with the CPU when a device fails.
         session = onnxruntime.InferenceSession(content, options, providers=providers, enable_fallback=0)
         session.disable_fallback()
         network, shape = OnnxNetwork(session), _shape_of(session)
-    except Exception as error:  # its exceptions share no base but this
+    except Exception as error:  # the runtime's own errors share no other base
         if device != "cpu" and is_devices_fault(error):
             raise
         problem = f"no ONNX network that can be run ({first_line(error)})"
         raise WeightsError(f"{path}: {problem}; export it again") from error
-    if session.get_providers()[0] != provider:  # as where its libraries can't be loaded, which it only logs
+    if session.get_providers()[0] != provider:  # such as when its libraries fail to load, which it only logs
         raise WeightsError(f"{path}: ONNX Runtime can't use its {provider} here; {remedy}")
     return network, shape
 
@@ -125,12 +125,12 @@ def load_onnx(
 def providers_of(
     device: str, tensorrt: bool = False, exact: bool = False
 ) -> list[tuple[str, dict[str, Any]]]:
-    """What of ONNX Runtime computes on a device, and its options; what comes first takes what it can.
+    """ONNX Runtime's execution providers for a device, with their options; the first takes all that it can.
 
-    Its CUDA would try every way to compute a convolution, anew for each size of batch ("CUDA Execution
-    Provider"): here it asks cuDNN for the likeliest. TensorRT builds an engine for the sizes of batch that it
-    has seen, and another one for one beyond these ("TensorRT Execution Provider"): before it is ready a
-    worker shows it the smallest, then the largest, and then those between.
+    By default, the CUDA provider tries every way to compute a convolution, again for each batch size ("CUDA
+    Execution Provider"); here it asks cuDNN for the likeliest. TensorRT builds an engine for the range of
+    batch sizes that it has seen, and another when a size beyond it comes ("TensorRT Execution Provider"). So
+    before a worker is ready, it shows TensorRT the smallest size, then the largest, then those between.
     """
     if device == "cpu":
         return [("CPUExecutionProvider", {})]
@@ -145,7 +145,7 @@ def providers_of(
 
 
 def _shape_of(session: Any) -> InputShape:
-    """Free dimensions are named in ONNX, fixed ones are numbers."""
+    """The input that a session takes; in ONNX, free dimensions are names, fixed ones numbers."""
     batch, _, height, width = session.get_inputs()[0].shape
     side = height if isinstance(height, int) and height == width else None
     return InputShape(batch, batch, side) if isinstance(batch, int) else InputShape(1, None, side)

@@ -39,7 +39,7 @@ _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a parser runs, for log and health file."""
+    """What a parser runs, for the log and the health file."""
 
     weights: str
     sha256: str
@@ -51,13 +51,13 @@ class FaceParser:
     """A network on a device, ready to label pictures.
 
     Args:
-        loaded: of which a BiSeNet is in fp32 and on the CPU, and left as it is; others are on the device.
+        loaded: a BiSeNet, in fp32 and on the CPU, which stays unchanged; or another network on the device.
         precision: as `maskdrop.model.precision.precision_for` gives it.
-        threads: of a CPU that compute at the same time.
+        threads: how many threads of a CPU compute at the same time.
         most_threads: see `Lanes`.
 
     Raises:
-        WeightsError: in int8 the network answers something else than without.
+        WeightsError: in int8 the network answers differently, or its weights are damaged.
     """
 
     def __init__(
@@ -98,15 +98,15 @@ class FaceParser:
 
     @torch.inference_mode()
     def _quantise(self, network: FoldedBiSeNet) -> None:
-        """Have a network compute in whole numbers, and see that it still answers the same.
+        """Make a network compute in 8-bit integers, and check that it still answers the same.
 
         Raises:
-            WeightsError: it doesn't.
+            WeightsError: it doesn't, or its weights are damaged.
         """
         side, wide = self._settings.input_size, _TYPES[choose_precision("cpu")]
         picture = torch.from_numpy(known_picture(side)[np.newaxis])
         scores = network.quantise(picture, wide)
-        if not bool(torch.isfinite(scores).all()):  # which codes can't show
+        if not bool(torch.isfinite(scores).all()):  # 8-bit codes would hide it
             raise WeightsError(f"{self._path}: {DAMAGED}")
         labels = labels_of(network(picture, self._format), side)
         agreement = float((labels == labels_of(scores, side)).float().mean())
@@ -136,21 +136,21 @@ class FaceParser:
         company: int = 1,
         judge: bool = False,
     ) -> UnderWay[Finished]:
-        """Have pictures labelled, and each one finished when its labels are there.
+        """Begin to label pictures, and finish each when its labels are there.
 
-        Where a CPU's cores have a picture each, or another device is at work, this doesn't wait for them.
+        Where each of a CPU's cores has a picture of its own, or a GPU works, this doesn't wait for them.
 
         Args:
             pictures: each uint8 (side, side, 3), RGB.
-            labels: where each one's go: uint8 (side, side), written to.
-            finish: is given a picture's number from 0 and, if that is asked for, how sure the network is:
-                float64 (classes, 2), the sum of the probabilities (softmax) of the labels over each class's
-                pixels, and the number of these. A CPU's cores finish pictures side by side.
+            labels: where each picture's labels are written: uint8 (side, side).
+            finish: called with a picture's number, from 0, and, if ``judge`` is set, how sure the network is:
+                float64 (classes, 2), for each class the sum of its pixels' label probabilities (softmax), and
+                the number of these pixels. On a CPU, several lanes may call it at the same time.
             company: see `Lanes.begin`.
-            judge: whether to tell how sure the network is.
+            judge: whether to compute how sure the network is.
 
         Returns:
-            What ``finish`` gives for each.
+            The pictures under way; their results are what ``finish`` returned for each.
         """
         label = self._judge if judge else self._label
 
@@ -168,12 +168,12 @@ class FaceParser:
                 finish(part.start + at, None if certain is None else certain[at]) for at in range(len(maps))
             ]
 
-        if self._folded is not None and self._on_cpu:  # where nothing is gained by several at once
+        if self._folded is not None and self._on_cpu:  # which gains nothing from several at once
             return self._lanes.begin(in_lane, range(len(pictures)), company)
         return self._streams.begin(ask, self._shape.parts_of(len(pictures)))
 
     def sizes_up_to(self, most: int) -> list[int]:
-        """The sizes of batch that the network is given where up to so many pictures come together."""
+        """The batch sizes that the network is given when up to ``most`` pictures come together."""
         parts = [part for count in range(1, most + 1) for part in self._shape.parts_of(count)]
         return sorted({self._shape.filled_up(part.stop - part.start) for part in parts})
 
@@ -186,7 +186,7 @@ class FaceParser:
         pin(memory, self._device)
 
     def wait_for_room(self) -> None:
-        """Wait until what is under way is so little that a CPU's cores can begin with the next batch."""
+        """Wait until so little is under way that a CPU's cores can begin with the next batch."""
         self._lanes.wait_for_room()
 
     def wait_for_rest(self) -> None:
@@ -195,12 +195,12 @@ class FaceParser:
         self._streams.wait_for_rest()
 
     def probe(self) -> None:
-        """Run once on noise, which also makes the kernels, and look at the answer.
+        """Run once on noise, which also prepares the kernels, and check the answer.
 
         Raises:
-            WeightsError: the network fails, or answers other than one finite score for each
-                class and pixel; the message says what, and the remedy.
-            RuntimeError: a device of its own fails, or has no memory left.
+            WeightsError: the network takes another input size, fails, or answers other than one
+                finite score for each class and pixel; the message says which, and the remedy.
+            RuntimeError: the GPU fails, or runs out of memory.
         """
         side = self._settings.input_size
         wanted = self._shape.side
@@ -221,7 +221,7 @@ class FaceParser:
         check_scores(scores, self._path, self._settings)
 
     def _on_device(self, pictures: Sequence[Pixels]) -> Tensor:
-        """Pictures as one batch there: uint8 (batch, side, side, 3)."""
+        """Pictures as one batch on the device: uint8 (batch, side, side, 3)."""
         batch = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, device=self._device)
         for place, picture in zip(batch, pictures, strict=True):
             place.copy_(torch.from_numpy(picture), non_blocking=True)
@@ -251,7 +251,7 @@ class FaceParser:
     def _judge(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         if self._folded is not None and self._on_cpu:
             coarse = self._folded(pixels, self._format)
-            labels = labels_of(coarse, self._settings.input_size).long()  # just as without a sidecar
+            labels = labels_of(coarse, self._settings.input_size).long()  # the same as without a sidecar
             scores = scale_up(coarse.float().contiguous(), self._settings.input_size)
         else:
             scores = self._scores(pixels)
@@ -272,13 +272,13 @@ def load_parser(
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: of a CPU that compute at the same time.
+        threads: how many threads of a CPU compute at the same time.
         most_threads: see `Lanes`.
-        max_batch: pictures that the network gets at once at most, None for any number.
+        max_batch: the most pictures that the network gets at once, None for any number.
 
     Raises:
         WeightsError: the file can't be used, or not with these settings.
-        Exception: a device of its own fails, or has no memory left.
+        Exception: the GPU fails, or runs out of memory.
     """
     file, exact = settings.weights or embedded_weights(), settings.precision == "fp32"
     loaded = load_network(file, device, threads, settings.tensorrt, exact)

@@ -12,21 +12,20 @@ logger = logging.getLogger("maskdrop")
 
 
 def pinned(shape: tuple[int, ...], device: torch.device) -> NDArray[np.uint8]:
-    """New memory of that kind, uint8; for a CPU memory as any other.
+    """New pinned memory, uint8; ordinary memory for a CPU.
 
     Raises:
-        RuntimeError: there is none.
+        RuntimeError: there is not enough.
     """
     return torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda").numpy()
 
 
 def pin(memory: NDArray[np.uint8], device: torch.device) -> None:
-    """Hold memory in its place, so that copies between it and a device need nobody who waits for them
-    (cudaHostRegister of the CUDA Runtime API). Where that can't be had, copies are made all the same, and
-    take longer. To a CPU all memory is alike.
+    """Pin memory, so that a GPU copies from and to it while the process goes on (cudaHostRegister of the CUDA
+    Runtime API). Where that fails, a warning is logged, and copies take longer. For a CPU, nothing happens.
 
     Args:
-        memory: uint8, contiguous; it has to stay as long as the process does.
+        memory: uint8, contiguous; it must last as long as the process.
     """
     if device.type != "cuda":
         return
@@ -37,5 +36,5 @@ def pin(memory: NDArray[np.uint8], device: torch.device) -> None:
             return
         reason = runtime.cudaGetErrorString(status)
         logger.warning("copies to %s take longer: the slots can't be pinned, %s", device, reason)
-        with contextlib.suppress(RuntimeError):  # whoever starts something next would be told of it once more
+        with contextlib.suppress(RuntimeError):  # takes the error that the next kernel would raise again
             torch.ones(1, device=device).add_(1)

@@ -1,4 +1,4 @@
-"""Which numbers a device computes well with."""
+"""Which types of numbers a device computes well in."""
 
 from pathlib import Path
 
@@ -25,8 +25,8 @@ def choose_precision(device: str) -> str:
 
 
 def keep_to_fp32() -> None:
-    """Have convolutions on GPUs compute in fp32 in this process. Left to itself PyTorch has them do so in
-    TF32 from Ampere on, which rounds to 10 bits after the point (``torch.backends.cudnn.allow_tf32``)."""
+    """Make convolutions on GPUs compute in fp32 in this process. From Ampere on, PyTorch's default is TF32,
+    which rounds to 10 bits after the point (``torch.backends.cudnn.allow_tf32``)."""
     torch.backends.cudnn.allow_tf32 = False
 
 
@@ -40,16 +40,16 @@ def _processor_flags() -> set[str]:
 
 
 def is_usable(device: str) -> bool:
-    """Whether PyTorch can compute on such a device in this process."""
+    """Whether PyTorch can compute on this device in this process."""
     return device == "cpu" or torch.cuda.is_available()
 
 
 def precision_for(loaded: Loaded, settings: ModelSettings, device: str) -> str:
-    """What a network is computed in: ``fp32``, ``bf16``, ``int8``, or ``fp16`` by TensorRT. What ``auto``
-    means differs, for exported networks may have their types written into them.
+    """What a network is computed in: ``fp32``, ``bf16``, ``int8``, or ``fp16`` by TensorRT. ``auto`` chooses
+    by device only for BiSeNets: exported networks may have their types written into them.
 
     Raises:
-        WeightsError: it can't be computed in what is set.
+        WeightsError: the network can't be computed in the precision that is set.
     """
     if loaded.form is Form.ONNX and settings.precision == "bf16":
         problem = "an ONNX network computes as it was exported, not in model.precision = bf16"
@@ -64,7 +64,7 @@ def precision_for(loaded: Loaded, settings: ModelSettings, device: str) -> str:
 
 
 def _int8_obstacle(loaded: Loaded, device: str) -> str:
-    """Why a network can't be run in whole numbers of 8 bits here, or nothing."""
+    """Why a network can't be run in 8-bit integers here; empty if it can."""
     if loaded.form is not Form.BISENET:
         return f"is for BiSeNet weights, which this is not ({loaded.form})"
     if device != "cpu":

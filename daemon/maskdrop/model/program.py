@@ -1,9 +1,9 @@
-"""Networks saved by ``torch.export.save``, read only after they were found to hold no code.
+"""Networks saved by ``torch.export.save``, loaded only after a check that they hold no code.
 
 ``torch.export.load`` trusts its file: it unpickles what the safe unpickler refuses, evaluates
-sizes as Python (``sympy.sympify``) and runs guards through ``exec``. So everything of that
-kind is checked here first, on the same bytes that are loaded then: pickles by the safe
-unpickler, expressions by a small grammar, operators and files by a list of what is allowed.
+sizes as Python (``sympy.sympify``) and runs guards through ``exec``. So all of these are
+checked here first, on the same bytes that are loaded afterwards: pickles by the safe
+unpickler, expressions by a small grammar, operators and files by a list of allowed ones.
 """
 
 import ast
@@ -26,10 +26,10 @@ from maskdrop.model.shape import InputShape
 _REMEDY = "export it again with torch.export.save"
 
 _OLDEST = "2.8"
-"""PyTorch's version that first wrote archives in this form."""
+"""The first version of PyTorch that wrote archives in this form."""
 
 _OLDER_MODEL = "serialized_exported_program.json"
-"""The network in an archive that an older one wrote."""
+"""The network's file in archives that older versions wrote."""
 
 _ALLOWED_FILES = re.compile(
     r"[^/]+/(models/model\.json|archive_format|archive_version|version|byteorder|\.data/\w+"
@@ -43,19 +43,19 @@ _OPERATOR = re.compile(
 _FUNCTIONS = frozenset(
     {"Integer", "Add", "Mul", "Pow", "Max", "Min", "Mod", "FloorDiv", "CleanDiv", "CeilDiv", "PythonMod"}
 )
-"""What sympy writes sizes with (``sympy.srepr``), beside ``Symbol``."""
+"""The functions that sympy writes sizes with (``sympy.srepr``), beside ``Symbol``."""
 
 _SYMBOL = re.compile(r"[su]\d+")
 
 
 def is_program(content: bytes) -> bool:
-    """Whether a file is an archive of ``torch.export.save``, also of one too old to be read."""
+    """Whether a file is an archive of ``torch.export.save``, even of one too old to be read."""
     names = _names_in(content)
     return _OLDER_MODEL in names or any(name.endswith(("/" + _MODEL, "/archive_format")) for name in names)
 
 
 def why_no_programs() -> str | None:
-    """Why this PyTorch neither reads nor writes them; None where it does."""
+    """Why this PyTorch neither reads nor writes programs; None if it does both."""
     if TorchVersion(torch.__version__) >= _OLDEST:
         return None
     return f"torch.export programs need PyTorch {_OLDEST} or newer, and this is {torch.__version__}"
@@ -69,9 +69,9 @@ def load_program(content: bytes, path: Path, device: str = "cpu") -> tuple[nn.Mo
         path: its name, for messages.
 
     Raises:
-        WeightsError: it isn't whole, holds something that could run code, or is another torch's; or this
-            one is too old for programs.
-        RuntimeError: a device of its own fails, or has no memory left.
+        WeightsError: the program is damaged, holds something that could run code, or can't be loaded by this
+            PyTorch.
+        RuntimeError: the GPU fails, or runs out of memory.
     """
     if (reason := why_no_programs()) is not None:
         raise WeightsError(f"{path}: {reason}; install it, or give weights or ONNX")
@@ -89,7 +89,7 @@ def load_program(content: bytes, path: Path, device: str = "cpu") -> tuple[nn.Mo
     try:
         program = torch.export.load(io.BytesIO(checked))
         shape = _shape_of(program)
-        if device != "cpu":  # a module's own ``to`` leaves constants behind, and devices written down
+        if device != "cpu":  # a module's own ``to`` moves neither constants nor devices in the graph
             from torch.export.passes import move_to_device_pass  # may import torch's compiler
 
             program = move_to_device_pass(program, device)
@@ -105,20 +105,20 @@ def _names_in(content: bytes) -> list[str]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return archive.namelist()
-    except Exception:  # what is no archive, or a damaged one, fails in many ways
+    except Exception:  # anything but a sound archive fails in many ways
         return []
 
 
 class _Unsafe(Exception):
-    """The program holds what could run code; the message goes on after "it"."""
+    """The program holds something that could run code; the message continues a sentence after "it"."""
 
 
 def checked_program(content: bytes) -> bytes:
-    """Look through an archive for everything that loading it would trust.
+    """Check everything in an archive that loading it would trust.
 
     Returns:
-        An archive of nothing but the files that were looked through: another reader might find others in
-        the one that was given.
+        An archive of nothing but the files that were checked: in the given one, another reader might find
+        other files.
 
     Raises:
         _Unsafe: something in it is not known to be harmless.
@@ -147,7 +147,7 @@ def checked_program(content: bytes) -> bytes:
 
 
 def _check_data(name: str, data: bytes) -> None:
-    """Pickles must be ones that the safe unpickler takes: it knows tensors and nothing else."""
+    """Check a file that is not the graph: weights may be no pickles, and others may hold only tensors."""
     if name.endswith("_config.json"):
         entries = _json_of(data).get("config", {})
         if not isinstance(entries, dict):
@@ -178,7 +178,7 @@ def _check_graph(model: dict[str, Any]) -> None:
 
 
 def _walk(node: Any) -> Iterator[tuple[str, Any]]:
-    """Every key and value in a JSON tree, but for what is merely told of where a node came from."""
+    """Every key and value in a JSON tree, except those that only say where a node came from."""
     waiting = [node]
     while waiting:
         one = waiting.pop()

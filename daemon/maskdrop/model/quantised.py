@@ -1,12 +1,12 @@
-"""BiSeNet's convolutions in whole numbers of 8 bits: a CPU multiplies twice as many at once as of bf16.
+"""BiSeNet's convolutions in 8-bit integers, of which a CPU multiplies twice as many at once as of bf16.
 
 Between two convolutions of the trunk there is a ReLU, so numbers are at least 0: they are kept as codes from
-0 to 255, each worth a scale. Weights are -127 to 127, with a scale for each channel; sums are whole numbers
-of 32 bits, and exact. The scales follow from the largest numbers that a known picture gives (affine
-quantisation after Jacob et al. 2018, arXiv 1712.05877, section 2.1, with a zero point of 0). What weighs
-features, adds them or scores classes stays in bf16 or fp32: it is a hundredth of the products.
+0 to 255, times a scale. Weights are -127 to 127, with a scale for each channel; sums are 32-bit integers,
+and exact. The scales follow from the largest numbers that a known picture gives (affine quantisation after
+Jacob et al. 2018, arXiv 1712.05877, section 2.1, with a zero point of 0). The steps that weight features,
+add them or score classes stay in bf16 or fp32: they are a hundredth of the products.
 
-oneDNN computes it, reached by operators that PyTorch's compiler uses; see fused.py for what that means.
+oneDNN computes all this through operators that PyTorch's compiler uses; fused.py says what that entails.
 """
 
 from typing import Any
@@ -24,30 +24,30 @@ _MOST, _MOST_WEIGHT = 255, 127
 """The largest code, and the largest weight."""
 
 _LEAST_SCALE = 1e-12
-"""In place of none at all, where every number is 0."""
+"""The scale where every number is 0."""
 
 Result = float | torch.dtype
-"""What a step gives: codes of this scale, or plain numbers of this type."""
+"""What a step returns: codes of this scale, or plain numbers of this type."""
 
 
 def can_quantise() -> bool:
-    """Whether this PyTorch has the operators, and they give what whole numbers do.
+    """Whether this PyTorch has the operators, and they compute exactly.
 
-    Processors without VNNI add products of two pairs in 16 bits, which can't hold the largest
-    (oneDNN's developer guide, "Nuances of int8 computations"); so these are tried.
+    Processors without VNNI add the products of two pairs in 16 bits, which can't hold the largest
+    sums (oneDNN's developer guide, "Nuances of int8 computations"); so the largest are tried.
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     try:
         return _tries_well()
-    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # gone, or of another form
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # gone, or with other arguments
         return False
 
 
 @torch.inference_mode()
 def _tries_well() -> bool:
     channels = 16
-    with torch.random.fork_rng(devices=[]):  # whoever seeded random numbers wants them as they are
+    with torch.random.fork_rng(devices=[]):  # the caller may have seeded random numbers
         conv = nn.Conv2d(channels, channels, 3, padding=1)
     for numbers in conv.parameters():
         numbers.fill_(1.0)
@@ -65,14 +65,15 @@ def _tries_well() -> bool:
 
 
 def quantise(network: BiSeNet, ranges: Ranges, dtype: torch.dtype, middle: int) -> None:
-    """Put quantised steps into a network in place of its large convolutions.
+    """Replace a network's large convolutions by quantised steps.
 
     Args:
-        network: on the CPU, in fp32, batch norms folded into its convolutions; what is left of it is to
-            be cast to ``dtype`` and channels_last.
-        ranges: what passed through it.
-        dtype: of what is not quantised.
-        middle: what its first convolution wants taken off every pixel; from now on it is given pixels.
+        network: on the CPU, in fp32, batch norms folded into its convolutions; the caller casts what is
+            left of it to ``dtype``, in channels_last.
+        ranges: of the numbers that passed through it.
+        dtype: of everything that is not quantised.
+        middle: what had to be subtracted from pixels for the first convolution; from now on it takes plain
+            pixels.
     """
     context, trunk = network.cp, network.cp.resnet
     scale = _scale_of(ranges.made[trunk.maxpool][0])
@@ -103,9 +104,9 @@ def quantise(network: BiSeNet, ranges: Ranges, dtype: torch.dtype, middle: int) 
 
 
 def codes_of(x: Tensor, scale: float) -> Tensor:
-    """Numbers as codes, uint8: the nearest one, and the largest for all that is beyond it."""
+    """Numbers as codes, uint8: the nearest code to each, and so the largest for all beyond it."""
     nearest = x.to(torch.float32, copy=True).mul_(1 / scale).round_().clamp_(0, _MOST)
-    # PyTorch goes from float to uint8 number by number, but by way of int16 many at once.
+    # PyTorch converts float to uint8 one number at a time, but by way of int16 many at once.
     return nearest.to(torch.int16).to(torch.uint8)
 
 
@@ -114,13 +115,13 @@ def _scale_of(most: float) -> float:
 
 
 class QuantisedConv(nn.Module):
-    """A convolution of codes, and behind it a ReLU unless none is wanted.
+    """A convolution of codes, followed by a ReLU unless none is wanted.
 
     Args:
-        conv: in fp32; its padding is with zeros, as codes are.
-        scale: of the codes it is given.
-        result: what it gives.
-        middle: what it wants taken off all that it is given.
+        conv: in fp32, padding with zeros, as is done to codes.
+        scale: of the codes it takes.
+        result: what it returns.
+        middle: what ``conv`` expects to be subtracted from its input; the bias takes care of it.
     """
 
     def __init__(
@@ -144,10 +145,10 @@ class QuantisedConv(nn.Module):
         return result
 
     def added_to(self, other: Tensor, x: Tensor, scale: float = 1.0) -> Tensor:
-        """ReLU of the sum of this convolution of x and of other numbers, which are overwritten with it.
+        """ReLU of this convolution of x plus other numbers; the result overwrites these.
 
         Args:
-            other: codes where this step gives codes, else plain numbers.
+            other: codes where this step returns codes, else plain numbers.
             scale: of these codes.
         """
         step: Any = torch.ops.onednn.qconv2d_pointwise.binary
@@ -171,7 +172,7 @@ class QuantisedConv(nn.Module):
 
 
 class _Coding(nn.Module):
-    """Plain numbers become codes."""
+    """Turns plain numbers into codes."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -182,8 +183,8 @@ class _Coding(nn.Module):
 
 
 class _QuantisedBlock(nn.Module):
-    """A ResNet's basic block on codes. Without a downsample the sum is written over what came in: features
-    that others read too only go into blocks with one."""
+    """A ResNet's basic block on codes. Without a downsample it may overwrite its input with the sum, so
+    features that others read too may only go into blocks with one."""
 
     def __init__(
         self, block: BasicBlock, scale: float, between: float, result: Result, dtype: torch.dtype
@@ -193,7 +194,7 @@ class _QuantisedBlock(nn.Module):
         self._first = QuantisedConv(block.conv1, scale, between)
         self._downsample: QuantisedConv | None = None
         self._adds_plain = block.downsample is not None or isinstance(result, torch.dtype)
-        if block.downsample is not None:  # may be below 0, which no code is
+        if block.downsample is not None:  # its result may be below 0, and codes can't
             self._downsample = QuantisedConv(block.downsample[0], scale, dtype, relu=False)
         self._second = QuantisedConv(block.conv2, between, dtype if self._adds_plain else result)
         self._dtype = dtype
@@ -211,7 +212,7 @@ class _QuantisedBlock(nn.Module):
 
 
 class _QuantisedFusion(nn.Module):
-    """Feature fusion of codes: the convolution of two features one behind the other is the sum of two."""
+    """Feature fusion of codes: the convolution of two concatenated features is the sum of one of each."""
 
     def __init__(
         self, fusion: FeatureFusion, scales: tuple[float, float], result: float, dtype: torch.dtype

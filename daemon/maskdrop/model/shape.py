@@ -1,4 +1,4 @@
-"""What input a network takes: how many pictures at once, and of which size."""
+"""The input that a network takes: how many pictures at once, and of which size."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,9 +9,9 @@ class InputShape:
     """Limits that a network's file sets.
 
     Attributes:
-        fewest: smallest batch it takes; fewer pictures are filled up with black ones.
+        fewest: smallest batch it takes; black pictures fill up smaller ones.
         most: largest batch, None for any.
-        side: pixels a side that its input must have, None for any.
+        side: pixels per side that its input must have, None for any.
     """
 
     fewest: int = 1
@@ -19,17 +19,17 @@ class InputShape:
     side: int | None = None
 
     def limited(self, most: int) -> "InputShape":
-        """The same with a largest batch of so many, or fewer where the network takes no more."""
+        """The same limits, with a largest batch of ``most`` or fewer."""
         return replace(self, most=most if self.most is None else min(most, self.most))
 
     def filled_up(self, count: int) -> int:
-        """How many pictures a batch of so many is filled up to, where a device plans for each size that
+        """How many pictures a batch of ``count`` is filled up to, for a device that plans for each size that
         comes: a power of two, unless that is too many."""
         least, even = max(count, self.fewest), 1 << (count - 1).bit_length()
         return max(least, even if self.most is None else min(even, self.most))
 
     def parts_of(self, count: int) -> Iterator[slice]:
-        """A batch of so many pictures, cut into parts that are small enough."""
+        """A batch of ``count`` pictures, cut into parts that are small enough."""
         step = self.most or count
         for start in range(0, count, step):
             yield slice(start, min(start + step, count))

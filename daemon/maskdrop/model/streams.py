@@ -1,9 +1,9 @@
-"""Batches on a device of its own: while it computes one, the next is copied to it and the last one back.
+"""Batches on a GPU: while it computes one, the next is copied to it and the last one back.
 
-What such a device is asked for, it does later: copies and layers wait in a stream, and follow each other
-there (CUDA C++ Programming Guide, "Asynchronous Concurrent Execution"). Streams go on side by side, and
-batches take turns with two of them. So no tensor is ever used in two streams, and what a stream is through
-with serves its next batch. A CPU does everything at once; there a batch is done when it has begun.
+A GPU does later what it is asked for: copies and layers wait in a stream, and follow each other there (CUDA
+C++ Programming Guide, "Asynchronous Concurrent Execution"). Streams run side by side, and batches take turns
+with two of them. So no tensor is ever used in two streams, and memory that a stream is done with serves its
+next batch. A CPU does everything at once; there, beginning a batch completes it.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,19 +18,19 @@ import torch
 Labelled = TypeVar("Labelled")
 
 TakeIn = Callable[[], list[Labelled]]
-"""Gives what there is to tell of each of some pictures, when the device has done what it was asked for."""
+"""Returns a result for each of some pictures, once the device has done what it was asked for."""
 
 STREAMS = 2
-"""How many take turns: while one computes, the other one copies."""
+"""How many streams take turns: while one computes, the other one copies."""
 
 
 @dataclass(frozen=True)
 class _Asked(Generic[Labelled]):
-    """Some pictures that the device was asked for.
+    """Some pictures that the device was asked to label.
 
     Attributes:
-        event: happens when it has done all of that.
-        outcome: what was taken in then, or why they can't be labelled.
+        event: happens when the device is done with all of them.
+        outcome: the results that were then taken in, or why the pictures can't be labelled.
     """
 
     part: slice
@@ -39,7 +39,7 @@ class _Asked(Generic[Labelled]):
     outcome: "Future[list[Labelled]]"
 
     def settle(self) -> None:
-        """Take in what there is to tell, unless that was done."""
+        """Take in the results, unless that was done."""
         if self.outcome.done():
             return
         try:
@@ -50,10 +50,10 @@ class _Asked(Generic[Labelled]):
 
 @dataclass(frozen=True)
 class Queued(Generic[Labelled]):
-    """Pictures that the device was asked for, or is done with: see `maskdrop.model.under_way.UnderWay`.
+    """Pictures that the device was asked to label, or has labelled: see `maskdrop.model.under_way.UnderWay`.
 
-    They count as unfinished until somebody has asked for the results: then they are taken in, by whoever
-    asked. A batch that is to keep the device at work has to begin before that.
+    Unless the device was done when they began, they count as unfinished until `results` takes them in. So to
+    keep the device at work, the next batch has to begin before that.
     """
 
     asked: list[_Asked[Labelled]]
@@ -65,17 +65,17 @@ class Queued(Generic[Labelled]):
 
     def results(self) -> list[Labelled]:
         for one in self.asked:
-            one.event.synchronize()  # also where it failed half-way: nothing of it may come later
+            one.event.synchronize()  # even where asking failed half-way: nothing may be written later
             one.settle()
         return [done for one in self.asked for done in one.outcome.result()]
 
 
 class Streams:
-    """Streams of one device that take turns. What it was asked for before they are made is waited for.
+    """Streams of one device that take turns. Making them waits for all that the device was asked for before.
 
     Args:
-        module: what PyTorch has of that kind of device, such as ``torch.cuda``.
-        at_once: whoever asks for pictures waits for them there; nothing is left to be waited for later.
+        module: PyTorch's module for that kind of device, such as ``torch.cuda``.
+        at_once: whether `begin` waits until each part is done, so that nothing is waited for later.
     """
 
     def __init__(self, device: torch.device, module: Any, at_once: bool = False) -> None:
@@ -84,11 +84,11 @@ class Streams:
         self._streams = cycle([self._module.Stream(device) for _ in range(STREAMS)])
 
     def begin(self, ask: Callable[[slice], TakeIn[Labelled]], parts: Iterable[slice]) -> Queued[Labelled]:
-        """Ask the device for some pictures, part by part, each in the stream whose turn it is, up to the
-        first part that can't be asked for.
+        """Ask the device to label pictures, part by part, each in the stream whose turn it is, up to the
+        first part that is known to fail.
 
         Args:
-            ask: asks for some pictures and waits for nothing.
+            ask: asks the device to label a part, and waits for nothing.
         """
         asked = []
         for part in parts:
@@ -119,10 +119,11 @@ class Streams:
         self._module.synchronize(self._device)
 
     def _as_current(self) -> AbstractContextManager[object]:
-        """Whoever leaves a stream sets that of the device he was on: if it were another one, something would
-        be begun there that takes memory (a context, on the first GPU)."""
+        """Make the device the current one. Leaving a stream restores that of the device that was current
+        before: were it another (the first GPU, by default), that would begin a context there, which takes
+        memory."""
         return nullcontext() if self._device.type == "cpu" else self._module.device(self._device)
 
     def _new_event(self) -> Any:
-        """One that is waited for asleep."""
+        """An event whose waiters sleep."""
         return self._module.Event() if self._device.type == "cpu" else self._module.Event(blocking=True)

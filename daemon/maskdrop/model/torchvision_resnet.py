@@ -1,10 +1,10 @@
 """Imports torchvision's ResNet, and nothing else of torchvision.
 
 ``import torchvision`` loads detection operators and, with them, torch's compiler: a second of
-every start, for nothing that a ResNet needs. And it fails where the operators were built for
+every start, for nothing that a ResNet needs. It also fails where the operators were built for
 another torch, as with a CPU build of torch beside the package index's torchvision
-(https://github.com/pytorch/vision/issues/9085). So the two packages above the module are stood
-in for by empty ones while it is imported, and forgotten afterwards.
+(https://github.com/pytorch/vision/issues/9085). So while the module is imported, empty packages
+stand in for the two above it; all are forgotten afterwards.
 """
 
 import sys
@@ -24,7 +24,7 @@ def _stand_in(name: str, folder: str) -> ModuleType:
 
 
 def _stand_ins() -> dict[str, ModuleType]:
-    """Empty packages by name, where torchvision is installed and not yet imported."""
+    """Empty packages by name; none where torchvision is missing, or imported already."""
     if _PACKAGE in sys.modules:
         return {}
     spec = find_spec(_PACKAGE)

@@ -1,4 +1,4 @@
-"""Pictures that are being labelled, whoever computes them."""
+"""Pictures that are being labelled, by whatever device."""
 
 from typing import Protocol, TypeVar
 
@@ -6,17 +6,17 @@ Labelled = TypeVar("Labelled")
 
 
 class UnderWay(Protocol[Labelled]):
-    """What was begun and is waited for later."""
+    """Pictures whose labelling has begun, and is waited for later."""
 
     @property
     def unfinished(self) -> list[int]:
-        """Pictures that are still worked on or waited for, counted from 0."""
+        """Numbers, from 0, of the pictures that are still worked on or waited for."""
         ...
 
     def results(self) -> list[Labelled]:
-        """What each gave, in the pictures' order, once none is worked on any more.
+        """Each picture's result, in the pictures' order, once all are done.
 
         Raises:
-            Exception: the first of those that were raised over them.
+            Exception: the first that a picture raised, in the pictures' order.
         """
         ...

@@ -21,10 +21,10 @@ AUXILIARY = ("conv_out16.", "conv_out32.")
 """Prefixes of the heads that only training uses; a file may leave them out."""
 
 PREFIXES = ("module.", "model.", "net.")
-"""Words that wrappers put before every tensor's name: DataParallel's, and common trainers'."""
+"""Words that wrappers (DataParallel, and common trainers) put before every tensor's name."""
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys below which training checkpoints keep the state dict."""
+"""Keys under which training checkpoints keep the state dict."""
 
 _CARD_KEY = "maskdrop"
 _HEAD, _DEEP = "conv_out.conv_out.weight", "cp.resnet.layer4.0.conv1.weight"
@@ -33,7 +33,7 @@ _SHOWN_NAMES = 3
 
 @dataclass(frozen=True)
 class Card:
-    """What a weights file says of itself, kept in the safetensors header."""
+    """What a weights file says about itself, in the safetensors header."""
 
     width: float = 1.0
     classes: list[str] = field(default_factory=list)
@@ -42,10 +42,10 @@ class Card:
 
 
 def save_weights(path: Path, network: nn.Module, card: Card) -> None:
-    """Write fp16 safetensors without the auxiliary heads, the card in their header.
+    """Write fp16 safetensors without the auxiliary heads, with the card in the header.
 
     Raises:
-        OSError: they can't be written.
+        OSError: the file can't be written.
     """
     tensors = {
         name: tensor.half().contiguous() if tensor.is_floating_point() else tensor
@@ -69,10 +69,10 @@ def bisenet_of(content: bytes, path: Path) -> tuple[BiSeNet, Card, str]:
         path: its name, for messages.
 
     Returns:
-        The network, what the file says of itself, and the type its numbers are stored in.
+        The network, what the file says about itself, and the type its numbers are stored in.
 
     Raises:
-        WeightsError: not weights, or weights of another network.
+        WeightsError: the file holds no weights, or weights of another network.
     """
     tensors, card = _read(content, path)
     tensors = _without_prefix(tensors)
@@ -83,7 +83,7 @@ def bisenet_of(content: bytes, path: Path) -> tuple[BiSeNet, Card, str]:
 
 
 def stored_type(tensors: Iterable[Tensor]) -> str:
-    """The type of most numbers, such as ``float16``."""
+    """The type that most numbers have, such as ``float16``."""
     counts: Counter[str] = Counter()
     for tensor in tensors:
         counts[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
@@ -133,7 +133,7 @@ def _read_checkpoint(content: bytes, path: Path) -> dict[str, Tensor]:
 
 
 def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names as the network has them: ``DataParallel`` puts a word before each."""
+    """Tensors by the network's own names, without the word that a wrapper puts before each."""
     for prefix in PREFIXES:
         if tensors and all(name.startswith(prefix) for name in tensors):
             return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -153,7 +153,7 @@ def _width_of(tensors: Mapping[str, Tensor], path: Path) -> float:
         raise WeightsError(
             f"{path}: channel counts {stem.shape[0]} and {deep.shape[0]} are no one width multiplier's"
         )
-    # A network takes as much memory as these two say: they may not be made up.
+    # The network's memory follows from these two shapes, so a file may not claim them without the numbers.
     for name, tensor, kernel in ((_DEEP, deep, 3), (_HEAD, head, 1)):
         wanted = (tensor.shape[0], scaled(256, width), kernel, kernel)
         if tuple(tensor.shape) != wanted or not _is_all_there(tensor):
@@ -165,7 +165,7 @@ def _width_of(tensors: Mapping[str, Tensor], path: Path) -> float:
 
 
 def _is_all_there(tensor: Tensor) -> bool:
-    """Whether there is a number of its own for each place: a checkpoint may have one stand for many."""
+    """Whether each element is stored: in a checkpoint, one number may stand for many."""
     stored = tensor.layout is torch.strided and tensor.untyped_storage().nbytes()
     return stored >= tensor.numel() * tensor.element_size()
 

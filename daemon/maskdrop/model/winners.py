@@ -1,8 +1,8 @@
 """From scores at 1/8 to labels at full scale, without scaling up every score.
 
-Between four neighbouring scores, bilinear interpolation mixes them with weights that are positive
-and the same for all classes. So a class that wins at all four corners of a cell wins everywhere in
-it, and only cells whose corners differ, those that a border runs through, are interpolated.
+Bilinear interpolation mixes the scores at a cell's four corners, with weights that are at least 0
+and the same for all classes. So a class that wins at all four corners wins everywhere in the cell.
+Only cells whose corners differ, those that a border runs through, are interpolated.
 """
 
 from functools import lru_cache
@@ -15,7 +15,7 @@ _CELLS_AT_ONCE = 128
 
 
 def labels_of(scores: Tensor, side: int) -> Tensor:
-    """The class of highest score for each pixel, as ``scale_up(scores, side).argmax(1)`` has it.
+    """The class of the highest score for each pixel, as ``scale_up(scores, side).argmax(1)`` finds it.
 
     Args:
         scores: float (batch, classes, n, n), with n of at least 2.
@@ -37,10 +37,10 @@ def labels_of(scores: Tensor, side: int) -> Tensor:
 
 
 def first_of_highest(scores: Tensor) -> Tensor:
-    """What ``scores.argmax(0)`` answers for finite scores, in a quarter of its time on a CPU.
+    """What ``scores.argmax(0)`` returns for finite scores, in a quarter of its time on a CPU.
 
-    Each step is one that PyTorch computes many numbers at once in: the highest score, where it stands,
-    and the first of these places. Among scores with NaN in them, some class.
+    PyTorch computes each step for many numbers at once: the highest score, the classes that have it, and
+    the first of these. Where a score is NaN, the result is an arbitrary class.
 
     Args:
         scores: float32 (classes, …), with 256 classes at most; overwritten.
@@ -59,8 +59,8 @@ class _Grid:
 
     Attributes:
         cell: int64 (side,), the cell of each pixel.
-        pixel: int64 (cell's pixels at most, n - 1), each cell's pixels, the last one repeated.
-        share: float32 of the same shape, how far from the cell's first score to its second.
+        pixel: int64 (most pixels in a cell, n - 1), each cell's pixels, the last one repeated.
+        share: float32 of the same shape, how far each is from the cell's first score to its second.
     """
 
     def __init__(self, n: int, side: int) -> None:
@@ -95,7 +95,7 @@ def _interpolate(by_class: Tensor, cells: Tensor, grid: _Grid, labels: Tensor) -
         torch.lerp(by_class[:, at + x, None], by_class[:, at + n + x, None], down.T).transpose(1, 2)
         for x in (0, 1)
     )
-    # (classes, rows, 1, cells) with (columns, cells): cells last, so that memory is read in a line.
+    # (classes, rows, 1, cells) with (columns, cells): cells last, so that memory is read in sequence.
     best = first_of_highest(torch.lerp(left[:, :, None], right[:, :, None], across))
     y, x = grid.pixel[:, None, row], grid.pixel[None, :, column]
     labels.view(-1)[(picture * side + y) * side + x] = best

@@ -1,1 +1,1 @@
-"""What is made of a picture and its labels, and of which picture it was made. Nothing is written here."""
+"""Makes results of a picture and its labels, and marks them with the picture's SHA-256. Writes no files."""

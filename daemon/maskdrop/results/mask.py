@@ -12,7 +12,7 @@ from maskdrop.ticket import Region
 Pixels = NDArray[np.uint8]
 
 OVERLAY_SHARE = 0.5
-"""How much of an overlay's colour is the label's, the rest being the picture's."""
+"""How much of an overlay's colour is the label's; the rest is the picture's."""
 
 
 def kept(labels: Pixels, wanted: Iterable[int]) -> NDArray[np.bool_]:
@@ -41,16 +41,16 @@ def over_black(picture: Pixels, labels: Pixels, wanted: Iterable[int]) -> Image.
     Returns:
         RGB, of the picture's size.
     """
-    # Pillow blackens what is not wanted in half the time in which numpy copies what is.
+    # Pillow blackens unwanted pixels in half the time that numpy takes to copy wanted ones.
     image = Image.fromarray(picture)
     image.paste(0, (0, 0, *image.size), _where(labels, set(range(256)) - {int(label) for label in wanted}))
     return image
 
 
 def cut_out(picture: Pixels, labels: Pixels, wanted: Iterable[int]) -> Image.Image:
-    """The same with an alpha channel, opaque where it is kept: RGBA.
+    """The same with an alpha channel, opaque where the picture is kept: RGBA.
 
-    Colours under full transparency are black, so that nothing masked away is in the file.
+    Transparent pixels are black, so that nothing masked away is in the file.
     """
     numbers = {int(label) for label in wanted}
     image = over_black(picture, labels, numbers)
@@ -59,12 +59,12 @@ def cut_out(picture: Pixels, labels: Pixels, wanted: Iterable[int]) -> Image.Ima
 
 
 def _where(labels: Pixels, numbers: Collection[int]) -> Image.Image:
-    """1 where the label is one of these, 0 elsewhere: of one bit."""
+    """A one-bit image, 1 where the label is one of these, 0 elsewhere."""
     return Image.fromarray(labels).point([255 * (number in numbers) for number in range(256)], "1")
 
 
 _BAND = 64
-"""Rows that are mixed at a time: as floats they take eight times a picture's memory."""
+"""Rows mixed at a time: mixing takes eight times their memory, in floats."""
 
 
 def overlay(picture: Pixels, labels: Pixels, palette: Sequence[Colour] = PALETTE) -> Pixels:
@@ -105,11 +105,12 @@ def scale_labels(labels: Pixels, width: int, height: int) -> Pixels:
 
 
 def joined(views: Sequence[Pixels], regions: Sequence[Region], width: int, height: int) -> Pixels:
-    """One label map of regions' own, background elsewhere; where they overlap, a part wins over background.
+    """One label map from the regions' own, background elsewhere. Where regions overlap, a part wins over
+    background, and a later region over an earlier one.
 
     Args:
-        views: uint8 (side, side) each.
-        regions: of the same number, in pixels of the width x height that is wanted.
+        views: the regions' label maps, uint8 (side, side) each.
+        regions: one for each view, in pixels of the width x height that is wanted.
 
     Returns:
         uint8 (height, width).
@@ -123,7 +124,7 @@ def joined(views: Sequence[Pixels], regions: Sequence[Region], width: int, heigh
 
 
 def at_scale(region: Region, across: float, down: float) -> Region:
-    """The region in a picture that is so many times as wide and high; at least a pixel large."""
+    """The region in the picture scaled by ``across`` and ``down``; at least a pixel large."""
     left, top = int(region.left * across), int(region.top * down)
     right = max(left + 1, round(region.right * across))
     return Region(left, top, right, max(top + 1, round(region.bottom * down)))

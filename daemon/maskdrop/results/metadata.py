@@ -1,7 +1,8 @@
-"""What a result keeps of its picture's metadata: chosen EXIF tags, a profile, if asked for the place.
+"""What a result keeps of its picture's metadata: EXIF tags, a colour profile and, if asked for, the place.
 
-Tags are named here and taken over one by one, so that nothing gets into a result that nobody thought of:
-thumbnails, which show what was masked away; makers' notes and XMP, which may hold places; structure.
+Of the picture's own tags, only listed ones are copied; of the camera's, all but listed ones. So a result
+gets no thumbnail, which shows what was masked away, no maker's note or XMP, which may hold places, and no tag
+about the file's structure.
 """
 
 import io
@@ -21,20 +22,22 @@ _CAMERA, _PLACE, _COLOUR_SPACE = 0x8769, 0x8825, 0xA001  # EXIF 2.32: sub-folder
 _SRGB = 1
 
 _DESCRIBING = frozenset({0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0132, 0x013B, 0x8298})
-"""Of the picture (EXIF 2.32): description, make, model, resolution and its unit, time, artist, copyright."""
+"""The picture's own tags that are copied (EXIF 2.32): description, make, model, resolution and its unit,
+time, artist, copyright."""
 
 _NOT_OF_CAMERA = frozenset({0x927C, 0x9214, 0xA001, 0xA002, 0xA003, 0xA005, 0xA214})
-"""Left out of the camera's tags: maker's note, size, sub-folder, positions in the unturned picture."""
+"""Left out of the camera's tags: maker's note, colour space, size, sub-folder, positions in the unturned
+picture."""
 
 _LONGEST = 60_000
-"""Bytes of EXIF that a JPEG takes for sure: a segment has 65,533 (ITU T.81, B.1.1.4)."""
+"""Bytes of EXIF that fit into a JPEG for certain: a segment holds 65,533 (ITU T.81, B.1.1.4)."""
 
 _DATE = slice(24, 36)  # ICC.1:2022, 7.2.8: when the profile was made
 
 
 @dataclass(frozen=True)
 class Carried:
-    """What was read of a picture's metadata; empty where there is none, or none that can be read."""
+    """A picture's metadata as read; empty where there is none, or none that can be read."""
 
     describing: Mapping[int, Any] = field(default_factory=dict)
     camera: Mapping[int, Any] = field(default_factory=dict)
@@ -43,7 +46,7 @@ class Carried:
 
 
 def read_metadata(content: bytes, settings: DecodeSettings) -> Carried:
-    """The metadata of a picture that can be decoded. Reads headers alone."""
+    """The metadata of a picture that can be decoded. Reads headers only."""
     formats = [name.upper() for name in settings.formats]
     try:
         with quiet_libraries(), Image.open(io.BytesIO(content), formats=formats) as image:
@@ -59,13 +62,13 @@ def read_metadata(content: bytes, settings: DecodeSettings) -> Carried:
                 return Carried(has_profile=has_profile)
     except MemoryError:
         raise
-    except Exception:  # what decoding didn't mind
+    except Exception:  # from damage that decoding tolerates
         return Carried()
 
 
 def exif_for(carried: Carried, wanted: tuple[Metadata, ...], sha256: str) -> bytes:
-    """EXIF of a result: where it is from, and what is wanted of its picture's. What can't be
-    written, or is too long, is left out.
+    """EXIF of a result: its provenance, and the wanted tags of its picture. The camera's tags, the place, and
+    then all others are left out, until the rest can be written and is short enough.
     """
     describing, camera = (carried.describing, carried.camera) if "exif" in wanted else ({}, {})
     place = carried.place if "gps" in wanted else {}
@@ -82,12 +85,12 @@ def exif_for(carried: Carried, wanted: tuple[Metadata, ...], sha256: str) -> byt
 
 
 class _AsRead(str):
-    """Text that Pillow read as Latin-1, and would write with a question mark for all that isn't ASCII."""
+    """Text that Pillow read as Latin-1, and would write with question marks for all that isn't ASCII."""
 
     __slots__ = ()
 
     def encode(self, encoding: str = "", errors: str = "") -> bytes:
-        """The very bytes that were read."""
+        """The bytes as they were read."""
         return super().encode("latin-1")
 
 
@@ -109,13 +112,13 @@ def _exif(
 
 
 def profile_for(carried: Carried, wanted: tuple[Metadata, ...]) -> bytes | None:
-    """The colour profile of a result: sRGB's, which its pixels are in, where its picture had one."""
+    """The colour profile of a result: sRGB's, which its pixels are in, if wanted and the picture had one."""
     return srgb_profile() if carried.has_profile and "icc" in wanted else None
 
 
 @cache
 def srgb_profile() -> bytes:
-    """An sRGB profile that is the same every day."""
+    """An sRGB profile with a fixed date, so that it is the same every day."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     profile[_DATE] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
     return bytes(profile)

@@ -1,4 +1,4 @@
-"""Of which picture a result was made: its SHA-256 is in each (EXIF tag DocumentName; in JSON `sha256`)."""
+"""Which picture a result was made from: it holds the picture's SHA-256 (EXIF DocumentName; JSON `sha256`)."""
 
 import io
 import struct
@@ -16,13 +16,13 @@ _SOFTWARE = 0x0131  # TIFF 6.0
 _LONGEST_SIDECAR = 2**18
 
 _LONGEST_HEAD = 2**17
-"""Bytes that hold all that lies before the pixels of a JPEG or PNG result: of EXIF a segment, 65,533 bytes at
+"""Bytes that hold everything before the pixels of a JPEG or PNG result: a segment of EXIF, 65,533 bytes at
 most (ITU T.81, B.1.1.4), an sRGB profile, a palette."""
 
 _RIFF_HEAD = 12
 _LONGEST_EXIF = 2**16
 _MOST_CHUNKS = 8
-"""Those of a WebP result are five at most (RFC 9649, 2.7): VP8X, ICCP, ALPH, VP8 or VP8L, EXIF."""
+"""A WebP result has five at most (RFC 9649, 2.7): VP8X, ICCP, ALPH, VP8 or VP8L, EXIF."""
 
 
 def provenance(sha256: str) -> Image.Exif:
@@ -43,9 +43,9 @@ def source_of(result: Path) -> str | None:
 
 
 def source_at(folder: int, name: str) -> str | None:
-    """Which picture the result of this name in a folder was made from, as its SHA-256; None where it doesn't
-    say. Reads the file's headers alone, and no more than ours may take: whatever lies there may be anybody's,
-    and made to be costly to look at.
+    """The SHA-256 of the picture that the result of this name in a folder was made from; None where it
+    doesn't say. Reads the file's headers only, and no more than a result's may take: the file may be
+    anybody's, and made to be costly to read.
     """
     try:
         with open_regular(folder, name) as file:
@@ -55,7 +55,7 @@ def source_at(folder: int, name: str) -> str | None:
 
 
 class _Reads:
-    """Reads of a file, whose errors are told from those of what was read."""
+    """Reads of a file that note their own errors, to tell them from errors over what was read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -76,7 +76,7 @@ def source_in(file: IO[bytes], name: str) -> str | None:
     """The SHA-256 of the picture that an open file of this name was made from; None where it doesn't say.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the file can't be read.
     """
     reads = _Reads(file)
     try:
@@ -94,7 +94,7 @@ def source_in(file: IO[bytes], name: str) -> str | None:
 
 
 def _exif_of(file: _Reads) -> bytes:
-    """The EXIF data of a result; none, or any exception, where it is no result."""
+    """The EXIF data of a result; empty, or any exception, where the file is no result."""
     head = file.read(_RIFF_HEAD)
     if head.startswith(b"RIFF"):  # Pillow would read a WebP to its end
         return _exif_of_webp(file)
@@ -104,7 +104,7 @@ def _exif_of(file: _Reads) -> bytes:
 
 
 def _exif_of_webp(file: _Reads) -> bytes:
-    """From its chunk, which lies behind the pixels (RFC 9649, 2.7.1.5); those are passed over."""
+    """The EXIF chunk, which comes after the pixels (RFC 9649, 2.7.1.5); these are skipped."""
     place = _RIFF_HEAD
     for _ in range(_MOST_CHUNKS):
         kind, size = struct.unpack("<4sI", file.read(8))

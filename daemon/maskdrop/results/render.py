@@ -1,4 +1,4 @@
-"""From pixels and labels to encoded results. Nothing is read or written here."""
+"""From pixels and labels to encoded results. Opens no files."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -32,11 +32,11 @@ class Renderer:
         """Every configured result.
 
         Args:
-            read: gives the original's content; called only where it is needed.
-            own: the picture's `own_labels`, where they are there already.
+            read: returns the original's content; called only where it is needed.
+            own: the picture's `own_labels`, if they are made already.
 
         Raises:
-            BrokenPicture: it can't be decoded in full, or not be written as configured.
+            BrokenPicture: the picture can't be decoded in full, or not be written as configured.
         """
         picture, carried = self._original(task, read)
         results, settings = [], self._settings
@@ -54,7 +54,7 @@ class Renderer:
         return self._labels(task, task.facts.width, task.facts.height)
 
     def _labels_for(self, task: Save, own: Pixels | None) -> Iterator[tuple[Output, Pixels]]:
-        """Each configured output, with labels at its size; those of the picture's own size are made once."""
+        """Each configured output with labels at its size; those at the picture's own size are made once."""
         for output in self._settings.save.outputs:
             if output == "model":
                 yield output, self._labels(task, self._slots.side, self._slots.side)
@@ -64,9 +64,9 @@ class Renderer:
                 yield output, own
 
     def _original(self, task: Save, read: Callable[[], bytes]) -> tuple[Pixels, Carried]:
-        """The picture's own pixels and metadata; nothing is read that no output wants. Where the pixels
-        are those of the slot they are not decoded again; carrying others here would take slots as
-        large as the largest picture.
+        """The picture's own pixels and metadata, read only if an output wants them. Pixels that the slot
+        holds are not decoded again. Others are, since passing them on would take slots as large as the
+        largest picture.
         """
         keeps_metadata = self._keeps_metadata(task.facts)
         is_in_slot = self._is_in_slot(task.facts)
@@ -79,11 +79,11 @@ class Renderer:
         return np.asarray(decode(content, self._settings.decode)), carried
 
     def reads_original(self, facts: Facts) -> bool:
-        """Whether the content of a picture is needed once more."""
+        """Whether a picture's file has to be read again."""
         return self._keeps_metadata(facts) or not self._is_in_slot(facts)
 
     def shows_slot(self, facts: Facts) -> bool:
-        """Whether the pixels in a picture's slot are needed, and not its labels alone."""
+        """Whether the pixels in a picture's slot are needed, and not only its labels."""
         return "model" in self._settings.save.outputs or self._is_in_slot(facts)
 
     def _keeps_metadata(self, facts: Facts) -> bool:
@@ -91,12 +91,12 @@ class Renderer:
         return bool(self._settings.save.metadata and wanted - {"json", "labels"}) and facts.has_metadata
 
     def _is_in_slot(self, facts: Facts) -> bool:
-        """Whether the pixels of every result are the slot's."""
+        """Whether the slot holds the pixels of every result."""
         wanted, side = set(self._settings.save.outputs), self._slots.side
         return wanted <= {"model", "json"} or (facts.width, facts.height) == (side, side)
 
     def _labels(self, task: Save, width: int, height: int) -> Pixels:
-        """The picture's labels at a size: the whole one's, or those of its faces, each in its place."""
+        """The picture's labels at a size: of the whole picture, or of its faces, each in its place."""
         across, down = width / task.facts.width, height / task.facts.height
         regions = tuple(at_scale(region, across, down) for region in task.regions)
         return labels_at(self._slots, task.slot, regions, width, height)
@@ -108,7 +108,7 @@ class Renderer:
         if profile := profile_for(carried, metadata):
             traits["icc_profile"] = profile
         buffer = io.BytesIO()
-        with quiet_libraries():  # whose own errors are not the picture's
+        with quiet_libraries():  # outside the try: its own errors are not the picture's
             try:
                 image.save(buffer, form, quality=settings.quality, **traits)
             except (OSError, ValueError) as error:  # such as WebP's limit of 16,383 pixels a side
@@ -120,8 +120,8 @@ class Renderer:
 
 
 def labels_at(slots: Slots, slot: int, regions: Sequence[Region], width: int, height: int) -> Pixels:
-    """A slot's labels at a size, uint8 (height, width): the whole picture's, or where there are any,
-    those of its faces in their places.
+    """A slot's labels at a size, uint8 (height, width): of the whole picture or, if regions are given, of
+    its faces in their places.
 
     Args:
         regions: of the faces, in pixels of the width x height that is wanted.

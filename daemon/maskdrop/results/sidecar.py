@@ -1,4 +1,4 @@
-"""What is told of a picture beside its results: classes, areas, faces, confidence, model, times. Pure."""
+"""The JSON beside a picture's results: classes, areas, faces, confidence, model, times. Opens no files."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from maskdrop.names import printable
 from maskdrop.ticket import Judged, Region, Save
 
 MOST_FACES = 64
-"""Faces that are listed, the largest ones."""
+"""How many faces are listed at most, the largest first."""
 
 
 def judged(model: str, certainty: NDArray[np.float64]) -> Judged:
