@@ -381,6 +381,18 @@ def test_a_folder_that_is_gone_is_no_place_to_start_in(job: Job) -> None:
     )
 
 
+def test_a_folder_that_may_not_be_entered_is_no_place_to_start_in(job: Job) -> None:
+    """As root's home after ``sudo -u maskdrop``: no worker could be started there."""
+    job.put("a.jpg", face_bytes(1))
+    (job.base / "closed").mkdir(0o000)
+    shell = f"cd '{job.base}/closed' && exec \"$@\""
+    told = job.run(code=78, prefix=["sh", "-c", shell, "sh", *WITHOUT_LEAVE])
+    assert told == (
+        "maskdrop: the folder that this was started in: Permission denied; "
+        "go to one that may be entered (cd)\n"
+    )
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_files_are_no_trouble(job: Job, closed: str) -> None:
     job.put("a.jpg", face_bytes(1))

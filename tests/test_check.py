@@ -397,6 +397,25 @@ def test_files_that_may_not_be_read_are_told_and_never_deleted(tmp_path: Path) -
     assert "0 broken, 2 could not be read" in done.stderr
 
 
+def test_a_folder_that_may_not_be_entered_is_told_as_one(tmp_path: Path) -> None:
+    """Its names can be listed, and nothing more."""
+    top = tmp_path / "pictures"
+    put(top, "good.jpg", face_bytes(1))
+    put(top, "closed/a.jpg", face_bytes(2))
+    put(top, "closed/b.jpg", face_bytes(3))
+    (top / "closed").chmod(0o400)
+    prefix: list[str] = []
+    if os.geteuid() == 0:
+        prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner", "--inh-caps=-all"]
+        if subprocess.run([*prefix, "true"], capture_output=True).returncode != 0:
+            pytest.skip("capabilities can't be taken away here")
+    command = [*prefix, *COMMAND, str(top), "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    report = json.loads(done.stdout)
+    assert [finding["path"] for finding in report["findings"]] == ["closed"]
+    assert (report["unread"], report["checked"]) == (1, 1)
+
+
 @pytest.mark.parametrize("place", ["none/report.json", "pictures", 300 * "n"])
 def test_a_report_that_has_no_place_is_found_out_before_anything_is_done(tmp_path: Path, place: str) -> None:
     top = tmp_path / "pictures"

@@ -110,6 +110,15 @@ def test_a_tiff_whose_parts_are_larger_than_any_picture_is_broken_and_no_want_of
         decode(content, DecodeSettings())
 
 
+def test_a_ycbcr_tiff_of_endless_strips_is_broken_and_no_want_of_memory() -> None:
+    """Such a strip is read whole, and is not cut to the picture's rows."""
+    out = io.BytesIO()
+    draw_face(1, 64, 64).convert("YCbCr").save(out, "TIFF", compression="tiff_lzw")
+    content = with_tags(out.getvalue(), {278: 100_000_000})
+    with pytest.raises(BrokenPicture, match=r"its tiles or strips are larger than decode\.max_pixels"):
+        decode(content, DecodeSettings())
+
+
 def test_a_png_may_have_long_texts_that_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where a profile, a history of editing or a workflow is in it."""
     monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_CHUNK", PngImagePlugin.MAX_TEXT_CHUNK)  # to be put back

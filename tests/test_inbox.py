@@ -1,10 +1,12 @@
 """What is taken from the inbox, when, and what is left alone."""
 
+import contextlib
 import logging
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -197,6 +199,28 @@ def test_an_empty_file_waits_for_a_download_no_longer_than_that(tmp_path: Path) 
             assert downloads.has_one_for(folder, path, since=1000, now=1000 + waited) == wanted, path
         (tmp_path / "a.x.jpg.part").unlink()
         assert not downloads.has_one_for(folder, "a.jpg", since=2000, now=2001)
+
+
+def test_empty_files_of_many_folders_cost_a_look_at_each(tmp_path: Path) -> None:
+    """However their turns alternate."""
+    looks: list[object] = []
+    listens = threading.Event()
+
+    def hear(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "os.scandir" and listens.is_set():
+            looks.append(arguments[0])
+
+    sys.addaudithook(hear)
+    downloads, folders = Downloads(), [tmp_path / name for name in "abc"]
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            folder.mkdir()
+        opened = [stack.enter_context(open_folder(folder)) for folder in folders]
+        listens.set()
+        for number in range(30):
+            assert not downloads.has_one_for(opened[number % 3], f"{number % 3}/{number}.jpg", 1000, 1000.5)
+        listens.clear()
+    assert len(looks) == 3
 
 
 def test_names_of_any_bytes(start: Start, rooms: Rooms) -> None:

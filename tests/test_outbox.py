@@ -143,6 +143,25 @@ def test_where_the_second_result_has_no_room_the_first_goes_too(
     assert list(rooms.outbox.iterdir()) == []
 
 
+def test_what_another_saver_put_in_a_results_place_is_not_taken_back(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has an equal picture under that stem, all of whose results are out before the disk is full."""
+    write, sha256, others = write_synced, "1" * 64, outbox_of(rooms)
+
+    def full(folder: int, name: str, content: bytes, mode: int) -> None:
+        if list(rooms.outbox.glob("x*")):
+            monkeypatch.setattr(outbox_module, "write_synced", write)
+            others.publish(ticket("x.jpeg", 2), sha256, results(sha256, TAILS))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(folder, name, content, mode)
+
+    monkeypatch.setattr(outbox_module, "write_synced", full)
+    with pytest.raises(FolderTrouble):
+        outbox_of(rooms).publish(ticket("x.jpg"), sha256, results(sha256, TAILS))
+    assert sorted(path.name for path in rooms.outbox.iterdir()) == [f"x{tail}" for tail in TAILS]
+
+
 def test_a_taken_name_costs_one_write_all_the_same(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     outbox, written, write = outbox_of(rooms), list[bytes](), write_synced
 

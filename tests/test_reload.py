@@ -155,6 +155,20 @@ def test_weights_of_another_network_are_found_out_and_the_old_ones_go_on(start: 
     assert daemon.stop() == 0
 
 
+def test_another_reload_meanwhile_does_not_make_a_bad_configuration_stay(start: Start, rooms: Rooms) -> None:
+    """Its worker, which the other reload leaves alone, has yet to say what is wrong."""
+    daemon = start(settings=QUICK, env=EXECUTED).wait_ready()
+    two_classes = QUICK + 'classes = ["background", "skin"]\n[save]\nkeep = ["skin"]\n'
+    for times, settings in enumerate((two_classes, two_classes + "quality = 60\n"), start=1):
+        reload(daemon, settings)
+        daemon.wait_log("the configuration is taken up", times)
+    daemon.wait_log("the new configuration is not taken")
+    wait_taken_up(daemon, times=3)
+    rooms.drop("a.jpg", face_bytes(1))
+    daemon.wait_count("saved", 1)
+    assert daemon.stop() == 0
+
+
 def test_a_hung_worker_that_is_replaced_is_killed(start: Start, rooms: Rooms) -> None:
     settings = QUICK.replace("[workers]", "[workers]\nstage_timeout_s = 3")
     daemon = start(settings=settings).wait_ready()

@@ -5,6 +5,7 @@ of maskdrop until `main` is called.
 """
 
 import contextlib
+import errno
 import io
 import os
 import signal
@@ -48,14 +49,18 @@ def _write_whatever_is_in_names() -> None:
 
 def _have_a_folder() -> None:
     """End if the folder that this was started in is gone: relative paths lead nowhere then, and libraries of
-    PyTorch's end the process without a message."""
+    PyTorch's end the process without a message. Nor can a worker be started from a folder that may not be
+    entered, such as root's home after ``sudo -u maskdrop``."""
     from maskdrop.exit_codes import EX_CONFIG
 
     try:
         os.getcwd()
+        if not os.access(".", os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         where = f"the folder that this was started in: {error.strerror}"
-        sys.stderr.write(f"maskdrop: {where}; go to one that is there (cd)\n")
+        other = "that may be entered" if isinstance(error, PermissionError) else "that is there"
+        sys.stderr.write(f"maskdrop: {where}; go to one {other} (cd)\n")
         sys.exit(EX_CONFIG)
 
 

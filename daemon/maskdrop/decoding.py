@@ -16,13 +16,14 @@ _WANT_OF_MEMORY = re.compile(r"out of memory|(?:de|en)coder error -9\b|^encoding
 words; libwebp's VP8_ENC_ERROR_OUT_OF_MEMORY (``webp/encode.h``)."""
 
 
-_ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
+_PHOTOMETRIC, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 262, 278, 322, 323
+_YCBCR = 6
 _ALL_ROWS = 2**32 - 1
 """Tags of a TIFF, and the default of RowsPerStrip."""
 
 _MOST_ROWS = 2**31 - 1
-"""A strip with more rows than the picture is cut to the picture's; with more than this, Pillow finds no
-memory for it (libImaging/TiffDecode.c)."""
+"""A strip with more rows than the picture is cut to the picture's, except in YCbCr, which is read by whole
+strips; with more than this, Pillow finds no memory for it (libImaging/TiffDecode.c)."""
 
 
 class BrokenPicture(Exception):
@@ -116,8 +117,10 @@ def _pixels_in_a_part(image: Image.Image) -> int:
     high = tags.get(_TILE_LENGTH, tags.get(_ROWS_PER_STRIP, image.height))
     if not isinstance(wide, int) or not isinstance(high, int):
         return 0
-    is_whole = _TILE_LENGTH not in tags and (high <= _MOST_ROWS or high == _ALL_ROWS)
-    return wide * (min(high, image.height) if is_whole else high)
+    if high == _ALL_ROWS:
+        return wide * image.height
+    is_cut = _TILE_LENGTH not in tags and high <= _MOST_ROWS and tags.get(_PHOTOMETRIC) != _YCBCR
+    return wide * (min(high, image.height) if is_cut else high)
 
 
 def _has_metadata(image: Image.Image) -> bool:

@@ -22,7 +22,7 @@ from maskdrop.leave_alone import UnfitName
 from maskdrop.names import NAME_MAX, fit, numbered
 from maskdrop.results.names import Result
 from maskdrop.results.provenance import source_at
-from maskdrop.ticket import Ticket
+from maskdrop.ticket import Identity, Ticket
 
 _SHORT_DIGEST = 8
 
@@ -71,32 +71,40 @@ class Outbox:
                 continue
             with contextlib.ExitStack() as undo:
                 for name, result in zip(names, results, strict=True):
-                    is_new = self._publish_one(folder, name, ticket, sha256, result)
-                    if is_new is None:
+                    if not self._publish_one(folder, name, ticket, sha256, result, undo):
                         break
-                    if is_new:
-                        undo.callback(remove, folder, name)
                 else:
                     undo.pop_all()
                     return names
         raise AssertionError("marks never end")
 
     def _publish_one(
-        self, folder: int, name: str, ticket: Ticket, sha256: str, result: Result
-    ) -> bool | None:
-        """Write a result; whether nothing had its name before, or None where another picture's has it."""
+        self,
+        folder: int,
+        name: str,
+        ticket: Ticket,
+        sha256: str,
+        result: Result,
+        undo: contextlib.ExitStack,
+    ) -> bool:
+        """Write a result; whether it has the name, which another picture's result may have taken.
+
+        Args:
+            undo: given what takes a new result back.
+        """
         temporary = temporary_for(self._folders, ticket, sha256 + result.tail)
         try:
             write_synced(folder, temporary, result.content, self._mode)
             crash_point(CrashPoint.RESULT_WRITTEN)
+            ours = identity_at(folder, temporary)
             try:
                 rename_new(folder, temporary, folder, name)
             except FileExistsError:
                 if source_at(folder, name) != sha256:
-                    return None
+                    return False
                 self._replace(folder, temporary, name)
-                crash_point(CrashPoint.RESULT_RENAMED)
-                return False
+            else:
+                undo.callback(_take_back, folder, name, ours)
             crash_point(CrashPoint.RESULT_RENAMED)
             return True
         finally:
@@ -158,6 +166,12 @@ def _published_names(folder: int, stem: str, tails: Sequence[str], sha256: str) 
         if all(identity_at(folder, name) is None for name in names):
             return None
     raise AssertionError("marks never end")
+
+
+def _take_back(folder: int, name: str, ours: Identity | None) -> None:
+    """Remove a result, unless another saver has put that of an equal picture in its place."""
+    if identity_at(folder, name) == ours:
+        remove(folder, name)
 
 
 def _may_take(folder: int, name: str, sha256: str) -> bool:

@@ -1,6 +1,10 @@
 """Empty files that only keep a name for what is being written beside them. Time is passed in."""
 
 import os
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePath
 
 from maskdrop.inbox.scan import UNFINISHED
@@ -11,16 +15,27 @@ DOWNLOAD_S = 300.0
 _LOOK_S = 1.0
 """How long a folder's names are taken to be as they were: many empty files may be asked about at once."""
 
+_LEISURE = 20
+"""A folder that takes long to read is read again after so many times as long at the earliest."""
+
+_MOST_FOLDERS, _MOST_NAMES = 256, 256
+"""Folders remembered, and unfinished names of each: no more memory, however many there are."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    until: float
+    unfinished: tuple[str, ...]
+
 
 class Downloads:
-    """Owner of the names seen last, all of one folder.
+    """Owner of the unfinished names seen last in each folder.
 
     Firefox has ``a.jpg``, empty and closed, beside ``a.x1Y2z3.jpg.part``.
     """
 
     def __init__(self) -> None:
-        self._parent, self._until = "", 0.0
-        self._unfinished: list[str] = []
+        self._looks: OrderedDict[str, _Look] = OrderedDict()
 
     def has_one_for(self, folder: int, path: str, since: float, now: float) -> bool:
         """Whether an empty file is to wait.
@@ -36,7 +51,19 @@ class Downloads:
         if now - since >= DOWNLOAD_S:
             return False
         parent, stem = str(PurePath(path).parent), PurePath(path).stem
-        if parent != self._parent or now >= self._until:
-            self._parent, self._until = parent, now + _LOOK_S
-            self._unfinished = [other for other in os.listdir(folder) if other.lower().endswith(UNFINISHED)]
-        return any(other.startswith(f"{stem}.") for other in self._unfinished)
+        look = self._looks.get(parent)
+        if look is None or now >= look.until:
+            look = _look(folder, now)
+            self._looks[parent] = look
+            self._looks.move_to_end(parent)
+            if len(self._looks) > _MOST_FOLDERS:
+                self._looks.popitem(last=False)
+        return any(name.startswith(f"{stem}.") for name in look.unfinished)
+
+
+def _look(folder: int, now: float) -> _Look:
+    began = time.monotonic()
+    with os.scandir(folder) as entries:
+        unfinished = (entry.name for entry in entries if entry.name.lower().endswith(UNFINISHED))
+        names = tuple(islice(unfinished, _MOST_NAMES))
+    return _Look(now + max(_LOOK_S, _LEISURE * (time.monotonic() - began)), names)

@@ -1,5 +1,6 @@
 """Reading the inbox folder: which names are pictures to be, and which are left alone."""
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -74,6 +75,10 @@ def look_at(folder: int, path: str, inbox: Path | None) -> Seen | Oddity | None:
 Unread = Callable[[str, OSError], None]
 
 
+def _tell_nobody(path: str, error: OSError) -> None:
+    pass
+
+
 def scan(
     inbox: Path, recursive: bool, one_device: bool = True, unread: Unread | None = None
 ) -> Iterator[Seen | Oddity]:
@@ -88,6 +93,7 @@ def scan(
         OSError: the inbox itself can't be read, or nothing in it can be looked at. What else can't be is
             passed over.
     """
+    unread = unread or _tell_nobody
     waiting = [""]
     while waiting:
         folder = waiting.pop()
@@ -100,17 +106,19 @@ def scan(
         except OSError as error:
             if folder == "":
                 raise
-            if unread is not None and not isinstance(error, FileNotFoundError):
+            if not isinstance(error, FileNotFoundError):
                 unread(folder, error)
 
 
 def _scan_one(
-    inbox: Path, folder: str, recursive: bool, one_device: bool, unread: Unread | None
+    inbox: Path, folder: str, recursive: bool, one_device: bool, unread: Unread
 ) -> Iterator[Seen | Oddity | str]:
     """The entries of one folder; sub-folders as their paths. Where none of several can be looked at, that is
     the folder's own trouble, and raised."""
-    failed, looked = list[OSError](), False
+    failed, looked = list[tuple[str, OSError]](), False
     with open_folder(inbox, folder) as descriptor, os.scandir(descriptor) as entries:
+        if not os.access(".", os.X_OK, dir_fd=descriptor):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         device = os.fstat(descriptor).st_dev
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
@@ -121,13 +129,17 @@ def _scan_one(
             except FileNotFoundError:
                 continue
             except OSError as error:
-                failed.append(error)
-                if unread is not None:
+                if looked:
                     unread(path, error)
-                if not looked and len(failed) == MOST_IN_VAIN:
-                    break
+                else:
+                    failed.append((path, error))
+                    if len(failed) == MOST_IN_VAIN:
+                        break
                 continue
-            looked = True
+            if not looked:
+                looked = True
+                while failed:
+                    unread(*failed.pop(0))
             if not stat.S_ISDIR(status.st_mode):
                 found = _seen(path, status)
                 if found is not None:
@@ -136,9 +148,10 @@ def _scan_one(
                 yield Oddity(path, _ELSEWHERE)
             elif recursive:
                 yield path
-        is_closed = bool(failed) and not os.access(".", os.X_OK, dir_fd=descriptor)
-    if is_closed or (len(failed) > 1 and not looked):
-        raise failed[0]
+    if len(failed) > 1:
+        raise failed[0][1]
+    for one in failed:
+        unread(*one)
 
 
 def _elsewhere(inbox: Path, folder: str, device: int) -> Oddity | None:

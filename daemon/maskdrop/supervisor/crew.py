@@ -47,7 +47,9 @@ class Place:
     Attributes:
         was_ready: whether any worker has been ready in it.
         died_ready: whether the latest one died after it was.
-        stayed: whether it is older than the premises in use.
+        stayed: whether a worker was ready in it under earlier premises than those in use.
+        is_excused: whether the worker in it was started under earlier premises, and its failure to start
+            says nothing of those in use.
     """
 
     workplace: Workplace
@@ -60,6 +62,7 @@ class Place:
     was_ready: bool = False
     died_ready: bool = False
     stayed: bool = False
+    is_excused: bool = False
 
     @property
     def is_ready(self) -> bool:
@@ -69,8 +72,9 @@ class Place:
     def begin_anew(self) -> None:
         """It stays where others are exchanged; if no worker has been ready in it yet, what they failed for
         may be mended."""
-        self.stayed = True
+        self.stayed = self.stayed or self.was_ready
         if not self.was_ready:
+            self.is_excused = self.child is not None
             self.failures, self.last_death, self.start_at = 0, None, 0.0
 
 
@@ -157,7 +161,7 @@ class Crew:
         return self._place_of(child).was_ready
 
     def has_stayed(self, child: Child) -> bool:
-        """Whether its place is older than the premises in use, and what it says not about these."""
+        """Whether its place had a ready worker under earlier premises, so what it says isn't about these."""
         return self._place_of(child).stayed
 
     @property
@@ -165,7 +169,7 @@ class Crew:
         """Why a place of these premises will have no worker: none was ever ready there, however often one was
         started. One that was silent is enough: that has taken long."""
         for place in self.places:
-            if not place.was_ready and not place.stayed and (death := place.last_death) is not None:
+            if not place.was_ready and (death := place.last_death) is not None:
                 starts = 1 if death.ending is Ending.HUNG else STARTS
                 if place.failures >= starts:
                     return f"worker {place.workplace.name} {death}"
@@ -231,7 +235,11 @@ class Crew:
         proven = child.has_proven_itself(now)
         place.last_death = child.bury()
         place.child = None
-        place.failures = 0 if proven else place.failures + 1
+        if proven:
+            place.failures = 0
+        elif not place.is_excused:
+            place.failures += 1
+        place.is_excused = False
         place.start_at = now + wait_before_start(place.failures)
         return place.last_death
 
