@@ -77,7 +77,7 @@ def test_an_intake_gives_everything_in_order_and_knows_few_at_a_time(tmp_path: P
         while (candidate := intake.take()) is not None:
             taken.append(candidate.path)
             (tmp_path / candidate.path).unlink()
-            intake.release(candidate.path)
+            intake.release(candidate.path, candidate.identity)
     assert taken == names
     (tmp_path / "last.jpg").write_bytes(b"")
     while (candidate := intake.take()) is None:
@@ -211,7 +211,7 @@ def test_files_of_one_time_are_gone_through_no_more_often_than_others(
         if candidate is not None:
             taken.append(candidate.path)
             (tmp_path / candidate.path).unlink()
-            intake.release(candidate.path)
+            intake.release(candidate.path, candidate.identity)
     intake.stop()
     lock.release()
     assert len(set(taken)) == count

@@ -103,3 +103,16 @@ def test_what_a_worker_that_died_had_claimed_is_seen_again_at_a_rescan_and_at_th
         assert (inbox / CLAIMED / "c.jpg").exists()
         intake.leave()
         assert (inbox / "c.jpg").exists()
+
+
+def test_a_picture_that_was_taken_for_another_is_not_tried_at_once_again(tmp_path: Path) -> None:
+    """Where a file system gives it another number each time, that would go on for ever."""
+    put(tmp_path / "odd.jpg", 1)
+    put(tmp_path / "new.jpg", 1000)
+    with at_work(tmp_path, NEVER_S) as (intake, rung):
+        odd = taken(intake, rung)
+        intake.release(odd.path, odd.identity)
+        assert taken(intake, rung).path == "new.jpg"
+        assert intake.take() is None
+        put(tmp_path / "odd.jpg", 2)
+        assert taken(intake, rung).path == "odd.jpg"

@@ -18,6 +18,7 @@ FOLDER_SYNCS = 4
 _RENAME_NOREPLACE = 1
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+_NO_LINK = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -30,8 +31,12 @@ class FolderTrouble(Exception):
 
 
 class LinkRefused(PermissionError):
-    """There is no rename without replacement, and the file may not be linked: it is another user's, who lets
-    nobody write it, and fs.protected_hardlinks is set (proc_sys_fs(5))."""
+    """There is no rename without replacement, and the file can't be linked instead.
+
+    It is another user's, who lets nobody write it, and fs.protected_hardlinks is set (proc_sys_fs(5)); or the
+    file system has no links (exFAT), or a link gets an inode of its own there (sshfs, mergerfs), so that
+    nobody could tell it from another file.
+    """
 
 
 def rename_new(source: int, name: str, target: int, new_name: str) -> None:
@@ -51,12 +56,7 @@ def rename_new(source: int, name: str, target: int, new_name: str) -> None:
         number = ctypes.get_errno()
         if number not in _UNSUPPORTED:
             raise OSError(number, os.strerror(number), new_name)
-    try:
-        os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
-    except PermissionError as error:
-        if error.errno != errno.EPERM:
-            raise
-        raise LinkRefused(error.errno, error.strerror, new_name) from error
+    _link(source, name, target, new_name)
     try:
         os.unlink(name, dir_fd=source)
     except PermissionError:  # and no other error: where an answer was lost, the new name may be the only one
@@ -64,9 +64,32 @@ def rename_new(source: int, name: str, target: int, new_name: str) -> None:
         raise
 
 
+def _link(source: int, name: str, target: int, new_name: str) -> None:
+    """Give a file a second name.
+
+    Raises:
+        FileExistsError: the new name is in use.
+        LinkRefused: it can't be linked.
+    """
+    before = os.stat(name, dir_fd=source, follow_symlinks=False)
+    try:
+        os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        raise LinkRefused(error.errno, error.strerror, new_name) from error
+    linked = os.stat(new_name, dir_fd=target, follow_symlinks=False)
+    if os.path.samestat(before, linked):
+        return
+    if (before.st_size, before.st_mtime_ns) != (linked.st_size, linked.st_mtime_ns):
+        raise FileExistsError(errno.EEXIST, "somebody replaced the link", new_name)
+    os.unlink(new_name, dir_fd=target)
+    raise LinkRefused(errno.EPERM, "a link has an inode of its own there", new_name)
+
+
 def move_new(source: int, name: str, target: int, new_name: str) -> None:
-    """`rename_new` of a file that may be another user's. Where it may not be linked, an empty file keeps the
-    new name for it until the rename; a kill between the two leaves that file.
+    """`rename_new` wherever that can be had. Where the file can't be linked, an empty file keeps the new name
+    for it until the rename; a kill between the two leaves the empty file.
 
     Raises:
         FileExistsError: the new name is in use.

@@ -12,6 +12,7 @@ from pathlib import Path
 from maskdrop.beneath import is_folder
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError, fault
+from maskdrop.ticket import Identity
 
 
 class NoRoom(ConfigurationError):
@@ -233,7 +234,9 @@ def check_rename(key: str, inbox: Path, target: Path) -> None:
     source = inbox / name
     try:
         source.touch()
+        before = Identity.of(source.lstat())
         source.rename(target / name)
+        is_the_same = Identity.of((target / name).lstat()) == before
     except OSError as error:
         if inbox.stat().st_dev == target.stat().st_dev:
             refuse_want_of_room(key, target, error)
@@ -247,6 +250,9 @@ def check_rename(key: str, inbox: Path, target: Path) -> None:
         for place in (source, target / name):
             with contextlib.suppress(OSError):
                 place.unlink()
+    if not is_the_same:
+        problem = f"a file renamed from the inbox {inbox} to there can't be told from another one"
+        raise fault(key, target, problem, "choose a file system whose inode numbers stay as they are")
 
 
 def refuse_want_of_room(key: str, folder: Path, error: OSError) -> None:

@@ -16,7 +16,7 @@ from maskdrop.beneath import identity_at, open_folder, split
 from maskdrop.claim import claim, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
-from maskdrop.durable import move_new, remove, rename_new, rename_over, sync_folder, write_synced
+from maskdrop.durable import move_new, remove, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.leave_alone import UnfitName
 from maskdrop.names import NAME_MAX, fit, numbered
@@ -98,7 +98,7 @@ class Outbox:
             crash_point(CrashPoint.RESULT_WRITTEN)
             ours = identity_at(folder, temporary)
             try:
-                rename_new(folder, temporary, folder, name)
+                move_new(folder, temporary, folder, name)
             except FileExistsError:
                 if source_at(folder, name) != sha256:
                     return False

@@ -15,7 +15,7 @@ from maskdrop.beneath import identity_at, open_file, open_folder, open_regular, 
 from maskdrop.claim import Claimed, claim, trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.crash_points import CrashPoint, crash_point
-from maskdrop.durable import move_new, new_file, remove, rename_new, rename_over, sync_folder, write_synced
+from maskdrop.durable import move_new, new_file, remove, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.leave_alone import OriginalChanged, OriginalStuck
 from maskdrop.names import NAME_MAX, numbered, printable
@@ -195,7 +195,7 @@ def _reserved(folder: int, temporary: str, note: str, is_ours: bool) -> bool:
         rename_over(folder, temporary, note)
         return True
     try:
-        rename_new(folder, temporary, folder, note)
+        move_new(folder, temporary, folder, note)
     except FileExistsError:
         return False
     return True

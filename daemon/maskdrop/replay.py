@@ -19,7 +19,7 @@ from typing import Any
 
 from maskdrop import foreign_json
 from maskdrop.beneath import identity_at, open_folder, open_folder_at, open_regular, split
-from maskdrop.durable import move_new, remove, rename_new, sync_folder
+from maskdrop.durable import move_new, remove, sync_folder
 from maskdrop.inbox.scan import Seen, Unread, scan
 from maskdrop.names import fits, numbered, printable
 from maskdrop.quarantine import LONGEST_REASON, REASON_TAIL
@@ -182,7 +182,7 @@ def _remove_reason(folder: int, note: str, identity: Identity) -> None:
         os.mkdir(name, 0o700, dir_fd=folder)
     with open_folder_at(folder, name) as aside:
         with contextlib.suppress(FileNotFoundError):
-            rename_new(folder, note, aside, note)
+            move_new(folder, note, aside, note)
             if identity_at(aside, note) != identity:
                 _give_back(aside, note, folder)
         remove(aside, note)
@@ -191,7 +191,7 @@ def _remove_reason(folder: int, note: str, identity: Identity) -> None:
 
 def _give_back(aside: int, note: str, folder: int) -> None:
     with contextlib.suppress(FileExistsError, FileNotFoundError):  # a newer one; another replay did it
-        rename_new(aside, note, folder, note)
+        move_new(aside, note, folder, note)
 
 
 def _look(room: Path, kind: Room, seen: Seen) -> Kept | None:

@@ -11,7 +11,7 @@ from maskdrop.beneath import identity_at, identity_below, open_folder, open_regu
 from maskdrop.claim import trouble_in
 from maskdrop.config import FolderSettings
 from maskdrop.config_file import fault
-from maskdrop.durable import FolderTrouble, remove, rename_new, rename_over, sync_folder, write_synced
+from maskdrop.durable import FolderTrouble, move_new, remove, rename_over, sync_folder, write_synced
 from maskdrop.folders import Folders
 from maskdrop.leave_alone import LeaveAlone, StuckByFolder, UnfitName
 from maskdrop.names import printable
@@ -221,7 +221,7 @@ class FolderStore:
                     if replaces:
                         rename_over(folder, temporary, name)
                     else:
-                        rename_new(folder, temporary, folder, name)
+                        move_new(folder, temporary, folder, name)
                 finally:
                     remove(folder, temporary)
                 sync_folder(folder)

@@ -164,10 +164,15 @@ class Intake:
         if self._taken.pop(path, True):
             self._see(look(self._inbox, path), time.monotonic(), None)
 
-    def release(self, path: str) -> None:
-        """Forget a file that was taken. If one of that name is in the inbox, it is looked at anew."""
+    def release(self, path: str, identity: Identity) -> None:
+        """Forget a file that was taken. If another one of that name is in the inbox, it is looked at anew; to
+        try the same one again at once could go on for ever."""
         self._taken.pop(path, None)
-        self._see(look(self._inbox, path), time.monotonic(), None)
+        seen = look(self._inbox, path)
+        if isinstance(seen, Seen) and seen.identity == identity:
+            self._aside.add(path, identity, time.monotonic())
+        else:
+            self._see(seen, time.monotonic(), None)
 
     def set_aside(self, path: str, identity: Identity) -> None:
         """Leave a file that was taken alone until a rescan, each time a later one, or until it is changed."""

@@ -91,7 +91,7 @@ class Listing:
     def forget(self, path: str) -> None:
         """What was given is never given again."""
 
-    def release(self, path: str) -> None:
+    def release(self, path: str, identity: Identity) -> None:
         """What was given is never given again."""
 
     def set_aside(self, path: str, identity: Identity) -> None:

@@ -53,8 +53,8 @@ class Supply(Protocol):
     def forget(self, path: str) -> None:
         """A file that was taken has left the folder. Another one of that name may have come."""
 
-    def release(self, path: str) -> None:
-        """A file that was taken is done with, and may be there still: it is looked at anew."""
+    def release(self, path: str, identity: Identity) -> None:
+        """A file that was taken is gone or changed: what has its name is looked at anew."""
 
     def set_aside(self, path: str, identity: Identity) -> None:
         """A file that was taken can't be read, or moved, for now."""

@@ -116,12 +116,12 @@ class Reports:
         if report.absence is Absence.STUCK:
             self._intake.set_aside(flight.ticket.path, flight.ticket.identity)
         else:
-            self._intake.release(flight.ticket.path)
+            self._intake.release(flight.ticket.path, flight.ticket.identity)
 
     def _on_done_before(self, report: DoneBefore) -> None:
         flight = self._pipeline.finish(report.number)
         self._journal.done_before(flight, report)
-        self._intake.release(flight.ticket.path)
+        self._intake.release(flight.ticket.path, flight.ticket.identity)
 
     def _on_stalled(self, report: Stalled) -> None:
         if self._course.draining:
