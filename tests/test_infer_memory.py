@@ -114,6 +114,7 @@ except WeightsError as error:
     )
     assert "fails on a picture of 4096 x 4096" in told.stdout, told.stderr
     assert "see model.input_size" in told.stdout
+    assert "or give it more memory (ulimit -v" in told.stdout
 
 
 class Faulty(FaceParser):

@@ -1,6 +1,7 @@
 """What an intake gives, and in which order, where pictures can't be moved or workers have died."""
 
 import os
+import shutil
 import threading
 import time
 from collections import Counter
@@ -116,3 +117,24 @@ def test_a_picture_that_was_taken_for_another_is_not_tried_at_once_again(tmp_pat
         assert intake.take() is None
         put(tmp_path / "odd.jpg", 2)
         assert taken(intake, rung).path == "odd.jpg"
+
+
+def test_what_is_gone_is_not_counted_after_a_rescan(tmp_path: Path) -> None:
+    """While nothing is taken, for want of room on a disk, say: folders may be renamed and removed."""
+    with at_work(tmp_path, 0.1) as (intake, _):
+
+        def counted(count: int) -> bool:
+            intake.advance(time.monotonic())
+            return intake.backlog == count
+
+        for number in range(3):
+            put(tmp_path / "sub" / f"{number}.jpg")
+        wait_for(lambda: counted(3), "all in the backlog")
+        (tmp_path / "sub").rename(tmp_path / "other")
+        put(tmp_path / "new.jpg")
+        wait_for(lambda: counted(4), "each once")
+        shutil.rmtree(tmp_path / "other")
+        wait_for(lambda: counted(1), "the only one that is there")
+        candidate = intake.take()
+        assert candidate is not None
+        assert candidate.path == "new.jpg"

@@ -192,7 +192,12 @@ def test_an_object_stays_where_the_one_put_that_would_replace_it_is_refused(buck
 
 def test_an_object_says_of_which_kind_it_is(bucket: Any) -> None:
     """Else a browser that is given its address stores it, and shows nothing."""
-    kinds = {"a.jpg": "image/jpeg", "a.png": "image/png", "a.json": "application/json"}
+    kinds = {
+        "a.jpg": "image/jpeg",
+        "a.png": "image/png",
+        "a.json": "application/json",
+        "a.webp": "image/webp",
+    }
     place = objects(bucket.endpoint, "kinds")
     for name in kinds:
         place.put(name, b"content")

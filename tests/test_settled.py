@@ -29,7 +29,7 @@ def test_the_oldest_is_taken_of_those_that_are_there(steps: list[tuple[str, int]
             oldest = min(plain.values(), key=lambda w: w.identity.age, default=None)
             assert settled.pop() == (oldest and plain.pop(oldest.path))
         elif step in plain:
-            settled.remove(step)
+            settled.forget(step)
             del plain[step]
         assert len(settled) == len(plain)
         assert all(settled.get(path) == plain.get(path) for path in "abcde")
@@ -41,7 +41,7 @@ def test_a_file_that_is_touched_again_and_again_takes_no_more_memory() -> None:
     settled.add(watched("b", 10_000))
     for second in range(1000):
         settled.add(watched("a", second))
-        settled.remove("a")
+        settled.forget("a")
         settled.add(watched("a", second))
         assert len(settled._oldest_first) <= 100
     assert settled.pop() == watched("a", 999)

@@ -88,14 +88,12 @@ class _LogFile(logging.handlers.WatchedFileHandler):
     without it, says so once, and tries again with each line."""
 
     def __init__(self, path: Path, delay: bool = False) -> None:
-        self._makes_folder = delay  # there was no room for that either
         super().__init__(path, encoding="utf-8", delay=delay)
         self._fails = False
         self._trouble: OSError | None = None
 
     def _open(self) -> TextIOWrapper:
-        if self._makes_folder:
-            Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
         return super()._open()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -105,9 +103,8 @@ class _LogFile(logging.handlers.WatchedFileHandler):
         except OSError as error:
             self._trouble = error
         if self._trouble is not None and not self._fails:
-            told = f"the log file {self.baseFilename!r} can't be written: {self._trouble}"
-            with contextlib.suppress(OSError):  # it may be on the same disk
-                print(told, file=sys.stderr)
+            told = f"the log file {self.baseFilename!r} can't be written: {self._trouble.strerror}"
+            _tell_others(self, told)
         self._fails = self._trouble is not None
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
@@ -117,6 +114,14 @@ class _LogFile(logging.handlers.WatchedFileHandler):
             self._trouble = error
         else:
             super().handleError(record)
+
+
+def _tell_others(handler: logging.Handler, message: str) -> None:
+    """Log what one handler can't by the others."""
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, message, (), None)
+    for other in logging.getLogger().handlers:
+        if other is not handler:
+            other.handle(record)
 
 
 def tell(level: int, event: Event, message: str, **fields: Any) -> None:

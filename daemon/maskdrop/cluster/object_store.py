@@ -48,6 +48,14 @@ _COLON_REMEDY = f"write {SCHEME}BUCKET/…, where an access point has an alias f
 
 _SLASH = "a key that ends in a slash can't be read; rename it"
 
+_CONTENT_TYPES = {
+    ".jpg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".json": "application/json",
+}
+"""Of results: `mimetypes` alone knows what the machine's own table has, in which WebP may be missing."""
+
 NOTHING_BELOW = Unfit("no object lies below it", "mend the prefix, or name objects in a list file")
 
 
@@ -109,7 +117,7 @@ class ObjectStore:
             raise self._trouble(path, error) from error
 
     def _put(self, path: str, content: bytes) -> None:
-        kind = {"Content-Type": mimetypes.guess_type(path)[0] or "application/octet-stream"}
+        kind = {"Content-Type": _content_type(path)}
         files, key = self._files(path), self._key(path)
         # Without that, Arrow compresses what has the name of something compressed.
         stream = files.open_output_stream(key, compression=None, metadata=kind)
@@ -282,6 +290,11 @@ def _as_os_errors() -> Iterator[None]:
 def _unfit(error: OSError, remedy: str) -> Unfit:
     passes = _BUSY.search(str(error)) is not None
     return Unfit(told(error), "give the same command later" if passes else remedy, passes)
+
+
+def _content_type(path: str) -> str:
+    ours = _CONTENT_TYPES.get(PurePosixPath(path).suffix)
+    return ours or mimetypes.guess_type(path)[0] or "application/octet-stream"
 
 
 def is_refusal(error: OSError) -> bool:

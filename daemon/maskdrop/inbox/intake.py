@@ -48,10 +48,15 @@ kernel can't be asked: the event may have been lost."""
 
 @dataclass
 class _Pass:
-    """A look through the whole inbox, some files at a time."""
+    """A look through the whole inbox, some files at a time.
+
+    Attributes:
+        missing: paths that were known when it began, and have not been seen since.
+    """
 
     entries: Iterator[Seen | Oddity]
     began: float
+    missing: set[str]
     oldest: Oldest = field(default_factory=lambda: Oldest(MOST_KNOWN))
 
 
@@ -236,13 +241,14 @@ class Intake:
         self._turned_away = self._folder_came = False
         self._oddities.begin_pass()
         entries = scan(self._inbox, self._settings.recursive, unread=self._oddities.note_unread)
-        self._pass = _Pass(entries, now)
+        self._pass = _Pass(entries, now, {*self._tracker.paths(), *self._settled.paths()})
 
     def _continue(self, current: _Pass, now: float) -> None:
         try:
             count = 0
             for seen in islice(current.entries, SCAN_STEP):
                 count += 1
+                current.missing.discard(seen.path)
                 if isinstance(seen, Oddity):
                     self._note_oddity(seen)
                 elif seen.path in self._taken:
@@ -255,6 +261,9 @@ class Intake:
             return
         if count < SCAN_STEP:
             self._pass = None
+            for path in current.missing:  # no event says that a file, or a folder of files, has gone
+                self._tracker.forget(path)
+                self._settled.forget(path)
             self._know(current.oldest, now)
             self._oddities.end_pass()
             if self.trouble is not None and self._watch.is_alive and not self._watch.at_limit:
@@ -284,6 +293,8 @@ class Intake:
     def _see(self, seen: Seen | Oddity | None, now: float, writing: bool | None) -> None:
         if seen is None or not self._is_ours:
             return
+        if self._pass is not None:
+            self._pass.missing.discard(seen.path)
         if isinstance(seen, Oddity):
             self._note_oddity(seen)
             return
@@ -295,7 +306,7 @@ class Intake:
         if (settled := self._settled.get(seen.path)) is not None:
             if settled.identity == seen.identity and writing in (None, settled.writing):
                 return
-            self._settled.remove(seen.path)
+            self._settled.forget(seen.path)
             self._tracker.postpone(settled, now)
         if seen.path not in self._tracker:
             if self._cut is not None and seen.identity.age > self._cut:

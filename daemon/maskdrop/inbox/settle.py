@@ -1,6 +1,7 @@
 """When has a file settled? Pure: time and file states are passed in."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -45,6 +46,10 @@ class SettleTracker:
 
     def __contains__(self, path: str) -> bool:
         return self._known(path) is not None
+
+    def paths(self) -> Iterator[str]:
+        yield from self._watched.files
+        yield from self._postponed.files
 
     def observe(self, path: str, identity: Identity, now: float, writing: bool | None = None) -> None:
         """Note a file's state; a new state starts the wait anew. ``writing`` None: not known."""

@@ -1,6 +1,7 @@
 """Settled files that wait for a worker, oldest first. Pure."""
 
 import heapq
+from collections.abc import Iterable
 
 from maskdrop.inbox.settle import Watched
 
@@ -28,8 +29,11 @@ class Settled:
         if len(self._oldest_first) > 2 * len(self._files) + _MOST_STALE:
             self._order()
 
-    def remove(self, path: str) -> None:
-        del self._files[path]
+    def paths(self) -> Iterable[str]:
+        return self._files
+
+    def forget(self, path: str) -> None:
+        self._files.pop(path, None)
 
     def pop(self) -> Watched | None:
         """Take out the oldest, by `Identity.age`; None where there is none."""

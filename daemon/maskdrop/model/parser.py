@@ -23,6 +23,7 @@ from maskdrop.model.known import LEAST_AGREEMENT, known_picture
 from maskdrop.model.laid_out import in_format
 from maskdrop.model.lanes import Lanes
 from maskdrop.model.load import Form, Loaded, load_network
+from maskdrop.model.memory import is_want_of_memory
 from maskdrop.model.normalise import normalise
 from maskdrop.model.pinned import pin, pinned
 from maskdrop.model.precision import choose_precision, keep_to_fp32, precision_for
@@ -215,9 +216,10 @@ class FaceParser:
                 raise
             told = f"{type(error).__name__}: {first_line(error)}"
             problem = f"fails on a picture of {side} x {side} ({told})"
-            raise WeightsError(
-                f"{self._path}: {problem}; see model.input_size and model.precision"
-            ) from error
+            remedy = "see model.input_size and model.precision"
+            if is_want_of_memory(error) or isinstance(error, ImportError):  # of a library mapped when needed
+                remedy += ", or give it more memory (ulimit -v and -d, LimitAS=, LimitDATA=, MemoryMax=)"
+            raise WeightsError(f"{self._path}: {problem}; {remedy}") from error
         check_scores(scores, self._path, self._settings)
 
     def _on_device(self, pictures: Sequence[Pixels]) -> Tensor:
