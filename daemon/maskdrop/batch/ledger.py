@@ -12,7 +12,7 @@ SLOWEST = 5
 """Pictures that the summary names as the slowest."""
 
 MOST_NAMED = 20
-"""Most pictures that are broken or left and that the summary names."""
+"""Most broken or left pictures that the summary names."""
 
 _WAITING = ("settle", "total")
 
@@ -48,7 +48,7 @@ class Entry:
 
     @property
     def work_ms(self) -> float:
-        """Milliseconds that the picture was worked on, without the time that it settled."""
+        """Milliseconds in which the picture was worked on: in all stages but settle."""
         return sum(spent for stage, spent in self.ms.items() if stage not in _WAITING)
 
 

@@ -33,7 +33,7 @@ class Interrupt:
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """Within, note the signals instead of ending."""
+        """Within, the signals are noted instead of ending the process."""
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(number, self._heed) for number in numbers]
         try:

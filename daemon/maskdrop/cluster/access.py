@@ -93,7 +93,7 @@ class Access:
 
     @property
     def timeout_s(self) -> float:
-        """Seconds to wait at most for a connection, or for more of an answer: a try's share of the other half."""
+        """Longest wait for a connection, or for more of an answer, in seconds: all tries take the other half."""
         return max(1.0, self._request_s / 2 / self.tries)
 
     @property

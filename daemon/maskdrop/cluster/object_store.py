@@ -93,8 +93,8 @@ class ObjectStore:
         return LeaveAlone(Absence.GONE, "no such object any more")
 
     def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
-        """Names are as in a folder. A PUT replaces whatever has the name, so inputs that share names get names
-        marked by their content, unless the unmarked ones are theirs already.
+        """Names are as in a folder. A PUT replaces whatever has the name, so inputs that share names get
+        names marked by their content, unless the unmarked ones are theirs already.
         """
         names = self._free_names(PurePosixPath(path), sha256, results, is_shared)
         for name, result in zip(names, results, strict=True):
