@@ -93,7 +93,8 @@ class Access:
 
     @property
     def timeout_s(self) -> float:
-        """Longest wait for a connection, or for more of an answer, in seconds: all tries take the other half."""
+        """Longest wait for a connection, and for more of an answer, in seconds. The tries share the other
+        half of the request's time."""
         return max(1.0, self._request_s / 2 / self.tries)
 
     @property
