@@ -15,7 +15,7 @@ _COLUMNS = ("path", "outcome", "outputs", "quarantine", "error", "message", "tot
 
 
 class Passed(Protocol):
-    """What a batch passed over: files left alone, and folders that can't be read."""
+    """What a batch passed over: entries that are no files, and folders that can't be read."""
 
     left_alone: int
     unread: int

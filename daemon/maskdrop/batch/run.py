@@ -58,8 +58,7 @@ class BatchJournal(Journal):
         self._note(entry, time.monotonic() - flight.accepted_at)
 
     def _note(self, entry: Entry, seconds: float) -> None:
-        """Add the entry of a picture that was in flight for so long, without ``settle``: nothing settles
-        here."""
+        """Add the entry of a picture that was in flight for so long; nothing settles in a batch."""
         spent = {**entry.ms, "total": seconds * 1000}
         ms = {stage: round(time, 1) for stage, time in spent.items() if stage != "settle"}
         self._ledger.add(replace(entry, ms=ms))

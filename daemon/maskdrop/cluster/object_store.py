@@ -272,8 +272,7 @@ class ObjectStore:
 
 @contextlib.contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """Turn the ValueError that Arrow raises for an impossible name or address into an OSError, which callers
-    expect."""
+    """Turn the ValueError that Arrow raises for an impossible name or address into an OSError."""
     try:
         yield
     except ArrowInvalid as error:

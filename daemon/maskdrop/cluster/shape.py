@@ -121,8 +121,8 @@ def _dealt(room: Mapping[str, int]) -> Iterator[str]:
 
 def _tasks_on(cores: int) -> int:
     """Decoding tasks at a time on a node without a GPU, and as many saving tasks. For small pictures, an
-    eighth of a core keeps up with a core that infers; two tasks if there are two cores, as large ones take
-    longer."""
+    eighth of a core keeps up with a core that infers; large ones take longer, hence two tasks where there
+    are two cores."""
     return max(min(cores, 2), cores // 8)
 
 

@@ -15,8 +15,7 @@ WORKER_BYTES = 60 * 2**20
 """Resident memory of a decoding or saving process without a picture, as measured."""
 
 _ADDRESSES = 4 * 2**30
-"""About how many bytes of addresses PyTorch's libraries and threads take in a process, most of them
-unused."""
+"""Bytes of addresses, about, that PyTorch's libraries and threads take in a process; most are unused."""
 
 _SHM_BYTES = 64 * 2**20
 

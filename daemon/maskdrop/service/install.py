@@ -35,11 +35,10 @@ from maskdrop.service.steps import (
 from maskdrop.systemd import manages
 
 NEWER = ".dpkg-dist"
-"""Ending of what would have been installed, beside an edited file. systemd and logrotate ignore dpkg's
-endings."""
+"""Ending of a newer file, put beside an edited one. systemd and logrotate ignore dpkg's endings."""
 
 EDITED = ".dpkg-old"
-"""Ending of what somebody had edited, beside the file that replaced it."""
+"""Ending of an edited file, put beside the one that replaced it."""
 
 
 class CannotInstall(Exception):
@@ -71,8 +70,7 @@ def plan_install(order: Order) -> list[Step]:
     """The steps that are needed; none but `KeepFile` if everything is in place.
 
     Raises:
-        CannotInstall: an instance's name or the environment can't be used, or a package installed the
-            service.
+        CannotInstall: an instance's name or the environment is no good, or a package installed the service.
         RecordUnreadable: the record of the last installation is damaged.
     """
     for name in order.instances:
@@ -85,8 +83,7 @@ def plan_install(order: Order) -> list[Step]:
     environment = order.environment or _environment_before(record)
     made, steps = _environment_steps(order, environment, record)
     if steps and record is None:
-        # After an interruption, the next run has to know whose the environment is, and that it may be half
-        # made.
+        # After an interruption, the next run must know whose the environment is, and that it may be half made.
         begun = Record("", str(environment), made, list(order.instances))
         steps.insert(0, WriteFile(RECORD, begun.encoded(), "begun"))
     steps += [MakeUser()] if not user_exists(order.root) else []

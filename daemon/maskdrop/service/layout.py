@@ -14,8 +14,7 @@ ENVIRONMENT = Path("/opt/maskdrop")
 """The virtual environment that unit files name."""
 
 RECORD = Path("/usr/local/lib/maskdrop/installed.json")
-"""Record of what `maskdrop service install` wrote, where only root may write: the state folder is the
-service's."""
+"""Lists what `maskdrop service install` wrote. Only root writes there: the state folder is the service's."""
 
 COMMAND = Path("/usr/local/bin/maskdrop")
 """A link to the environment's program, so that people may type its name (file-hierarchy(7))."""

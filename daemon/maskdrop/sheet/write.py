@@ -155,8 +155,7 @@ class Sheet:
 
     def _finish(self, contact: Image.Image, text: str) -> None:
         """Put contact sheet and page in place, then remove small pictures of older pages. Those of the page
-        just replaced stay: a browser may have it open, and loads its pictures only when they come into
-        view."""
+        just replaced stay: a browser may have it open, and loads pictures only as they come into view."""
         keep = self._used | self._shown_before()
         with open_folder(self._target) as folder:
             temporary = self._target / f".{CONTACT}.tmp"
