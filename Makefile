@@ -6,13 +6,13 @@ PYTHON := $(VENV)/bin/python
 demo: $(VENV)/installed-demo
 	$(PYTHON) tools/demo.py
 
-# Compiled first: the tests start some thousand processes, and where PYTHONDONTWRITEBYTECODE is set each would
+# Compiled first: the tests start some thousand processes, and if PYTHONDONTWRITEBYTECODE is set, each would
 # compile for itself.
 test: $(VENV)/installed-dev lint
 	$(PYTHON) -m compileall -q daemon tests
 	$(PYTHON) -m pytest
 
-# Everybody on the same pictures; BENCH="--pictures 40 --repeats 1 --only throughput" for a short look.
+# All programs on the same pictures; BENCH="--pictures 40 --repeats 1 --only throughput" for a short look.
 bench: $(VENV)/installed-dev
 	$(PYTHON) bench/run.py $(BENCH)
 
@@ -24,7 +24,7 @@ chaos: $(VENV)/installed-dev
 fuzz: $(VENV)/installed-dev
 	MASKDROP_FUZZ=$${MASKDROP_FUZZ:-20000} $(PYTHON) -m pytest tests/test_fuzz.py -s --numprocesses=0
 
-# The documented commands that the suite doesn't run, because they take long: each with less to do.
+# The documented commands that the suite leaves out because they take long, each with less to do.
 documented: $(VENV)/installed-dev
 	$(PYTHON) -m pytest tests/test_commands_in_short.py -m "long or not long" -n 0
 

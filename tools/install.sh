@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes a virtual environment with maskdrop and one of its extras in it.
-# Usage: install.sh FOLDER EXTRA. Installs Debian's packages that are missing: Python's venv, and what
-# systemd-python is built with. Where the latter can't be had, maskdrop is installed without it.
+# Usage: install.sh FOLDER EXTRA. Installs Debian packages that are missing: Python's venv, and those that
+# systemd-python is built with. If systemd-python can't be built, maskdrop is installed without it.
 set -eu
 folder=$1
 extra=$2
@@ -27,9 +27,9 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     $sudo apt-get install -y --no-install-recommends "python$version-venv"
 fi
 
-# Without pip where it was interrupted in the middle; made anew, it is whole.
+# An environment has no pip if making it was interrupted; making it again completes it.
 "$folder/bin/python" -c 'import pip' 2>/dev/null || "$python" -m venv "$folder"
-# For --python, by which the service gets an environment of its own.
+# pip 22.3 brought --python, by which the service gets an environment of its own.
 "$folder/bin/python" -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (22, 3))' ||
     "$folder/bin/python" -m pip install --quiet --upgrade pip
 "$folder/bin/python" -m pip install --quiet --constraint constraints.txt --editable ".[$extra]"

@@ -12,7 +12,7 @@ SLOWEST = 5
 """Pictures that the summary names as the slowest."""
 
 MOST_NAMED = 20
-"""Pictures that the summary names of those that are broken or left."""
+"""Most broken or left pictures that the summary names."""
 
 _WAITING = ("settle", "total")
 
@@ -48,7 +48,7 @@ class Entry:
 
     @property
     def work_ms(self) -> float:
-        """Milliseconds in which something was done with it, and it did not just wait."""
+        """Milliseconds in which the picture was worked on: in all stages but settle."""
         return sum(spent for stage, spent in self.ms.items() if stage not in _WAITING)
 
 
@@ -74,7 +74,7 @@ class Ledger:
 
     @property
     def slowest(self) -> list[Entry]:
-        """Those saved that took most work, the slowest first."""
+        """The saved pictures that took the most work, the slowest first."""
         return [entry for _, _, entry in sorted(self._slowest, reverse=True)]
 
     def __iter__(self) -> Iterator[Entry]:

@@ -1,4 +1,4 @@
-"""What a batch has done: a summary for people, JSON and CSV for programs. Written as it is read."""
+"""What a batch has done: a summary for people, JSON and CSV for programs, written picture by picture."""
 
 import csv
 import json
@@ -15,20 +15,20 @@ _COLUMNS = ("path", "outcome", "outputs", "quarantine", "error", "message", "tot
 
 
 class Passed(Protocol):
-    """What was gone through."""
+    """What a batch passed over: entries that are no files, and folders that can't be read."""
 
     left_alone: int
     unread: int
 
 
 class Batch(Protocol):
-    """What is told of a batch, whoever did it.
+    """What a report needs to know of a batch, whichever engine ran it.
 
     Attributes:
         total: files that are there; None until they are counted.
-        end_signal: number of the signal that ended it before its time; 0: none.
+        end_signal: number of the signal that ended it early; 0: none.
         given_up: pictures that were in flight when its drain was cut short: the next run does them.
-        statistics: what its engine says of itself, if it does.
+        statistics: what its engine reports about itself, if anything.
     """
 
     ledger: Ledger
@@ -57,7 +57,7 @@ class Batch(Protocol):
 
 
 def write_json(batch: Batch, out: TextIO) -> None:
-    """One object; its pictures one a line."""
+    """One object, with a line for each picture."""
     out.write('{\n  "pictures": [')
     separator = "\n"
     for entry in batch.ledger:
@@ -67,7 +67,7 @@ def write_json(batch: Batch, out: TextIO) -> None:
 
 
 def write_csv(batch: Batch, out: TextIO) -> None:
-    """A heading, and a line for each picture (RFC 4180); several outputs are apart by a line's end."""
+    """A heading, and a record for each picture (RFC 4180); several outputs are separated by line feeds."""
     writer: csv.DictWriter[str] = csv.DictWriter(out, _COLUMNS, restval="")
     writer.writeheader()
     for entry in batch.ledger:
@@ -78,7 +78,7 @@ def write_csv(batch: Batch, out: TextIO) -> None:
 
 
 WRITERS: dict[str, Callable[[Batch, TextIO], None]] = {".json": write_json, ".csv": write_csv}
-"""By the ending of the report's name."""
+"""Writers, by the ending of the report's name."""
 
 
 def write_report(batch: Batch, path: Path) -> None:
@@ -101,7 +101,7 @@ def write_report(batch: Batch, path: Path) -> None:
 
 
 def summary(batch: Batch) -> list[str]:
-    """Lines for people: the slowest, what is broken or left, and last how many there were of each."""
+    """Lines for people: the slowest pictures, those broken or left, and last the number of each outcome."""
     lines = []
     if batch.ledger.slowest:
         lines.append("slowest:")

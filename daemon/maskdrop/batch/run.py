@@ -58,7 +58,7 @@ class BatchJournal(Journal):
         self._note(entry, time.monotonic() - flight.accepted_at)
 
     def _note(self, entry: Entry, seconds: float) -> None:
-        """Put down an entry of a picture that was in flight for so long; nothing settles in a batch."""
+        """Add the entry of a picture that was in flight for so long; nothing settles in a batch."""
         spent = {**entry.ms, "total": seconds * 1000}
         ms = {stage: round(time, 1) for stage, time in spent.items() if stage != "settle"}
         self._ledger.add(replace(entry, ms=ms))
@@ -70,14 +70,14 @@ class Batch:
 
     Attributes:
         seconds: how long it took, once it is over.
-        end_signal: number of the signal that ended it before its time; 0: none.
+        end_signal: number of the signal that ended it early; 0: none.
     """
 
     def __init__(self, settings: Settings, skips_done: bool, progress: Callable[[], None]) -> None:
         """Prepare.
 
         Args:
-            skips_done: whether pictures whose results are there are passed over.
+            skips_done: whether to skip pictures whose results are there.
             progress: called after each picture.
         """
         self._settings, self._skips_done = settings, skips_done
@@ -127,7 +127,7 @@ class Batch:
 
     @property
     def passed(self) -> Listing | None:
-        """How far its folder is gone through."""
+        """The listing of its folder, as far as it has come."""
         return self.listing
 
     @property

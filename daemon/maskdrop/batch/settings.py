@@ -1,4 +1,4 @@
-"""The settings of a batch: those of a daemon, less what a batch has nothing to do with."""
+"""The settings of a batch: a daemon's, without those that don't concern a batch."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ def settings_for(
     overrides: dict[str, dict[str, Any]],
     verbose: bool,
 ) -> Settings:
-    """The configuration of a daemon, less what a batch has nothing to do with.
+    """A daemon's configuration, with a batch's folders, and without what doesn't concern a batch.
 
     Raises:
         ConfigurationError: the file can't be read, or a value can't be used.

@@ -1,1 +1,1 @@
-"""``maskdrop check``: every picture below a folder decoded in full, and what is broken told."""
+"""``maskdrop check``: decodes every picture below a folder in full, and reports broken ones."""

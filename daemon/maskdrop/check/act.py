@@ -1,7 +1,7 @@
-"""Moving or deleting what is broken, by the same steps by which the daemon puts an original away.
+"""Moving or deleting broken files, by the steps by which the daemon puts an original away.
 
 Each file is claimed first, so that one put in its place meanwhile is never touched; then it is
-moved by one rename, or unlinked. So a file is in its folder, or it is where it goes, at any instant.
+moved by one rename, or unlinked. So at any instant, a file is either in its folder or where it goes.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _FOLDER_MODE = 0o755
 
 @contextmanager
 def folder_for_us_alone(folder: Path) -> Iterator[None]:
-    """Keep the daemon away whose inbox the folder is, if it is one; clear up what claiming leaves.
+    """If the folder is an inbox, keep its daemon away. Before and after, clear up what claiming leaves.
 
     Raises:
         InboxHeld: a daemon is at work there.
@@ -45,10 +45,10 @@ def folder_for_us_alone(folder: Path) -> Iterator[None]:
 
 
 def put_away(folder: Path, finding: Finding, target: Path | None) -> Finding:
-    """Move one broken file below the target, under its relative path or a numbered one; None: delete it.
+    """Move a broken file below ``target``, under its relative path or a numbered one; None: delete it.
 
     Returns:
-        The finding, with what became of it.
+        The finding, with what became of the file.
     """
     if finding.verdict is not Verdict.BROKEN:
         return finding

@@ -10,11 +10,11 @@ from maskdrop.ticket import Identity, Ticket
 
 @dataclass(frozen=True)
 class Finding:
-    """A file that is broken, or that could not be read; or a folder that could not be.
+    """A file that is broken or could not be read, or a folder that could not be read.
 
     Attributes:
         path: relative to the folder, as the os functions give it.
-        done: what became of it: "", or such as "moved to X".
+        done: what became of it, such as "moved to X"; "": nothing.
     """
 
     path: str
@@ -30,7 +30,7 @@ class Finding:
 
 
 class Findings:
-    """Findings in an unnamed temporary file, in the order in which they came; read as often as wanted."""
+    """Findings in an unnamed temporary file, in the order in which they came; can be read repeatedly."""
 
     def __init__(self) -> None:
         self._spool = Spool("maskdrop-check-")

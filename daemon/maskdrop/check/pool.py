@@ -1,8 +1,8 @@
-"""Many processes that check pictures. One that dies takes no other picture with it than its own.
+"""Many processes that check pictures. One that dies takes no picture but its own with it.
 
-``concurrent.futures`` and ``multiprocessing.Pool`` don't tell at which picture a process died,
-and end or wait forever. Here each process has pipes of its own and answers in order, so the
-first ticket without an answer is the one that it was at.
+``concurrent.futures`` and ``multiprocessing.Pool`` don't say at which picture a process died, and
+then end or wait forever. Here each process has its own pipes and answers in order, so the first
+ticket without an answer is the one that it was working on.
 """
 
 import signal
@@ -22,10 +22,10 @@ from maskdrop.death import Ending, cause_of_death
 from maskdrop.ticket import Ticket
 
 DEPTH = 2
-"""Tickets given to a process at once: the one it is at, and the one it need not wait for then."""
+"""Tickets that a process has in hand: the one it works on, and the next, so that it need not wait."""
 
 _STILLBORN = 3
-"""Processes that may die one after the other before they have ever worked."""
+"""Processes in a row that die before they are ready, after which the check gives up."""
 
 _LEAVE_S = 5.0
 
@@ -73,7 +73,7 @@ class _Process:
             self._tickets.send(ticket)
 
     def take(self) -> Answer | None:
-        """An answer that waits to be read, or None where there is none, or one cut short by death."""
+        """The answer that waits to be read; None if there is none, or the process died while sending it."""
         try:
             answer: Answer | None = self.answers.recv() if self.answers.poll() else None
         except (EOFError, OSError):
@@ -89,7 +89,7 @@ class _Process:
         self._tickets.close()
 
     def bury(self) -> str:
-        """Collect it, and say what it died of."""
+        """Wait for the process to end, and return what it died of."""
         self._process.join(_LEAVE_S)
         if self._process.exitcode is None:
             self._process.kill()
@@ -103,8 +103,8 @@ class _Process:
 
 
 class Pool:
-    """Owner of the processes. Tickets come from a stream and `DEPTH` for each process are known at once,
-    so memory doesn't grow with their number."""
+    """Owner of the processes. It takes tickets from a stream, at most `DEPTH` for each process at a time, so
+    memory doesn't grow with their number."""
 
     def __init__(
         self, folder: Path, decode: DecodeSettings, workers: WorkerSettings, processes: int, wake: int
@@ -118,7 +118,7 @@ class Pool:
         self._stillborn = 0
 
     def check(self, tickets: Iterator[Ticket], should_stop: Callable[[], bool]) -> Iterator[Checked]:
-        """What is found about each ticket's file, in no order.
+        """What is found about each ticket's file, in no particular order.
 
         Raises:
             PoolUnfit: processes die before they can work.
@@ -148,7 +148,7 @@ class Pool:
             for process in self._processes:
                 if len(process.hand) > depth or any(t.number in self._attempts for t in process.hand):
                     continue
-                if self._again and not process.hand:  # alone, so that nobody else is suspected
+                if self._again and not process.hand:  # alone, so that no other picture is suspected
                     process.give(self._again.popleft())
                 elif (ticket := next(tickets, None)) is not None:
                     process.give(ticket)
@@ -157,7 +157,7 @@ class Pool:
         return True
 
     def _take_in(self) -> Iterator[Checked]:
-        """Wait for what comes first: answers, deaths, the wake-up, or somebody's time being over."""
+        """Wait for whatever comes first: answers, deaths, the wake-up, or a process's deadline."""
         busy = [self._deadline(p) for p in self._processes if p.hand]
         timeout = max(0.0, min(busy) - time.monotonic()) if busy else None
         ends: list[Any] = [end for p in self._processes for end in (p.answers, p.sentinel)]

@@ -1,4 +1,4 @@
-"""The report of a check: a table for people, JSON and CSV for programs. Written as it is read."""
+"""The report of a check: a table for people, JSON and CSV for programs, written finding by finding."""
 
 import csv
 import json
@@ -16,7 +16,7 @@ _ROWS = 500
 """Lines of a table that are laid out at once."""
 
 _WIDE = 4_000
-"""Columns where the table goes to no terminal: there nothing is to fold."""
+"""Columns where the table doesn't go to a terminal, so that nothing folds."""
 
 
 def write_table(findings: Findings, tally: Tally, out: TextIO) -> None:
@@ -36,7 +36,7 @@ def write_table(findings: Findings, tally: Tally, out: TextIO) -> None:
 
 
 def write_json(findings: Findings, tally: Tally, out: TextIO) -> None:
-    """One object; its findings one a line."""
+    """One object, with a line for each finding."""
     out.write('{\n  "findings": [')
     separator = "\n"
     for finding in findings:

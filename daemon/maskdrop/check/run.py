@@ -1,4 +1,4 @@
-"""One check from beginning to end: count, decode, tell, and put away what is broken if that is wanted."""
+"""One check from beginning to end: count, decode, and put broken files away if that is wanted."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ _NO_FILE = Identity(0, 0, 0, 0)
 
 
 class Interrupt:
-    """Ctrl-C and SIGTERM made readable: they stop the check between two files, never within one."""
+    """Ctrl-C and SIGTERM as a readable descriptor. They never stop the check while it puts a file away."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -33,7 +33,7 @@ class Interrupt:
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """Take the signals over meanwhile."""
+        """Within, the signals are noted instead of ending the process."""
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = [signal.signal(number, self._heed) for number in numbers]
         try:
@@ -66,9 +66,9 @@ class Check:
 
         Args:
             folder: absolute and without links.
-            patterns: globs for names, or for paths where they hold a ``/``; none: every file.
+            patterns: globs of names, or of paths if they contain a ``/``; none: every file.
             progress: called after each file.
-            reports: files that are written to meanwhile or were before, which are nobody's pictures.
+            reports: files that the check's output goes to, which are no pictures.
         """
         self._folder, self._tables, self._patterns = folder, tables, patterns
         self._reports = frozenset((report.st_dev, report.st_ino) for report in reports)
@@ -78,7 +78,7 @@ class Check:
         self.findings = Findings()
 
     def make_ready(self) -> None:
-        """Before anything is to be moved: put back what a check that was killed had claimed.
+        """Before anything is moved or deleted, put back what a killed check had claimed.
 
         Raises:
             InboxHeld: the folder is the inbox of a daemon at work.
@@ -88,7 +88,7 @@ class Check:
             pass
 
     def count(self) -> None:
-        """Count the files, so that the time left can be told.
+        """Count the files, so that the time left can be shown.
 
         Raises:
             OSError: the folder can't be read.
@@ -122,11 +122,11 @@ class Check:
             self.tally.interrupted = self.interrupt.came()
 
     def put_away_all(self, target: Path | None) -> None:
-        """Move what is broken below the target, or delete it; between two files it can be interrupted.
+        """Move broken files below ``target``, or delete them; can be interrupted between two files.
 
         Raises:
             InboxHeld: the folder is the inbox of a daemon at work. Nothing was done.
-            SpoolFull: what was done can't be kept; the findings are what they were.
+            SpoolFull: what was done can't be recorded; the findings stay as they were.
             OSError: its lock file can't be opened.
         """
         done = Findings()
@@ -156,7 +156,7 @@ class Check:
                 yield Ticket(number, seen.path, seen.identity)
 
     def _note_unread(self, folder: str, error: OSError) -> None:
-        """Nobody knows how many pictures are in it."""
+        """Note a folder as one finding: nobody knows how many pictures are in it."""
         message = error.strerror or str(error)
         self.findings.add(Finding(folder, Verdict.UNREAD, type(error).__name__, message, _NO_FILE))
 

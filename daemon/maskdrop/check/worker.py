@@ -30,7 +30,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Answer:
-    """A verdict about the ticket of this number; a first answer, of number 0, says that the worker works."""
+    """A verdict on the ticket with this number; the first answer, number 0, says that the worker is ready."""
 
     number: int
     verdict: Verdict
@@ -47,7 +47,7 @@ def serve(
     tickets: "Connection[Any, Ticket]",
     answers: "Connection[Answer, Any]",
 ) -> None:
-    """Answer tickets until their pipe is closed. Ends by itself where memory ends."""
+    """Answer tickets until their pipe is closed. Ends the process if memory runs out."""
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches all; the parent decides
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})

@@ -13,16 +13,16 @@ from maskdrop.config_file import fault
 _MOST_TRIES = 10
 
 _SCHEMES = ("", "http", "https")
-"""Of an endpoint, as Arrow knows them."""
+"""Schemes that Arrow knows for an endpoint; "" is taken for https."""
 
 _REQUESTS, _SHARE = 2, 0.8
 """Requests that a picture's stage makes one after the other, and the share of the stage's time that they may
-take in all, however often each is tried."""
+take in all, retries included."""
 
 
 class Keys:
-    """Keys that are never shown. No dataclass, for Ray Data writes the fields of those it is given into its
-    log of exported events."""
+    """Keys that are never shown. Not a dataclass: Ray Data writes the fields of dataclasses that it is given
+    into its log of exported events."""
 
     __slots__ = ("access", "secret", "session")
 
@@ -45,11 +45,11 @@ class Keys:
 
 @dataclass(frozen=True)
 class Access:
-    """How to reach it.
+    """How to reach object storage.
 
     Attributes:
-        keys: where none are given, each machine finds its own.
-        longest: seconds after which a process that is at a picture counts as hung.
+        keys: if empty, each machine finds its own.
+        longest: seconds after which a process working at one picture counts as hung.
     """
 
     endpoint: str = ""
@@ -59,7 +59,7 @@ class Access:
 
     @classmethod
     def of(cls, environment: Mapping[str, str], endpoint: str | None, longest: float) -> "Access":
-        """From AWS's own variables; an endpoint that is given goes before theirs."""
+        """Read AWS's own variables; a given ``endpoint`` takes precedence over theirs."""
         found = (
             endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
         )
@@ -75,10 +75,10 @@ class Access:
         )
 
     def check(self) -> None:
-        """See that the endpoint is one, before anything is asked of it.
+        """Check that the endpoint is a host or an HTTP URL, before any request is sent.
 
         Raises:
-            ConfigurationError: it is not.
+            ConfigurationError: it is neither.
         """
         scheme, _, host = self.endpoint.rpartition("://")
         if scheme not in _SCHEMES or (self.endpoint and not host.strip("/")):
@@ -87,13 +87,14 @@ class Access:
 
     @property
     def tries(self) -> int:
-        """How often a request is tried. Pauses between tries, of up to 1, 2, 4 … seconds (of AWS's standard
-        mode), take half of its time at most."""
+        """How often a request is tried. The pauses between tries, of up to 1, 2, 4 … seconds (AWS's standard
+        mode), take at most half of the request's time."""
         return max(2, min(_MOST_TRIES, 1 + int(math.log2(1 + self._request_s / 2))))
 
     @property
     def timeout_s(self) -> float:
-        """Longest wait for a connection, and for more of an answer, in seconds: the other half, in all."""
+        """Longest wait for a connection, and for more of an answer, in seconds. The tries share the other
+        half of the request's time."""
         return max(1.0, self._request_s / 2 / self.tries)
 
     @property
@@ -105,8 +106,8 @@ _ONE_AT_A_TIME = Lock()
 
 
 def file_system(access: Access, bucket: str) -> fs.S3FileSystem:
-    """A connection, one for each process. However many threads ask, one makes it: to make a second one would
-    be to wait for what is under way by the first."""
+    """The process's connection to a bucket. If several threads ask, one makes it and the others wait: a
+    second one could only be made once requests under way on the first are over."""
     with _ONE_AT_A_TIME:
         return _connected(access, bucket)
 

@@ -21,7 +21,7 @@ class CannotLabel(Exception):
 
 
 STOPPED = "Stopped"
-"""The error of a picture that was not begun any more; it is told nowhere."""
+"""The error of a picture that was not begun because the batch is stopping; never reported."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Begun:
     """What is known of a block that is begun.
 
     Attributes:
-        deaths: None the first time; else at which of its pictures, by their positions, a process has died
-            alone, and how often.
-        reason: what was told of the latest of these deaths; "" where nothing could be.
-        is_stopped: whether nothing new is to be begun.
+        deaths: None at its first attempt; else how often a process died at each of its pictures while trying
+            it alone, by the picture's position.
+        reason: what the last dying process gave as its reason; "" if it could give none.
+        is_stopped: whether the block must not begin, because the batch is stopping.
     """
 
     deaths: dict[int, int] | None = None
@@ -44,10 +44,10 @@ class Attempts(Protocol):
     """A memory outside the processes that may die."""
 
     def begin(self, block: str, pictures: int) -> Begun:
-        """Note that a block of so many pictures is begun.
+        """Note that a block is begun.
 
         Args:
-            pictures: that set out on their way with it; 0 in later stages.
+            pictures: how many enter the first stage with it; 0 in later stages.
         """
 
     def enter(self, block: str, position: int) -> None:
@@ -61,7 +61,7 @@ class Attempts(Protocol):
 
 
 class Register:
-    """The owner of what was begun in one execution."""
+    """Owner of the record of what was begun in one execution."""
 
     def __init__(self) -> None:
         self.start()
@@ -79,7 +79,7 @@ class Register:
         """Let nothing new begin.
 
         Returns:
-            Pictures that have set out.
+            How many pictures have entered the first stage.
         """
         self._is_stopped = True
         return sum(self._set_out.values())
@@ -88,7 +88,7 @@ class Register:
         """As `Attempts.begin`.
 
         Args:
-            call: of each call another one, by which one that arrives twice is known: it is no other attempt.
+            call: unique to each call, so that one that arrives twice doesn't count as another attempt.
         """
         last, told = self._told.get(block, ("", None))
         if told is None or not call or call != last:
@@ -101,7 +101,7 @@ class Register:
             return Begun(is_stopped=True)
         if block not in self._alone:
             self._alone[block] = None
-            if pictures:  # counted once, though it is decoded anew where a lost node had it
+            if pictures:  # counted once, even if the block is decoded again after its node was lost
                 self._set_out[block] = pictures
             return Begun()
         deaths = self._deaths.setdefault(block, Counter())
@@ -128,20 +128,20 @@ Act = Callable[[list[Piece]], list[Piece]]
 
 
 def attempted(pieces: list[Piece], stage: Stage, attempts: Attempts, most: int, act: Act) -> list[Piece]:
-    """Do a block: all at once, or one by one where a process has died at it before.
+    """Process a block: all at once, or picture by picture if a process has died at it before.
 
-    An error that nobody foresaw ends the process, as it does the daemon's workers: what it leaves behind,
-    say of a device, is not for the next pictures.
+    An unforeseen error ends the process, as it ends the daemon's workers: the state that it leaves behind,
+    such as a device's, must not reach the next pictures.
 
     Args:
-        most: how often a picture is tried (``workers.max_attempts``); the block's first death is one.
-        act: gives as many pieces as it gets.
+        most: how often a picture is tried (``workers.max_attempts``); the block's first death counts as one.
+        act: returns as many pieces as it is given.
 
     Returns:
-        What ``act`` gave; a picture at which processes die again and again is at fault, and has no end yet.
+        What ``act`` returned; a picture at which processes keep dying gets a fault, but no end yet.
 
     Raises:
-        CannotLabel: ``act`` did.
+        CannotLabel: raised by ``act``.
     """
     if not pieces:
         return []
@@ -181,7 +181,7 @@ def _one_by_one(
 
 
 def _blamed(piece: Piece, stage: Stage, died: int, reason: str) -> Work:
-    """At fault, for this; who is already stays so, for what was found before."""
+    """The picture with these deaths as its fault; a fault found earlier stays."""
     work = piece.work
     message = f"the process died each time that it was tried, {died} times alone"
     message = f"{message}; {reason}" if reason else message
@@ -191,9 +191,9 @@ def _blamed(piece: Piece, stage: Stage, died: int, reason: str) -> Work:
 
 @contextmanager
 def ended_after(seconds: float) -> Iterator[None]:
-    """End this process where what is done within takes longer: it counts as a death there.
+    """End this process if the body takes longer, which counts as a death at its picture.
 
-    By SIGALRM, which nobody handles: the kernel ends it, whatever code it is in and without a thread.
+    SIGALRM has no handler here, so the kernel ends the process, whatever code it is in; no thread is needed.
     """
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:

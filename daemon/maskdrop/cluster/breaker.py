@@ -1,4 +1,4 @@
-"""Ends a batch whose places fail all of its pictures: keys that are no longer valid, a disk that is full."""
+"""Ends a batch when a place fails every picture: keys that are no longer valid, a disk that is full."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from maskdrop.names import printable
 from maskdrop.ticket import Absence
 
 MOST_LEFT = 1000
-"""Pictures that are left in a row before anybody asks why."""
+"""Pictures left, with none saved between them, before the places are checked."""
 
 _OF_PLACES = ("FolderTrouble", Absence.STUCK.value)
 """Errors that a place may be at fault for."""
@@ -31,7 +31,7 @@ class Place:
 
 
 class Breaker:
-    """The owner of how many pictures were left in a row."""
+    """Owner of the count of pictures left in a row."""
 
     def __init__(self, places: Mapping[str, Place]) -> None:
         self._places = places
@@ -39,10 +39,10 @@ class Breaker:
         self._readable = ""
 
     def note(self, end: End, path: str = "") -> None:
-        """Note a picture's end. After many that were left, each place is tried; it may be the pictures.
+        """Note a picture's end. After many were left, check each place: the pictures may be to blame instead.
 
         Args:
-            path: of the picture; one that could be read before shows whether any still can.
+            path: of the picture. The last one that was readable is read again, to see whether any still is.
 
         Raises:
             PlaceTrouble: a place can't be used.
@@ -61,12 +61,12 @@ class Breaker:
 
 
 def _unreadable(place: Place, path: str) -> Unfit | None:
-    """What is wrong where an object can't be read: who may list may not read, and a list's
-    objects, wherever they are, have no place that could be tried."""
+    """Why an object can't be read: keys that may list may not be allowed to read, and a list file's objects
+    have no common place that could be checked."""
     if place.writes or not path or not place.store.is_remote:
         return None
     try:
-        place.store.read(path, 0)  # which asks for its size, and no more
+        place.store.read(path, 0)  # with a limit of 0 bytes, only the size is asked for
     except LeaveAlone as error:
         if error.absence is Absence.STUCK and not isinstance(error, UnfitName):
             remedy = "give keys that may read it (AWS_ACCESS_KEY_ID, …)"

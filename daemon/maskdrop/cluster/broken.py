@@ -27,16 +27,16 @@ from maskdrop.ticket import Absence, Identity, Ticket
 def put_broken(source: Store, target: Store, work: Work, settings: FolderSettings) -> str:
     """Write the reason, then copy the picture beside it, unless it is larger than `LARGEST_COPY`.
 
-    Names are those of a quarantine of folders: what has one stays, and the picture gets a numbered one, but
-    for the copy of this very picture, which its reason tells.
+    Names are as in a quarantine folder: a file that has the name stays, and the picture gets a numbered name,
+    unless the reason beside the file says that it is a copy of this very picture.
 
     Returns:
         The copy's path, relative to the quarantine; "" where there is none.
 
     Raises:
-        UnfitName: the quarantine can't take it under its name.
+        UnfitName: the quarantine can't take the picture under its name.
         LeaveAlone: the original is gone, changed, or can't be read.
-        FolderTrouble: the quarantine can't take it now.
+        FolderTrouble: the quarantine can't take the picture now.
     """
     assert work.fault is not None
     if isinstance(source, FolderStore) and isinstance(target, FolderStore):
@@ -61,7 +61,7 @@ def put_broken(source: Store, target: Store, work: Work, settings: FolderSetting
 
 
 def _content(source: Store, work: Work) -> bytes | None:
-    """What is to be copied; None: it is too large."""
+    """The bytes to copy; None: too many."""
     try:
         content = source.read(work.path, LARGEST_COPY)
     except BrokenPicture as error:
@@ -80,14 +80,14 @@ def _has_another_size(work: Work, size: int) -> bool:
 
 
 def _paths(path: str) -> Iterator[str]:
-    """What a copy may be called; never as a reason is, for it would be one's whose picture comes later."""
+    """Names that a copy may have; never a reason's, which the reason of a later picture may need."""
     parent, slash, wanted = path.rpartition("/")
     names = (name for name in numbered(wanted, LONGEST_COPY_NAME) if not name.endswith(REASON_TAIL))
     return (f"{parent}{slash}{name}" for name in names)
 
 
 def _reason_at(target: Store, note: str) -> bytes:
-    """What has this name, if it can be a reason; else nothing."""
+    """The content of the file of this name, if it can be a reason; else nothing."""
     try:
         return target.read(note, LONGEST_REASON)
     except BrokenPicture:
@@ -101,7 +101,7 @@ def _reason_at(target: Store, note: str) -> bytes:
 
 
 def _is_same(found: bytes, reason: bytes) -> bool:
-    """Whether two reasons are of the same picture of the same place."""
+    """Whether two reasons are about the same picture from the same place."""
     try:
         one, other = (foreign_json.loads(told) for told in (found, reason))
         return all(one[key] == other[key] for key in ("in", "picture", "size", "sha256"))

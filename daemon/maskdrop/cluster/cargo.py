@@ -38,17 +38,17 @@ class End:
 
 @dataclass(frozen=True)
 class Work:
-    """A picture on its way; as a ticket, but true on every machine.
+    """A picture on its way: like a ticket, but valid on every machine.
 
     Attributes:
         path: relative to IN, as the os functions give it.
-        size: in bytes; -1 until it is read, where the list doesn't tell.
-        known: the SHA-256 of which the manifest has a row, or what `found_unread` says of it; "": none.
+        size: in bytes; -1 until it is read, if the listing doesn't give it.
+        known: the SHA-256 in the manifest's row, or the text of `found_unread`; "": no row.
         is_shared: whether another input wants the same names for its results.
         is_small: whether its first labels show faces that deserve a second look.
         attempts: how often it was tried, once it is at fault.
         ms: milliseconds spent in each stage.
-        end: once there is nothing more to do.
+        end: None until there is nothing more to do.
     """
 
     path: str
@@ -72,7 +72,7 @@ class Work:
 
 
 def found_unread(error: str, size: int) -> str:
-    """What there is to know a broken picture by that was never read, and so has no SHA-256."""
+    """What identifies a broken picture that was never read, and so has no SHA-256."""
     return f"{error} of {size} bytes" if size >= 0 else ""
 
 
@@ -83,7 +83,7 @@ class Piece:
     Attributes:
         pixels: uint8 (side, side, 3), or (views, side, side, 3).
         labels: uint8 (side, side), or (views, side, side).
-        content: the original, where it isn't to be read once more.
+        content: the original's bytes, where it isn't to be read again.
     """
 
     work: Work
@@ -93,7 +93,7 @@ class Piece:
 
 
 def left_for(work: Work, error: Exception) -> Piece:
-    """A picture that is left because of this."""
+    """The picture, left because of this error."""
     name = type(error).__name__
     if isinstance(error, LeaveAlone) and not isinstance(error, UnfitName):
         name = error.absence.value
@@ -101,7 +101,7 @@ def left_for(work: Work, error: Exception) -> Piece:
 
 
 def packed(pieces: Iterable[Piece]) -> pa.Table:
-    """A table with a row for each."""
+    """A table with a row for each piece."""
     rows = list(pieces)
     columns: dict[str, Any] = {"work": pa.array([pickle.dumps(piece.work) for piece in rows], pa.binary())}
     for name in ("pixels", "labels"):
@@ -117,7 +117,7 @@ def packed(pieces: Iterable[Piece]) -> pa.Table:
 
 
 def unpacked(table: pa.Table) -> list[Piece]:
-    """The rows of a table; pixels stay where they are, and can't be written to."""
+    """The pieces in a table; their pixels are not copied, and are read-only."""
     works = [pickle.loads(work) for work in table["work"].to_pylist()]
     has_content = "content" in table.column_names
     contents = table["content"].to_pylist() if has_content else [None] * table.num_rows
@@ -125,22 +125,22 @@ def unpacked(table: pa.Table) -> list[Piece]:
 
 
 def stacked(values: Sequence[Pixels]) -> Pixels:
-    """Arrays of one shape as one of another dimension, without a copy where they lie so already; then it
-    can't be written to."""
+    """Arrays of one shape, stacked along a new first axis. If they already lie one behind the other, nothing
+    is copied, and the result is read-only."""
     flat: Pixels = np.frombuffer(_in_a_row(values), np.uint8)
     return flat.reshape(len(values), *values[0].shape)
 
 
 def _column(values: Sequence[Pixels | None]) -> pa.Array:
     ends = np.cumsum([0, *(0 if value is None else value.size for value in values)], dtype=np.int64)
-    valid = pa.array([value is not None for value in values]).buffers()[1]  # bits, as validity is told in
+    valid = pa.array([value is not None for value in values]).buffers()[1]  # Arrow's bitmap
     data = _in_a_row([value for value in values if value is not None])
     return pa.Array.from_buffers(pa.large_binary(), len(values), [valid, pa.py_buffer(ends), data])
 
 
 def _in_a_row(values: Sequence[Pixels]) -> pa.Buffer:
-    """The bytes of all: where they are, if each begins where the one before it ends; else copied, once, which
-    pyarrow's builder would do anew whenever it grows."""
+    """The bytes of all: in place if each begins where the one before it ends, else copied once. pyarrow's
+    builder would copy them again each time it grows."""
     sizes = [value.size for value in values]
     begins = [value.__array_interface__["data"][0] for value in values]
     ends = [begin + size for begin, size in zip(begins, sizes, strict=True)]
@@ -153,11 +153,11 @@ def _in_a_row(values: Sequence[Pixels]) -> pa.Buffer:
 
 
 def _arrays(table: pa.Table, name: str) -> list[Pixels | None]:
-    """A column's values, by its buffers: a value taken by itself would be copied."""
+    """A column's values, taken from its buffers: pyarrow would copy each single value."""
     if not table.num_rows or name not in table.column_names:
         return [None] * table.num_rows
     chunked = table[name]
-    column = chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()  # which always copies
+    column = chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()  # always copies
     shapes = table[f"{name}_shape"].to_pylist()
     _, offsets, data = column.buffers()
     ends = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]

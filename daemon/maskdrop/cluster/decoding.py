@@ -22,15 +22,15 @@ from maskdrop.ticket import Absence, Facts, Fault, Stage, cut
 from maskdrop.topology.slots import OwnSlots
 
 _CARRIED, _CARRIED_BY_BLOCK = 8 * 2**20, 16 * 2**20
-"""Bytes of an original, and of all of a block, that travel on where reading once more costs requests."""
+"""Most bytes of an original, and of all in a block, that travel along where reading again costs requests."""
 
 _CARRIED_SHARE = 2 / 3
-"""What travels on of a larger block, where object stores are large, as a share of its pixels' bytes: half a
-MiB a picture of 512 x 512, beside pixels of three quarters of one."""
+"""The same for a larger block, as a share of its pixels' bytes; Ray's object stores are large then. For a
+picture of 512 x 512 that is half a MiB, beside three quarters of a MiB of pixels."""
 
 
 def decode_block(table: pa.Table, job: Job) -> pa.Table:
-    """Read and decode a block's pictures. One that is broken, gone, or done before is a row too."""
+    """Read and decode a block's pictures. Those that are broken, gone, or done before have a row too."""
     keep_memory()
     set_up_decoding()
     decoder = _Decoder(job, table.num_rows)
@@ -39,7 +39,7 @@ def decode_block(table: pa.Table, job: Job) -> pa.Table:
 
 
 class _Decoder:
-    """Puts a block's pictures one behind the other, where they can travel on from."""
+    """Decodes a block's pictures into one array, so that they travel on without a copy."""
 
     def __init__(self, job: Job, pictures: int) -> None:
         side = job.settings.model.input_size
@@ -93,7 +93,7 @@ class _Decoder:
             raise self._job.source.unreached(work.path) from error
 
     def _carried(self, content: bytes, facts: Facts) -> bytes | None:
-        """The content, where the results need it and there is room."""
+        """The content, if the results need it and there is room."""
         is_wanted = self._job.source.is_remote and self._renderer.reads_original(facts)
         if not is_wanted or len(content) > min(_CARRIED, self._room):
             return None
@@ -102,7 +102,7 @@ class _Decoder:
 
 
 def _check_name(work: Work) -> None:
-    """See that a picture's results have a place of their own.
+    """Check that a picture's results have a place of their own.
 
     Raises:
         UnfitName: they would lie among the parts of the manifest.

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is told to anybody
-# Whoever still asks it for something after the end would have it start another cluster.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing is sent to anybody
+# Otherwise a call into Ray after the end would start another cluster.
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
-# Of a cluster of this machine: Ray would end task processes that are idle for a second, and start new ones.
+# For a cluster of this machine alone: by default, Ray ends task processes that are idle for a second, and
+# starts new ones.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 
-# A cluster of this machine has the priority of the command that starts it: Ray would give its tasks less.
+# A cluster of this machine alone keeps the priority of the command: by default, Ray gives its tasks less.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pyarrow as pa
@@ -41,26 +42,26 @@ _CONNECT_S = 5.0
 """Longest wait for a cluster's address to answer, in seconds."""
 
 _STORE_SHARE, _RESERVED = 0.5, 0.2
-"""Share of the object stores that blocks may fill, which spill from 0.8 on (object_spilling_threshold); and
-share of this that Ray Data keeps free for the stages in equal parts, whether they need it or not."""
+"""Share of the object stores that blocks may fill (the stores spill from 0.8 on: object_spilling_threshold);
+and the share of this that Ray Data reserves for the stages in equal parts, whether they need it or not."""
 
 _BLOCKS_IN_FLIGHT = 64
-"""Blocks for each actor that may be in the object stores at most. Ray Data counts much more than there will
-be for each task (twice ``target_max_block_size``) and deals it out by operator: with 8, one block was on its
-way at a time, from the first operator to the last."""
+"""Most blocks in the object stores for each actor. Ray Data counts far more for each task than it will use
+(twice ``target_max_block_size``), and divides the room among the operators: with 8, only one block at a time
+was on its way through all of them."""
 
 _WAITING_EACH = 2
-"""Blocks that an actor has in hand: one to work at, the next one on its way to its machine."""
+"""Blocks that an actor has in hand: one to work at, and the next on its way to the actor's machine."""
 
 _AS_THEY_ARE: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow", "zero_copy_batch": True}
 
 
 class ClusterTrouble(Exception):
-    """The cluster lost more than it could make good by itself; what has no row is to be done again."""
+    """The cluster lost more than it could restore by itself; pictures without a row have to be done again."""
 
 
 class Cluster:
-    """A connection to a cluster, or one of this machine alone, which ends with it."""
+    """A connection to a cluster; a cluster of this machine alone is started, and ends with it."""
 
     def __init__(self, address: str | None) -> None:
         """Connect or start.
@@ -105,13 +106,13 @@ class Cluster:
         """Take blocks through all stages, in any order.
 
         Yields:
-            Tables of pictures that have their end, or are lost with what they were on.
+            Tables of pictures that have their end.
 
         Raises:
             ConfigurationError: the network can't be used.
-            ClusterTrouble: what was lost could not be made good.
+            ClusterTrouble: the cluster could not restore what it lost.
         """
-        gc.collect()  # the actors of an execution that failed have their processors until its error is gone
+        gc.collect()  # actors of a failed execution keep their processors until its error is gone
         _set_up(shape, job)
         dataset = _staged(ray.data.from_arrow(list(blocks)), job, shape)
         try:
@@ -123,15 +124,15 @@ class Cluster:
                 self.statistics.append(dataset.stats())
 
     def end_executions(self) -> None:
-        """End what still runs: whoever iterates over it comes to its end soon."""
+        """End executions that still run: iterations over their tables stop soon."""
         for thread in threading.enumerate():
-            if isinstance(thread, StreamingExecutor):  # Ray Data hands it out only with its first block
+            if isinstance(thread, StreamingExecutor):  # Ray Data hands it out only with the first block
                 thread.shutdown(force=True)
 
     def close(self) -> None:
-        """Disconnect; what this batch still has there ends.
+        """Disconnect, which ends whatever this batch still runs there.
 
-        Executions must be over: Ray ends a process in which a thread asks it for something afterwards.
+        Executions must be over: Ray ends a process in which a thread calls it afterwards.
         """
         ray.shutdown()
         if self._folder is not None:
@@ -139,8 +140,8 @@ class Cluster:
             self._folder = None
 
     def abandon(self) -> None:
-        """Leave without asking the cluster, for that may take long. This process has to end next: with it the
-        kernel ends the servers of a cluster of this machine, and they their tasks."""
+        """Leave without disconnecting, which may take long. This process has to end next: the kernel then
+        ends the servers of a cluster of this machine, and the servers end their tasks."""
         if self._folder is not None:
             self._folder.empty()
 
@@ -173,7 +174,7 @@ class RemoteRegister:
 
 def _register() -> Any:
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    # A call that is lost on its way is made again; whoever killed the register has it begin anew.
+    # A call that is lost on its way is repeated; a register that was killed starts again, empty.
     lasting = {"max_restarts": -1, "max_task_retries": -1}
     return ray.remote(Register).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
 
@@ -196,9 +197,9 @@ def _staged(dataset: Any, job: Job, shape: Shape) -> Any:
 
 
 class _Homes:
-    """Says of each actor that is started on which node it is to be; elsewhere, once that one is gone.
+    """Names the node for each actor that is started; once that node is gone, Ray chooses another.
 
-    Ray deals actors out in turns with tasks, so that a node may get twice its share and another one nothing.
+    By itself, Ray places actors and tasks in turns, so one node may get twice its share and another none.
     """
 
     def __init__(self, homes: Sequence[str]) -> None:
@@ -222,12 +223,12 @@ def _labelled(dataset: Any, job: Job, shape: Shape, looks_again: bool) -> Any:
         num_cpus=0.1 * shape.actor_cpus if looks_again else shape.actor_cpus,
         num_gpus=shape.second_gpus if looks_again else shape.actor_gpus,
         ray_remote_args_fn=_Homes(shape.homes) if shape.homes else None,
-        **{**_AS_THEY_ARE, "batch_size": shape.block if shape.on_gpu else None},  # Ray wants one for GPUs
+        **{**_AS_THEY_ARE, "batch_size": shape.block if shape.on_gpu else None},  # Ray requires it for GPUs
     )
 
 
 def _set_up(shape: Shape, job: Job) -> None:
-    """How Ray Data is to run what is made from now on."""
+    """Configure how Ray Data runs the datasets that are made from now on."""
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -243,10 +244,10 @@ def _set_up(shape: Shape, job: Job) -> None:
 
 
 def _reachable(address: str) -> str:
-    """The address, if somebody answers there.
+    """The address, if anything answers there.
 
     Raises:
-        ConfigurationError: nobody does, or it is of another kind.
+        ConfigurationError: nothing does, or it is no HOST:PORT.
     """
     if address == "auto":
         return address
@@ -276,7 +277,7 @@ def _quieten() -> None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and all that it came from."""
+    """An error and everything that caused it."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -288,18 +289,18 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def translated(error: Exception) -> Exception:
-    """What an execution's end means to a batch."""
+    """The error to raise from a batch for an error of its execution."""
     causes = list(_causes(error))
     for cause in causes:
-        if type(cause) is CannotLabel:  # and not Ray's own error that is one too
+        if type(cause) is CannotLabel:  # not Ray's own error, which is a subclass of it
             return ConfigurationError(str(cause).splitlines()[0])  # Ray adds advice of its own
     if any(map(_is_of_the_stages, causes)):
-        return error  # which would come again
+        return error  # another try would raise it again
     return ClusterTrouble(_told(error))
 
 
 def _is_of_the_stages(error: BaseException) -> bool:
-    """Whether a task failed by itself: not because what it asked for was lost."""
+    """Whether a task failed by an error of its own, not because something that it needed was lost."""
     cause = getattr(error, "cause", None)
     return isinstance(error, ray.exceptions.RayTaskError) and not isinstance(cause, ray.exceptions.RayError)
 

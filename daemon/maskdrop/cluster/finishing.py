@@ -40,14 +40,14 @@ _STEP_S = 1.0
 _NO_COPY = "; it has no copy, since "
 
 BESIDE = 16
-"""Pictures of a block whose results are being written at a time, where each costs requests."""
+"""Pictures of a block whose results are written at the same time, where writing costs requests."""
 
 
 def finish_block(table: pa.Table, job: Job, looks_closer: bool) -> pa.Table:
-    """Write what is to be written of a block's pictures.
+    """Write the results of a block's pictures, and copies of broken ones.
 
     Args:
-        looks_closer: pictures whose faces are small get views of them instead, to be labelled once more.
+        looks_closer: whether pictures with small faces get views of these instead, to be labelled once more.
     """
     keep_memory()
     set_up_decoding()
@@ -63,7 +63,7 @@ class _Finisher:
         self._patient_until = math.inf
 
     def finish_all(self, pieces: list[Piece]) -> list[Piece]:
-        """Where results cost requests, some pictures' are written while the next ones are rendered."""
+        """Finish all pictures; where writing costs requests, write some while the next ones are rendered."""
         if not self._job.target.is_remote or len(pieces) < 2:
             return [self._in_time(partial(self._finish, piece)) for piece in pieces]
         done: list[Piece] = []
@@ -77,7 +77,7 @@ class _Finisher:
         return done
 
     def end_blamed(self, piece: Piece) -> Piece:
-        """The end of a picture at which this very stage died: without a copy, which it may have died at."""
+        """End a picture at which this stage died: without a copy, since copying may have been the cause."""
         work, fault = piece.work, piece.work.fault
         if work.end is not None or fault is None:
             return piece
@@ -94,7 +94,7 @@ class _Finisher:
         return self._begun(piece)()
 
     def _begun(self, piece: Piece) -> Callable[[], Piece]:
-        """Do all of a picture but what is written of it, which the returned function does."""
+        """Do everything for a picture except writing, which the returned function does."""
         work = piece.work
         if work.end is not None:
             return lambda: piece
@@ -150,8 +150,8 @@ class _Finisher:
         return partial(_ended, work, publish)
 
     def _places(self, piece: Piece, read: Callable[[], bytes]) -> OwnSlots:
-        """A slot of what has come with a picture. After a second look that isn't the picture itself, which
-        is decoded again where it is wanted."""
+        """A slot with what has come along with a picture. After a second look, its pixels haven't: they are
+        decoded again if a result needs them."""
         facts, side, labels = piece.work.facts, self._side, _given(piece.labels)[np.newaxis]
         if not piece.work.regions:
             return (
@@ -176,10 +176,11 @@ class _Finisher:
         return End(Outcome.BROKEN, quarantine=name, error=fault.error, message=message)
 
     def _original(self, piece: Piece) -> bytes:
-        """The original's content, the very one that was decoded.
+        """The content of the original, the same that was decoded.
 
         Raises:
-            LeaveAlone: it is gone, or another one now.
+            LeaveAlone: it is gone, has changed, or can't be read.
+            BrokenPicture: it is empty or too large by now.
         """
         if piece.content is not None:
             return piece.content
@@ -189,11 +190,11 @@ class _Finisher:
         return content
 
     def _classes(self, labels: Pixels) -> tuple[str, ...]:
-        counts = Image.fromarray(labels).histogram()  # in a fifth of the time of np.unique
+        counts = Image.fromarray(labels).histogram()  # takes a fifth of np.unique's time
         return tuple(self._job.settings.model.classes[number] for number in np.flatnonzero(counts))
 
     def _patiently(self, write: Callable[[], T]) -> T:
-        """Try until it is done, or the block's patience, from its first failure on, is at its end.
+        """Retry until the write succeeds, or the block's patience runs out, counted from its first failure.
 
         Raises:
             FolderTrouble: it couldn't be written.
@@ -210,7 +211,7 @@ class _Finisher:
 
 
 def _ended(work: Work, write: Callable[[], Work]) -> Piece:
-    """A picture that is written, or left where it can't be."""
+    """The picture as written, or left if it can't be."""
     try:
         return Piece(write())
     except (LeaveAlone, FolderTrouble, MemoryError) as error:
@@ -218,7 +219,7 @@ def _ended(work: Work, write: Callable[[], Work]) -> Piece:
 
 
 def _without_copy(message: str, why: str) -> str:
-    """A broken picture's message that also says why it has no copy, for which its own end gives way."""
+    """A broken picture's message, cut so that the reason why there is no copy fits behind it."""
     told = cut(_NO_COPY + why)
     return message[: MESSAGE_LIMIT - len(told)] + told
 

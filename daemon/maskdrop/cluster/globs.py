@@ -1,4 +1,4 @@
-"""Globs of paths: which are meant, and below which folder all of them lie."""
+"""Globs: which paths they match, and below which folder all of these lie."""
 
 import re
 from collections.abc import Callable
@@ -16,9 +16,9 @@ class Glob:
     """A glob taken apart.
 
     Attributes:
-        base: its fixed folder.
-        matches: whether a path below that is meant.
-        is_meant: whether a first name there is, or leads to what is; None: any may.
+        base: the folder that comes before its first wildcard.
+        matches: whether the glob matches a path below ``base``.
+        is_meant: whether a name directly in ``base`` matches, or may lead to matches; None: any may.
     """
 
     pattern: str
@@ -28,7 +28,7 @@ class Glob:
 
 
 def is_glob(named: str) -> bool:
-    """Whether there is a wildcard in it."""
+    """Whether it has a wildcard."""
     return _WILD.search(named) is not None
 
 
@@ -36,7 +36,7 @@ def split_glob(pattern: str) -> Glob:
     """A glob taken apart. ``**`` is any number of folders.
 
     Raises:
-        ConfigurationError: it means nothing.
+        ConfigurationError: it is no valid glob.
     """
     parts = pattern.split("/")
     wild = next(index for index, part in enumerate(parts) if is_glob(part))
@@ -74,7 +74,7 @@ def _one_name(part: str) -> str:
 
 
 def _one_of(characters: str) -> str:
-    """What is in brackets as an expression: each character is itself, but for ranges and a ``!`` at first."""
+    """Characters in brackets as an expression: literal, except in ranges and for a leading ``!`` or ``^``."""
     is_not = "^" if characters[0] in "!^" else ""
     escaped = re.sub(r"[\[\\^&|~]|(?<=.)-(?=-)", r"\\\g<0>", characters[len(is_not) :])
     return f"(?!/)[{is_not}{escaped}]" if escaped else "[^/]"

@@ -1,4 +1,4 @@
-"""Going through something slow in a thread of its own, so that a signal is seen at once meanwhile."""
+"""Iterating over something slow in a thread of its own, so that a signal is noticed at once."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -9,19 +9,19 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _PORTION, _AHEAD = 1000, 8
-"""Things that are handed over at once, for each time costs both threads something; and portions that wait."""
+"""Things handed over at a time, as each hand-over costs both threads; and how many portions may wait."""
 
 _LOOK_S = 0.1
-"""Seconds after which it is looked whether it is over; a signal's handler runs in the main thread at once."""
+"""Seconds between two looks at ``is_over``; a signal's handler still runs at once, in the main thread."""
 
 
 def handed_over(things: Iterable[T], is_over: Callable[[], bool]) -> Iterator[T]:
-    """All of them, in their order; no more once it is over, however long the next one takes to come.
+    """All things, in their order, until ``is_over`` says so, however long the next one takes to come.
 
-    What the thread is waiting for then, is not waited for.
+    The thread is not joined: it may still be waiting for the next one.
 
     Raises:
-        Exception: what going through them raised.
+        Exception: whatever iterating over ``things`` raised.
     """
     waiting: Queue[list[T] | Exception] = Queue(_AHEAD)
     is_left = Event()

@@ -1,4 +1,4 @@
-"""Standard error for ourselves alone: Ray's C++ part writes there too, past Python."""
+"""Standard error for ourselves alone: Ray's C++ code writes there too, past Python."""
 
 import contextlib
 import os
@@ -10,12 +10,12 @@ from maskdrop.quiet import quiet_libraries
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Within, who writes to descriptor 2 is not heard, and Python's ``sys.stderr`` is. What takes
-    ``sys.stderr`` over for a time, as a bar does, has to begin and to end within."""
+    """Within, descriptor 2 is silenced, and only Python's ``sys.stderr`` is heard. Anything that replaces
+    ``sys.stderr`` for a time, as a progress bar does, has to begin and end within."""
     before = sys.stderr
     heard = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
     with quiet_libraries():
-        if before is sys.__stderr__:  # else it is a caller's own, and not descriptor 2's
+        if before is sys.__stderr__:  # else it is a caller's own, which doesn't write to descriptor 2
             sys.stderr = heard
         try:
             yield

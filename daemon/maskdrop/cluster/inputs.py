@@ -1,4 +1,4 @@
-"""What a cluster's batch is about: a folder, a list file, a glob, or the same in object storage."""
+"""The inputs of a cluster's batch: a folder, a list file, a glob, or the same in object storage."""
 
 import codecs
 import logging
@@ -23,21 +23,21 @@ logger = logging.getLogger("maskdrop")
 
 @dataclass(frozen=True)
 class Input:
-    """A file that is to be a picture: its path below IN, and its size in bytes, -1 where that isn't known."""
+    """A file that should be a picture: its path below IN, and its size in bytes, -1 if that isn't known."""
 
     path: str
     size: int
 
 
 class Inputs:
-    """All files that are meant; gone through once.
+    """All files that IN names; to be iterated over once.
 
     Attributes:
-        store: from which they are read.
+        store: where they are read from.
         base: the folder, or ``bucket/prefix``, below which all lie; None where they may lie anywhere.
-        is_meant: says of each first name below the prefix whether any may lie there; None: any may.
-        left_alone, unread: as of `maskdrop.inbox.listing.Listing`.
-        is_stopped: whether no more of them are wanted.
+        is_meant: says for each first name below the prefix whether inputs may lie there; None: under any.
+        left_alone, unread: as in `maskdrop.inbox.listing.Listing`.
+        is_stopped: whether no more inputs are wanted.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Inputs:
         return self._entries(self)
 
     def stop(self) -> None:
-        """Wait for no more of them; may be called by a signal's handler."""
+        """Stop waiting for more inputs; a signal's handler may call this."""
         self.is_stopped = True
 
 
 def find_inputs(named: str, access: Access, settings: FolderSettings) -> Inputs:
-    """What IN means.
+    """The inputs that IN names.
 
     Raises:
         ConfigurationError: it names nothing that can be read.
@@ -122,7 +122,7 @@ def _in_folder(base: Path, settings: FolderSettings, glob: Glob | None) -> Input
 
 
 def _in_list(file: Path, access: Access, settings: FolderSettings) -> Inputs:
-    """Lines that are all absolute, or all relative to the list's folder, or all in object storage."""
+    """The files in a list: all absolute, or all relative to the list's folder, or all in object storage."""
     try:
         content = file.read_bytes().removeprefix(codecs.BOM_UTF8)
     except OSError as error:
@@ -162,7 +162,7 @@ def _kind(line: str) -> str:
 
 
 def _unsized(paths: list[str]) -> Iterator[Input]:
-    """Each once, in the order of the list."""
+    """Each path once, in the order of the list."""
     for path in dict.fromkeys(paths):
         yield Input(path, -1)
 
@@ -173,7 +173,7 @@ def _in_object_storage(named: str, access: Access) -> Inputs:
     base = whole if glob is None else glob.base
     is_meant = None if glob is None else glob.is_meant
     store = ObjectStore(base, access)
-    if not base.strip("/"):  # a glob's is a slash
+    if not base.strip("/"):  # a glob without a fixed folder has a slash
         raise fault("IN", named, "names no bucket", f"write {SCHEME}BUCKET/PREFIX")
     require(store, writes=False, name="IN", named=named)
 
@@ -191,7 +191,7 @@ def _in_object_storage(named: str, access: Access) -> Inputs:
             raise OSError(f"{named} can't be listed now: {told(error)}") from error
         if glob is not None and not found and not inputs.is_stopped:
             raise _no_match(named)
-        if not is_there and not inputs.is_stopped:  # a bare "PREFIX/" stands for a folder
+        if not is_there and not inputs.is_stopped:  # a bare "PREFIX/" is a folder's marker, no input
             raise fault("IN", named, NOTHING_BELOW.problem, NOTHING_BELOW.remedy)
 
     return Inputs(store, base, entries, is_meant)

@@ -13,7 +13,7 @@ class Job:
 
     Attributes:
         quarantine: where copies of broken pictures go; None: nowhere.
-        weights_sha256: of the weights where the batch was started; "": not known.
+        weights_sha256: of the weights on the machine that started the batch; "": not known.
     """
 
     settings: Settings
@@ -29,5 +29,5 @@ class Job:
 
     @property
     def longest(self) -> float:
-        """Seconds after which a process that is at one picture, or at one batch, counts as hung."""
+        """Seconds after which a process working at one picture, or at one batch, counts as hung."""
         return self.settings.workers.stage_timeout_s

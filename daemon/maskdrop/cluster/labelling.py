@@ -1,6 +1,6 @@
 """Second stage on a cluster: batches through the network, in an actor that keeps it loaded.
 
-Torch is imported with the network: an actor that may never label anything costs next to nothing.
+Torch is imported only with the network, so an actor that never labels anything costs next to nothing.
 """
 
 import socket
@@ -30,7 +30,7 @@ class Labeller:
     """An inference actor: labels whole pictures, or on a second look the views of their faces."""
 
     def __init__(self, job: Job, device: str, threads: int, max_batch: int, looks_again: bool) -> None:
-        """Prepare. Who looks again, which is seldom wanted, loads the network when it is.
+        """Prepare. An actor for second looks, which are rare, loads the network when the first one comes.
 
         Args:
             device: ``cpu``, or ``cuda`` for the GPU that Ray has given to this process.
@@ -59,7 +59,7 @@ class Labeller:
         return packed(labelled.get(piece.work.path, piece) for piece in pieces)
 
     def _load(self) -> "FaceParser | str":
-        warnings.simplefilter("ignore")  # such as of pictures that can't be written to, which nobody does
+        warnings.simplefilter("ignore")  # such as about read-only pictures, which nobody writes to
         with lasting_imports():
             import torch
 
@@ -85,7 +85,7 @@ class Labeller:
                     fault("model.weights", weights, problem, "have one file, and one maskdrop, on all nodes")
                 )
             parser.probe()
-            if device != "cpu":  # what the first batches take there, no picture's time is
+            if device != "cpu":  # the first batches are slow there, which must not count against a picture
                 look = self._look.finds_small if self._look else _dont_look
                 Rehearsal(parser, self._side, look, self._judges).warm_up(self._max_batch)
         except WeightsError as error:
@@ -97,7 +97,7 @@ class Labeller:
             self._parser = self._load()
         if isinstance(self._parser, str):
             raise CannotLabel(self._parser)
-        batches = ceil(len(pieces) / self._max_batch)  # which the parser makes of them, where it makes any
+        batches = ceil(len(pieces) / self._max_batch)  # as the parser divides them, if it does
         with ended_after(batches * self._job.longest):
             return self._label(pieces, self._parser)
 
@@ -115,7 +115,7 @@ class Labeller:
 
     def _places_of(self, pictures: list[Pixels], parser: "FaceParser") -> OwnSlots:
         pixels, labels = stacked(pictures), parser.room(len(pictures), self._side, self._side)
-        if self._device != "cpu":  # which copies out of Arrow's memory would be waited for
+        if self._device != "cpu":  # a GPU's copies out of Arrow's memory, which isn't pinned, would block
             arrived, pixels = pixels, parser.room(*pixels.shape)
             np.copyto(pixels, arrived)
         return OwnSlots(self._side, pixels, labels)
@@ -152,11 +152,11 @@ class Labeller:
 
 
 def _dont_look(labels: Pixels) -> None:
-    """In place of a first look."""
+    """Stands in for a first look."""
 
 
 class _Told:
-    """Notes what a batch's computation reports: several parts, where memory made it halve it."""
+    """Collects the reports about a batch: several, if the batch had to be halved for want of memory."""
 
     def __init__(self) -> None:
         self.reports: list[Inferred] = []

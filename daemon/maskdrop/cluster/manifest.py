@@ -26,7 +26,7 @@ from maskdrop.names import printable
 logger = logging.getLogger("maskdrop")
 
 PART_ROWS = 10_000
-"""Rows of a part at most."""
+"""Most rows in a part."""
 
 PART_S = 30.0
 """Seconds after which rows are written, however few."""
@@ -56,12 +56,12 @@ _NEEDED = ["input", "size", "sha256", "outcome", "hex", "error", "message", "qua
 """Columns that the next run reads."""
 
 _DONE = (Outcome.SAVED.value, Outcome.BROKEN.value)
-"""What would come out the same again for the same content; what was left may not, nor what a process died at:
-it may have been the machine's fault."""
+"""Outcomes that would be the same again for the same content. Not so for pictures that were left, nor for
+those that a process died at (``error`` says so): the machine may have been at fault."""
 
 
 class _Damaged(Exception):
-    """What has a part's name is none; the message says why."""
+    """A file has a part's name, but isn't one; the message says why."""
 
 
 def row_of(work: Work) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def row_of(work: Work) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Row:
-    """What the next run needs to know of a row: in which part it is, and the content it is about.
+    """What the next run needs to know of a row: the part that it is in, and the content that it is about.
 
     Attributes:
         is_done: whether it would come out the same again.
@@ -136,8 +136,8 @@ class Manifest:
         """The newest row of each input, by its path. Rows that newer ones have replaced are removed.
 
         Raises:
-            ConfigurationError: a part is of another place's inputs, or no part of a manifest.
-            FolderTrouble: the parts can't be read, or one that has replaced rows not be written anew.
+            ConfigurationError: a part has the inputs of another place, or is no part of a manifest.
+            FolderTrouble: the parts can't be read, or one with replaced rows can't be rewritten.
         """
         rows: dict[str, Row] = {}
         old: dict[str, set[str]] = {}
@@ -166,14 +166,14 @@ class Manifest:
 
     @property
     def due_at(self) -> float:
-        """When what waits is to be written, in seconds of `time.monotonic`; infinite: nothing waits."""
+        """When the waiting rows are to be written, in seconds of `time.monotonic`; infinite: none wait."""
         return self._tried_at + self._longest_s if self._waiting else math.inf
 
     def write(self) -> None:
-        """Write what waits, whole and lasting.
+        """Write the waiting rows, whole and durably.
 
         Raises:
-            FolderTrouble: it can't be written; the rows are kept.
+            FolderTrouble: they can't be written, and are kept.
         """
         self._tried_at, self._failed = time.monotonic(), True
         if self._waiting:
@@ -185,14 +185,15 @@ class Manifest:
         self._failed = False
 
     def drop(self, replaced: Mapping[str, Iterable[str]]) -> None:
-        """Remove the rows of these inputs from these parts, as newer parts have others of them; of any other
-        input's rows in one of these parts, which somebody put together, the last one stays.
+        """Remove the rows of these inputs from these parts, since newer parts have newer rows of them.
 
-        A part is written anew under another name before it is removed: no row is ever in none. The first one
-        that can't be removed stays, as do all after it: the newest row of an input counts.
+        If a part has several rows of another input, because somebody merged parts, the last of them stays.
+
+        A part is rewritten under another name before it is removed, so every row is always in some part. The
+        first part that can't be removed stays, as do all after it: only the newest row of an input counts.
 
         Raises:
-            FolderTrouble: a part can't be read or written; it is as it was.
+            FolderTrouble: a part can't be read or written; it stays as it was.
         """
         for first, paths in replaced.items():
             if self._removes:
@@ -207,13 +208,13 @@ class Manifest:
             self._put(renewed, table.filter(pa.array(keep)))
         try:
             self._store.remove(f"{self._folder}/{part}")
-        except FolderTrouble as error:  # keys may be without that permission
+        except FolderTrouble as error:  # the keys may not be allowed to
             self._removes = False
             logger.warning("replaced rows stay in the manifest, and don't count: %s", error)
 
     def _put(self, part: str, table: pa.Table) -> None:
-        """Write a part. It is the only one that is being written, and what a killed batch left of its own
-        is taken up."""
+        """Write a part. Only one is written at a time, so all share one unfinished name, and what a killed
+        batch left under it is replaced."""
         self._store.put(f"{self._folder}/{part}", _encoded(table), unfinished=self._folder)
 
     def _parts(self) -> list[str]:
@@ -246,7 +247,8 @@ class Manifest:
         return FolderTrouble(f"{self._store.address}/{name}", error)
 
     def _check_base(self, table: pa.Table) -> None:
-        """Rows name pictures by their paths below IN: those of another one would replace each other."""
+        """Check that a part is about this IN: rows name pictures by their paths below it, so those of another
+        IN could be taken for rows of this one's pictures."""
         base = (table.schema.metadata or {}).get(_BASE, b"").decode("utf-8", "replace")
         if base and self._base and base != self._base:
             problem = f"the manifest in {self._store.address} has rows of another IN, {base}"
@@ -277,15 +279,15 @@ def _rows(part: str, table: pa.Table) -> Iterator[tuple[str, Row]]:
 
 
 def _kept(paths: Sequence[str], gone: set[str]) -> list[bool]:
-    """Of each row of a part, with these inputs, whether it stays: the last one of each that isn't gone."""
+    """For each row of a part, given its input, whether it stays: the last of each input that isn't gone."""
     last = {path: place for place, path in enumerate(paths) if path not in gone}
     return [last.get(path) == place for place, path in enumerate(paths)]
 
 
 def _renewed(part: str) -> str:
-    """The name of a part that takes another one's place: right behind it, before the next one's.
+    """The name of a part that replaces another: it sorts right behind the old one, before the next.
 
-    So its rows count where both are there, which the next run puts right.
+    So its rows count if both are there, until the next run removes the old one's.
     """
     found = re.fullmatch(r"(.+?)(?:\.r(\d+))?\.parquet", part)
     assert found is not None, part
@@ -302,14 +304,14 @@ def _decoded(content: bytes, columns: list[str] | None) -> pa.Table:
     """The table of a part; older ones have no checksums.
 
     Raises:
-        _Damaged: it is none, or not as it was written.
+        _Damaged: it is no part, or isn't as it was written.
     """
     try:
         file = parquet.ParquetFile(io.BytesIO(content), page_checksum_verification=True)
         if problem := _problem(file.schema_arrow):
             raise _Damaged(problem)
         table = file.read(columns)
-        table.validate(full=True)  # text that is no UTF-8 is found by nothing else
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # most damage is an OSError to Arrow
+        table.validate(full=True)  # nothing else finds text that is no UTF-8
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # Arrow raises OSError for most damage
         raise _Damaged(str(error).partition("\n")[0]) from error
     return table

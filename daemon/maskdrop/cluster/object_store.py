@@ -24,23 +24,23 @@ from maskdrop.results.provenance import source_in
 from maskdrop.ticket import Absence
 
 _PART = 10 * 2**20
-"""Bytes from which on Arrow uploads in parts (its kPartUploadSize); fewer are one PUT."""
+"""Bytes from which on Arrow uploads in parts (its kPartUploadSize); fewer take one PUT."""
 
 _SMALL = 2**20
-"""Bytes up to which an object is read at once, where little of it is wanted: each read is a request."""
+"""Bytes up to which an object is read whole, even if little of it is needed: each read is a request."""
 
 _REFUSED = re.compile(
     "AWS Error (ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|UNRECOGNIZED_CLIENT"
     "|INVALID_SIGNATURE|SIGNATURE_DOES_NOT_MATCH|MISSING_AUTHENTICATION_TOKEN"
     r"|NO_SUCH_BUCKET|NO_SUCH_KEY|RESOURCE_NOT_FOUND|UNKNOWN \(HTTP status 40[134]\))"
 )
-"""Errors that are the same each time, as Arrow tells them (its s3_internal.h, ErrorToStatus)."""
+"""Errors that no retry changes, as Arrow words them (ErrorToStatus in its s3_internal.h)."""
 
 _BUSY = re.compile(
     "AWS Error (INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING|REQUEST_TIME_OUT"
     r"|UNKNOWN \(HTTP status (429|5\d\d)\))"
 )
-"""Answers that are only of now. Where there is none, an endpoint's name may be wrong as well."""
+"""Answers that say that the trouble is temporary. No answer at all may also mean a wrong endpoint."""
 
 _COLON = "no bucket has a colon in its name"
 
@@ -61,7 +61,7 @@ NOTHING_BELOW = Unfit("no object lies below it", "mend the prefix, or name objec
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """All keys below a prefix of a bucket; ``base`` is both, empty where paths begin with a bucket."""
+    """All keys below ``base``, a bucket and a prefix in it; "" where each path begins with its own bucket."""
 
     base: str
     access: Access
@@ -94,15 +94,15 @@ class ObjectStore:
         return content
 
     def unreached(self, path: str) -> LeaveAlone:
-        """Why there is no such object: Arrow lists one whose key ends in a slash without that."""
+        """Why there is no such object: its key may end in a slash, which Arrow leaves out when it lists."""
         with contextlib.suppress(OSError):
             if self._files(path).get_file_info(self._key(path)).type == fs.FileType.Directory:
                 return UnfitName(f"it is no key, but what others begin with; {_SLASH}")
         return LeaveAlone(Absence.GONE, "no such object any more")
 
     def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
-        """Names as in a folder. There is no PUT that replaces nothing, so inputs that could want the same
-        name are given the names that only their own content has, but for what is their own already.
+        """Names are as in a folder. A PUT replaces whatever has the name, so inputs that share names get
+        names marked by their content, unless the unmarked ones are theirs already.
         """
         names = self._free_names(PurePosixPath(path), sha256, results, is_shared)
         for name, result in zip(names, results, strict=True):
@@ -119,12 +119,12 @@ class ObjectStore:
     def _put(self, path: str, content: bytes) -> None:
         kind = {"Content-Type": _content_type(path)}
         files, key = self._files(path), self._key(path)
-        # Without that, Arrow compresses what has the name of something compressed.
+        # By default, Arrow compresses objects whose name ends like a compressed file's.
         stream = files.open_output_stream(key, compression=None, metadata=kind)
         try:
             with stream:
                 stream.write(content)
-        except OSError:  # closed all the same: the parts that had come may have become the object
+        except OSError:  # the stream was closed all the same: the parts sent may have become the object
             if len(content) >= _PART:
                 with contextlib.suppress(OSError):
                     files.delete_file(key)
@@ -157,10 +157,10 @@ class ObjectStore:
         """Path and size in bytes of every object.
 
         Args:
-            is_meant: says of each first name below the prefix whether it is to be gone into; None: all are.
+            is_meant: says for each first name below the prefix whether to list it; None: all are listed.
 
         Raises:
-            OSError: it can't be listed.
+            OSError: the prefix can't be listed.
         """
         if is_meant is None:
             yield from ((path, size) for path, size in self._listed("", recursive=True) if size is not None)
@@ -198,30 +198,30 @@ class ObjectStore:
             return _unfit(error, "give keys that may (AWS_ACCESS_KEY_ID, …), or mend the endpoint")
 
     def _lack(self, bucket: str, writes: bool) -> Unfit | None:
-        """What the place doesn't have.
+        """What the place lacks; None: nothing.
 
         Raises:
-            LeaveAlone, FolderTrouble, OSError: it can't be used.
+            LeaveAlone, FolderTrouble, OSError: the place can't be used.
         """
         if self._files("").get_file_info(bucket).type == fs.FileType.NotFound:
             return Unfit("no such bucket", "make it, or mend its name or the endpoint")
         if not writes:
             return None if self._is_prefix() else NOTHING_BELOW
         self.put(PROBE, b"maskdrop may write here\n")
-        with contextlib.suppress(FolderTrouble):  # who may not remove may still write
+        with contextlib.suppress(FolderTrouble):  # keys that may not remove may still write
             self.remove(PROBE)
         return None
 
     def _is_prefix(self) -> bool:
-        """Whether anything begins with the base and a slash. Arrow tells of an object that has the base's own
-        name before it looks for that, so then its first names are listed."""
+        """Whether any key begins with the base and a slash. If an object has the base's own name, Arrow
+        reports only that object, so the names below are listed instead."""
         kind = self._files("").get_file_info(self.base).type
         if kind == fs.FileType.File:
             return next(self._listed("", recursive=False), None) is not None
         return bool(kind == fs.FileType.Directory)
 
     def _listed(self, folder: str, recursive: bool) -> Iterator[tuple[str, int | None]]:
-        """Names below a folder, and sizes in bytes; None of a folder."""
+        """Names below a folder, with sizes in bytes; None for a folder's."""
         top = self._key(folder)
         selector = fs.FileSelector(top, allow_not_found=True, recursive=recursive)
         for found in self._files(folder).get_file_info(selector):
@@ -231,7 +231,7 @@ class ObjectStore:
     def _free_names(
         self, path: PurePosixPath, sha256: str, results: list[Result], is_shared: bool
     ) -> list[str]:
-        """Names under the first mark under which all are free, or this picture's."""
+        """Names with the first mark for which each is free, or this picture's already."""
         for mark in marks(sha256):
             names = [str(path.parent / fit(path.stem, mark + result.tail)) for result in results]
             if all(self._may_take(name, sha256, may_be_new=bool(mark) or not is_shared) for name in names):
@@ -255,8 +255,8 @@ class ObjectStore:
         """Bucket and key.
 
         Raises:
-            UnfitName: there can be no such key, or Arrow takes none with nothing behind a slash, and a bucket
-                with a colon for the scheme of a URL.
+            UnfitName: there can be no such key, or Arrow can't use it: it refuses one that ends in a slash,
+                and takes a bucket with a colon for the scheme of a URL.
         """
         key = "/".join(part for part in (self.base, path) if part)
         if ":" in key.partition("/")[0]:
@@ -270,7 +270,7 @@ class ObjectStore:
 
     @contextlib.contextmanager
     def _opened(self, path: str) -> Iterator[NativeFile]:
-        """An object to read; all that Arrow has against it is an OSError."""
+        """An object opened for reading; any refusal of Arrow's is raised as an OSError."""
         with _as_os_errors(), self._files(path).open_input_file(self._key(path)) as file:
             yield file
 
@@ -280,7 +280,7 @@ class ObjectStore:
 
 @contextlib.contextmanager
 def _as_os_errors() -> Iterator[None]:
-    """What Arrow takes for no name or no address at all is a ValueError, and ends nothing either."""
+    """Turn the ValueError that Arrow raises for an impossible name or address into an OSError."""
     try:
         yield
     except ArrowInvalid as error:
@@ -298,11 +298,11 @@ def _content_type(path: str) -> str:
 
 
 def is_refusal(error: OSError) -> bool:
-    """Whether object storage won't, so that to ask again is no use; of others it can't be told."""
+    """Whether object storage refuses, so that asking again is no use; False also if that can't be told."""
     return isinstance(error, (FileNotFoundError, PermissionError)) or _REFUSED.search(str(error)) is not None
 
 
 def told(error: BaseException) -> str:
-    """What object storage says, on one line and without its own machinery's names."""
+    """What object storage says, on one line and without internal details."""
     text = " ".join(str(error).split()).partition("; Details:")[0]
     return os.fsencode(text).decode("utf-8", "replace")[:300] or type(error).__name__

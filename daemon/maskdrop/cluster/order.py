@@ -1,4 +1,4 @@
-"""From the words of a command to a batch on a cluster: places found and looked at before anything is done."""
+"""From the words of a command to a batch on a cluster: its places are found and checked before any work."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ from maskdrop.folders import check_nesting, check_writable, followed, make_folde
 from maskdrop.model.embedded import embedded_weights
 
 _ELSEWHERE = Path("/nonexistent")
-"""Settings name folders; nothing touches these where places are no folders."""
+"""Stands in for the folders that settings have to name; nothing touches it."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Words:
 
 
 def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order:
-    """What is to be done.
+    """The batch that the words ask for.
 
     Args:
         environment: with AWS's own variables.
 
     Raises:
         ConfigurationError: it can't be done as asked.
-        PlaceTrouble: not now.
+        PlaceTrouble: a place can't be used now.
     """
     overrides = {section: dict(values) for section, values in words.overrides.items()}
     settings = settings_for(
@@ -74,7 +74,7 @@ def order_of(words: Words, environment: Mapping[str, str] = os.environ) -> Order
 
 
 def _check_nesting(inputs: Inputs, named: Mapping[str, str]) -> None:
-    """Nothing that is written may be an input at the next run, or replace what else is written."""
+    """Check that nothing written can be an input of the next run, or replace something else written."""
     here = {key: Path(place).absolute() for key, place in named.items() if not place.startswith(SCHEME)}
     folders = {key: followed(f"folders.{key}", folder) for key, folder in here.items()}
     prefixes = {key: _prefix(place) for key, place in named.items() if place.startswith(SCHEME)}
@@ -96,7 +96,7 @@ def _check_nesting(inputs: Inputs, named: Mapping[str, str]) -> None:
 
 
 def _prefix(place: str) -> str:
-    """A place in object storage, written the one way."""
+    """A place in object storage, always spelt the same way."""
     return SCHEME + place.removeprefix(SCHEME).strip("/")
 
 
@@ -110,7 +110,7 @@ def _lies_in(prefix: str, base: str, is_meant: Callable[[str], bool] | None) -> 
 
 
 def _place(key: str, named: str, access: Access, settings: FolderSettings) -> Store:
-    """Where results or broken pictures go, made if it is a folder that is missing."""
+    """Where results or broken pictures go; a missing folder is made."""
     if named.startswith(SCHEME):
         access.check()
         store = ObjectStore(_prefix(named).removeprefix(SCHEME), access)

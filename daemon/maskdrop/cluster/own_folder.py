@@ -1,4 +1,4 @@
-"""A cluster's folder on this machine, and what killed batches have left of theirs."""
+"""A cluster's folder on this machine, and the folders that killed batches left behind."""
 
 import contextlib
 import fcntl
@@ -13,14 +13,14 @@ _BASE = Path("/tmp")
 _PREFIX = "maskdrop-ray-"
 
 _LOCK = "owner"
-"""A file that the batch whose folder it is holds locked: the kernel lets go of it, however the batch ends."""
+"""A file that the folder's batch keeps locked: the kernel releases the lock however the batch ends."""
 
 
 class OwnFolder:
     """A new folder, held until it is removed."""
 
     def __init__(self) -> None:
-        """Make it; folders of this user's batches that are dead are removed.
+        """Make it, and remove the folders of this user's dead batches.
 
         Raises:
             OSError: it can't be made.
@@ -35,7 +35,7 @@ class OwnFolder:
         unlocked.rename(self.path / _LOCK)
 
     def empty(self) -> None:
-        """Remove what is there now; whoever writes there ends with this process."""
+        """Remove what is there now; processes that still write there end with this one."""
         for _ in range(2):  # they may write something meanwhile
             shutil.rmtree(self.path, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Inputs, and what becomes of them, so many at a time."""
+"""Inputs, and what becomes of them, a certain number at a time."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 
 def sliced(things: Iterable[T], length: int) -> Iterator[list[T]]:
-    """All of them, so many at a time."""
+    """All things, in lists of ``length``; the last may be shorter."""
     waiting = iter(things)
     while some := list(islice(waiting, length)):
         yield some
 
 
 def distinct(inputs: Iterable[Input]) -> list[Input]:
-    """Each path once, as it came first: Arrow lists the object ``a/`` as ``a`` too, and can't read it."""
+    """The first input of each path: Arrow lists an object ``a/`` as ``a`` too, and can't read it."""
     firsts: dict[str, Input] = {}
     for one in inputs:
         firsts.setdefault(one.path, one)

@@ -9,14 +9,14 @@ from maskdrop.cluster.stores import Store
 from maskdrop.decoding import BrokenPicture
 
 AHEAD = 16
-"""Originals under way at a time, of a block's 16 to 64."""
+"""Originals fetched at the same time, of a block's 16 to 64."""
 
 _LARGEST = 4 * 2**20
-"""Bytes of an original that is fetched so, at most: all that wait take no more memory than a large one."""
+"""Most bytes of an original that is fetched ahead: all that wait take no more memory than one large one."""
 
 
 class ReadAhead:
-    """Reads a block's originals in their order, the next ones meanwhile."""
+    """Reads a block's originals in their order, and fetches the next ones meanwhile."""
 
     def __init__(
         self, store: Store, works: Sequence[Work], most: int, pool: ThreadPoolExecutor | None
@@ -29,7 +29,7 @@ class ReadAhead:
             self._fetch_next()
 
     def read(self, path: str) -> bytes:
-        """As `Store.read`; large ones are read now."""
+        """As `Store.read`; large originals are read only now."""
         early = self._under_way.pop(path, None)
         self._fetch_next()
         if early is not None:
@@ -48,8 +48,8 @@ class ReadAhead:
 
 @contextmanager
 def reading_ahead(store: Store, works: Sequence[Work], most: int) -> Iterator[ReadAhead]:
-    """What reads these originals of up to so many bytes. One by itself, and those of a folder, are read when
-    their turn comes."""
+    """A reader of these originals, of ``most`` bytes each at most. A single one, and those in a folder, are
+    read only when their turn comes."""
     if not store.is_remote or len(works) < 2:
         yield ReadAhead(store, works, most, None)
         return

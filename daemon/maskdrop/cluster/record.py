@@ -12,13 +12,13 @@ logger = logging.getLogger("maskdrop")
 
 
 class Record:
-    """The owner of both. Rows are written from time to time, and those that they replace go at the end."""
+    """Owner of both. Rows are written from time to time; those that they replace are removed at the end."""
 
     def __init__(self, manifest: Manifest, breaker: Breaker, copies: bool = False) -> None:
         """Prepare.
 
         Args:
-            copies: whether broken pictures are copied: those whose rows name no copy aren't done then.
+            copies: whether broken pictures are copied; then those whose rows name no copy count as not done.
         """
         self._manifest, self._breaker, self._copies = manifest, breaker, copies
         self._rows: dict[str, Row] = {}
@@ -29,7 +29,7 @@ class Record:
         """Learn what is done.
 
         Raises:
-            ConfigurationError, FolderTrouble: as of `Manifest.read`.
+            ConfigurationError, FolderTrouble: as by `Manifest.read`.
         """
         self._rows = self._manifest.read()
 
@@ -41,10 +41,10 @@ class Record:
         return row.known
 
     def note(self, work: Work) -> None:
-        """A picture's end: in the ledger, and unless its row stays, in the manifest.
+        """Note a picture's end in the ledger and, unless its present row stays, in the manifest.
 
         Raises:
-            PlaceTrouble: it is one of many that a place, which can't be used, failed.
+            PlaceTrouble: many pictures were left, because a place can't be used.
             SpoolFull: the ledger's disk is full.
         """
         assert work.end is not None, work
@@ -70,7 +70,7 @@ class Record:
 
     @property
     def due_at(self) -> float:
-        """As of `Manifest.due_at`."""
+        """As `Manifest.due_at`."""
         return self._manifest.due_at
 
     def write(self) -> None:
@@ -84,7 +84,7 @@ class Record:
         """Write the rows that wait.
 
         Args:
-            tidies: whether those that they replace are removed; else the next run does so.
+            tidies: whether to remove the rows that they replace; if not, the next run does.
 
         Raises:
             FolderTrouble: a part can't be written or read.
@@ -99,7 +99,7 @@ def _broken_before(row: Row) -> End:
 
 
 def _stays(row: Row | None, work: Work) -> bool:
-    """Whether a picture's row is still true: it was done, and could just not be looked at this time."""
+    """Whether a picture's row is still true: it was done, and could not be read this time."""
     assert work.end is not None
     is_unread = work.end.outcome is Outcome.LEFT and not work.sha256
     return is_unread and row is not None and row.is_done

@@ -35,10 +35,10 @@ from maskdrop.supervisor.premises import take_lock
 logger = logging.getLogger("maskdrop")
 
 PORTION = 1_000_000
-"""Pictures that are given to Ray at once: what the driver keeps in memory is of them."""
+"""Pictures given to Ray at a time, which bounds what the driver keeps in memory of them."""
 
 _FRUITLESS = 3
-"""Executions in a row that may end in trouble without a single row."""
+"""Executions in a row that end in trouble, without an end for a single picture, before the batch gives up."""
 
 _END_S = 60.0
 """Longest wait for an execution that was ended, in seconds."""
@@ -46,11 +46,11 @@ _END_S = 60.0
 _STEP_S = 0.1
 
 _LINE = 500
-"""Characters of an error's message that are told."""
+"""Most characters of an error's message that are reported."""
 
 
 class BatchTrouble(Exception):
-    """The batch ended before its time; the message says why. What has its row in the manifest is done, and
+    """The batch ended early; the message says why. Pictures that have their row in the manifest are done, and
     the same command does the rest."""
 
 
@@ -60,9 +60,9 @@ class Order:
 
     Attributes:
         target: where results go.
-        manifest: the place in which the manifest's folder is.
-        address: of a cluster; None: one of this machine alone.
-        skips_done: whether pictures of which the manifest has a row are passed over.
+        manifest: takes the pictures' rows.
+        address: of a cluster; None: RAY_ADDRESS's, or else one of this machine alone.
+        skips_done: whether pictures that the manifest has as done are skipped.
         weights_sha256: of the weights here, which all machines must have; "": not known.
     """
 
@@ -77,7 +77,7 @@ class Order:
 
 
 class _Stop:
-    """Arrives where the batch is to end."""
+    """Arrives in the queue when the batch is to end."""
 
 
 class ClusterBatch:
@@ -86,7 +86,7 @@ class ClusterBatch:
     Attributes:
         total: files that are there; None until they are counted.
         seconds: how long it took, once it is over.
-        given_up: pictures that had set out when the drain was cut short: the next run does them.
+        given_up: pictures on their way when the drain was cut short: the next run does them.
         statistics: Ray's own, of each execution.
     """
 
@@ -106,10 +106,10 @@ class ClusterBatch:
         self.ledger = self._record.ledger
 
     def run(self) -> None:
-        """Do everything, or stop when a signal comes: what has its row then is done.
+        """Do everything, or stop at a signal: pictures that have their row then are done.
 
         Raises:
-            ConfigurationError: it can't run as configured, or not go on so.
+            ConfigurationError: it can't run, or can't go on, as configured.
             InboxHeld: another batch works for this outbox.
             BatchTrouble: the cluster can't do it, a place can't be used any more, the manifest can't be read
                 or written, or something happened that nobody foresaw.
@@ -132,7 +132,7 @@ class ClusterBatch:
     def _work(self) -> None:
         with self._signals.heeded():
             self._cluster = cluster = Cluster(self._order.address)
-            self._signals.heed()  # once more: Ray has its own idea of SIGTERM
+            self._signals.heed()  # again: Ray has installed its own handler of SIGTERM
             try:
                 self._go_through(cluster)
             finally:
@@ -141,17 +141,17 @@ class ClusterBatch:
                     cluster.close()
 
     def abandon(self) -> None:
-        """End what `run` left of the cluster where the end was urgent; this process has to end next."""
+        """Clean up what an urgent end of `run` left of the cluster; this process has to end next."""
         if self._cluster is not None:
             self._cluster.abandon()
 
     def _end_soon(self) -> None:
-        """A signal asks for the end; in any thread."""
+        """Act on a signal that asks for the end; in any thread."""
         self._order.inputs.stop()
         self._arrivals.put(_Stop())
 
     def _go_through(self, cluster: Cluster) -> None:
-        """All inputs, a portion at a time; what has come back is in the manifest, however this ends."""
+        """Do all inputs, a portion at a time; pictures that came back get their rows, however this ends."""
         given = 0
         try:
             wanted = takewhile(lambda _: not self.end_signal, self._order.inputs)
@@ -166,17 +166,17 @@ class ClusterBatch:
 
     @property
     def end_signal(self) -> int:
-        """Number of the signal that ended it before its time; 0: none."""
+        """Number of the signal that ended the batch early; 0: none."""
         return self._signals.number
 
     @property
     def is_urgent(self) -> bool:
-        """Whether it was asked once more to end: then `run` leaves the cluster as it is."""
+        """Whether the batch was asked again to end: `run` then leaves the cluster as it is."""
         return self._signals.is_urgent
 
     @property
     def passed(self) -> Inputs:
-        """How far what was named is gone through."""
+        """The inputs, with how many were left alone or unread so far."""
         return self._order.inputs
 
     @property
@@ -201,7 +201,7 @@ class ClusterBatch:
         return works
 
     def _do(self, left: dict[str, Work], cluster: Cluster) -> None:
-        """Give out what is left until nothing is; what the cluster lost for good is given out anew."""
+        """Give out what is left until nothing is; pictures that the cluster lost are given out again."""
         fruitless = 0
         while left and not self.end_signal:
             before = len(left)
@@ -211,14 +211,14 @@ class ClusterBatch:
                 if isinstance(error, ConfigurationError) and not self.ledger.counts[Outcome.SAVED]:
                     raise
                 fruitless = fruitless + 1 if len(left) == before else 0
-                if fruitless == _FRUITLESS:  # what was labelled shows that it can: a machine can't any more
+                if fruitless == _FRUITLESS:  # pictures were saved, so a machine is at fault, not the settings
                     raise ClusterTrouble(str(error)) from error
                 logger.error(
                     "the cluster is in trouble (%s); %d pictures are given out anew", error, len(left)
                 )
 
     def _once(self, left: dict[str, Work], cluster: Cluster) -> None:
-        """One execution. Once a signal has come, what has set out is waited for, and nothing else."""
+        """Run one execution. After a signal, only pictures that are on their way are waited for."""
         begun = len(left)
         cluster.register.start()
         carrier = self._send_out(left, cluster)
@@ -232,13 +232,13 @@ class ClusterBatch:
             self.given_up = max(0, set_out - (begun - len(left)))
 
     def _receive(self, left: dict[str, Work], stop: Callable[[], int]) -> int | None:
-        """Take what comes back until everything has, or after a signal, what had set out.
+        """Take what comes back until everything has or, after a signal, all that was on its way.
 
         Args:
-            stop: lets nothing more set out, and gives how many have.
+            stop: lets no more pictures enter the first stage, and returns how many have.
 
         Returns:
-            How many had set out when a signal came; None: none came.
+            How many had entered it when a signal came; None: no signal came.
         """
         begun = len(left)
         set_out: int | None = None
@@ -271,7 +271,7 @@ class ClusterBatch:
                 self._record.write()
 
     def _receive_late(self, left: dict[str, Work], carrier: Thread) -> None:
-        """Take what comes back while the execution is ended, which is waited for unless it is urgent."""
+        """Take what comes back while the execution ends; unless the end is urgent, wait for it."""
         until = time.monotonic() + _END_S
         while carrier.is_alive() and not self.is_urgent and time.monotonic() < until:
             carrier.join(_STEP_S)
@@ -281,10 +281,10 @@ class ClusterBatch:
                 self._take(arrived, left)
 
     def _send_out(self, left: dict[str, Work], cluster: Cluster) -> Thread:
-        """Have the cluster work; what comes back arrives in the queue, None or an error at last.
+        """Have the cluster work; what comes back arrives in the queue, and None or an error at last.
 
         Returns:
-            What carries it there, until the execution is over.
+            The thread that puts it there, and ends with the execution.
         """
         order, arrivals = self._order, self._arrivals
         shape = shape_for(cluster.nodes(), order.settings, len(left))
@@ -306,7 +306,7 @@ class ClusterBatch:
         return carrier
 
     def _take(self, table: pa.Table, left: dict[str, Work]) -> None:
-        """Note the pictures of a table; each once, and none that was not begun."""
+        """Note the pictures of a table: each once, and none that was not begun."""
         for piece in unpacked(table):
             end = piece.work.end
             assert end is not None, piece.work
@@ -332,7 +332,7 @@ def _left_until(deadline: float) -> float | None:
 
 
 def _in_a_line(error: Exception) -> str:
-    """What happened; of what a task raised, which Ray tells with its whole traceback, the error itself."""
+    """The error on one line; if a task raised it, without the traceback that Ray puts around it."""
     cause = getattr(error, "cause", None)
     told = cause if isinstance(cause, Exception) else error
     lines = str(told).strip().splitlines() or [""]

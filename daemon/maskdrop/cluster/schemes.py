@@ -1,4 +1,4 @@
-"""How a place says that it is in object storage, and what it may not say instead."""
+"""The scheme of places in object storage, and how those of other URLs are refused."""
 
 import re
 
@@ -15,16 +15,16 @@ FOREIGN_LINE_REMEDY = f"write {SCHEME}BUCKET/KEY in small letters, or ./NAME of 
 
 
 def foreign_scheme(named: str) -> str:
-    """What a place begins with that is a URL of another kind, and no folder; "": it is none."""
+    """The scheme of a place that is another kind of URL, and no folder; "": it is none."""
     found = _ANY.match(named)
     return found[0] if found is not None and found[0] != SCHEME else ""
 
 
 def check_scheme(name: str, named: str) -> None:
-    """See that a place is no such URL.
+    """Check that a place is no URL of another kind.
 
     Args:
-        name: of the word or setting that names it.
+        name: of the word or setting that names the place.
 
     Raises:
         ConfigurationError: it is one.

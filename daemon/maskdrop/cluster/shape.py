@@ -10,19 +10,19 @@ from maskdrop.config_file import fault
 from maskdrop.supervisor.plan import GPU_BATCH, batch_for
 
 MOST_THREADS = 4
-"""Threads of an actor on a CPU: a node of more processors gets more actors. Two at least, where it has two
-processors: one computes while the other one takes or hands over a block."""
+"""Most threads of an actor on a CPU: a node with more processors gets more actors. Where nodes have two or
+more, each gets at least two actors: one computes while the other takes or hands over a block."""
 
 CPU_BLOCK = 16
-"""Pictures of a block on a CPU where the object stores are small: about a second's work."""
+"""Most pictures in a block on a CPU where the object stores are small: about a second's work."""
 
 BLOCK_BYTES = 24 * 2**20
-"""Pixels of a block at most there: several of them in every stage fit into the smallest object store."""
+"""Most bytes of a block's pixels there: several blocks in every stage fit into the smallest object store."""
 
 MOST_BLOCK, STORE_BLOCKS = 64, 20
-"""Pictures of a block at most where the object stores are larger, and blocks for each actor of a node that
-the smallest of them has room for then: with fewer, Ray Data holds blocks back. A block costs Ray a fifth of a
-second of processor time, however many pictures are in it."""
+"""Most pictures in a block where the object stores are larger, and how many such blocks the smallest store
+must have room for, for each actor of its node: with fewer, Ray Data holds blocks back. A block costs Ray a
+fifth of a second of processor time, however many pictures are in it."""
 
 _BLOCKS_EACH = 16
 """Blocks that each actor gets at least, so that all end at about the same time."""
@@ -30,12 +30,12 @@ _BLOCKS_EACH = 16
 _LEAST_BLOCK = 4
 
 _SECOND_LOOK = 0.1
-"""Share of a GPU of those who look again at small faces: seldom, and beside the others."""
+"""Share of a GPU for actors that look again at small faces: they rarely work, and beside the others."""
 
 _ACTOR_SHARE, _TASK_SHARE = 0.25, 0.1
-"""Processors that are reserved for each thread of an actor and for a task on a CPU. Far fewer than they use,
-because how many there are is decided here: so the actors of a node that died find room on another. They
-differ, so that Ray Data doesn't fuse decoding into the actors."""
+"""Processors reserved for each thread of an actor, and for a task, on a CPU. They use far more, but how many
+run is decided here; with so few, the actors of a node that died find room on another. The two shares differ,
+so that Ray Data doesn't fuse decoding into the actors."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Shape:
 
     Attributes:
         actors: inference actors, one a GPU; on CPUs, one for each ``threads`` processors of a node.
-        homes: on CPUs, the node of each actor, by its identifier; empty with GPUs, for these say themselves
-            how many find room on a node.
+        homes: on CPUs, the identifier of each actor's node; empty with GPUs, whose number already limits the
+            actors on a node.
         tasks: decoding and saving tasks at a time, each; None: as many as there are processors for.
-        max_batch: pictures that the network gets at once.
+        max_batch: most pictures that the network gets at once.
         block: pictures that travel together.
     """
 
@@ -65,10 +65,11 @@ class Shape:
 
 
 def shape_for(nodes: Mapping[str, Mapping[str, float]], settings: Settings, pictures: int) -> Shape:
-    """The shape for nodes with these resources, as Ray tells them of each identifier, and so many pictures.
+    """The shape for so many pictures on nodes with these resources, as Ray gives them by node identifier.
 
     Raises:
-        ConfigurationError: a GPU is asked for, and no node has one; or GPUs have too few processors beside.
+        ConfigurationError: a GPU is asked for by its number, or no node has one; or there are no processors,
+            or too few beside the GPUs.
     """
     wanted, device = settings.workers, settings.model.device
     if device.startswith("cuda:"):
@@ -113,18 +114,19 @@ def shape_for(nodes: Mapping[str, Mapping[str, float]], settings: Settings, pict
 
 
 def _dealt(room: Mapping[str, int]) -> Iterator[str]:
-    """Each node as often as it has room for an actor, in turns, so that few actors are on many nodes."""
+    """Each node as often as it has room for an actor, in turns, so that few actors spread over many nodes."""
     for turn in range(max(room.values())):
         yield from (name for name, places in room.items() if places > turn)
 
 
 def _tasks_on(cores: int) -> int:
-    """Decoding tasks at a time on a node without a GPU, and as many saving tasks: what a core infers keeps an
-    eighth of one busy where pictures are small; two where there can be, since large ones take longer."""
+    """Decoding tasks at a time on a node without a GPU, and as many saving tasks. For small pictures, an
+    eighth of a core keeps up with a core that infers; large ones take longer, hence two tasks where there
+    are two cores."""
     return max(min(cores, 2), cores // 8)
 
 
 def _most_in_block(side: int, usual: int, store: int) -> int:
-    """Pictures of a block at most, where the smallest object store has so many bytes for each actor."""
+    """Most pictures in a block, if the smallest object store has ``store`` bytes for each actor."""
     each = side * side * 3
     return max(1, min(usual, BLOCK_BYTES // each), min(MOST_BLOCK, store // STORE_BLOCKS // each))

@@ -8,8 +8,8 @@ from maskdrop.names import fit
 
 
 def that_share_names(paths: Sequence[str], tails: Sequence[str]) -> set[str]:
-    """Pictures any of whose results, with these tails, would have the name of another one's: ``a.jpg`` and
-    ``a.png``, but also ``a.jpg`` and ``a.model.jpg`` where a face and a mask are wanted."""
+    """Pictures of which any result, with these tails, would have the same name as another picture's:
+    ``a.jpg`` and ``a.png``, but also ``a.jpg`` and ``a.model.jpg`` where a face and a mask are wanted."""
     counts = Counter(name for path in paths for name in _names(path, tails))
     if len(counts) == counts.total():
         return set()

@@ -12,15 +12,15 @@ from maskdrop.exit_codes import SIGNAL_EXIT
 from maskdrop.supervisor.signals import ONE_REQUEST_S
 
 LIMIT_S = 5.0
-"""Seconds after which a batch that is hurried, and not over, ends whatever it is at."""
+"""Seconds after which a hurried batch that isn't over is ended, whatever it is doing."""
 
 
 class Signals:
-    """Counts requests to end, and sees to it that an urgent one is heeded.
+    """Notes requests to end, and makes sure that an urgent one is heeded.
 
     Attributes:
-        number: of the signal that came last; 0: none.
-        is_urgent: whether another one came, or the first one's again later than ``same_s`` after it.
+        number: of the signal that made the latest request; 0: none.
+        is_urgent: whether another signal came, or the first one again after ``same_s`` seconds or more.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class Signals:
 
     @contextlib.contextmanager
     def heeded(self) -> Iterator[None]:
-        """Signals are requests within, in the main thread only. After one has come, they are ignored later:
-        what is left to do is to tell how far it got."""
+        """Within, signals are requests to end; main thread only. If one has come, signals stay ignored
+        afterwards: all that is left to do is to report how far the batch got."""
         hung_up = signal.getsignal(signal.SIGHUP)
         self._heeded = [signal.SIGINT, signal.SIGTERM]
         if hung_up is not signal.SIG_IGN:  # as it is under nohup(1)
@@ -64,7 +64,7 @@ class Signals:
             os.close(reading)
 
     def heed(self) -> None:
-        """Take the signals over; once more where a library has done so meanwhile."""
+        """Install the handlers; call it again after a library has installed its own."""
         for number in self._heeded:
             signal.signal(number, self._first)
 
@@ -74,7 +74,7 @@ class Signals:
             self._told()
 
     def _watch(self, reading: int) -> None:
-        """Handlers of Python's wait until a library's function comes back, which this doesn't."""
+        """Watch in a thread: Python's handlers wait until a library's function returns, this doesn't."""
         first, came_at = 0, 0.0
         while numbers := os.read(reading, 1):
             number, now = numbers[0], time.monotonic()

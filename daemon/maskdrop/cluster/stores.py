@@ -1,4 +1,4 @@
-"""Where pictures come from and results go to: a folder here, or one of the same in object_store.py."""
+"""Where pictures come from and results go to: folders here, object storage in object_store.py."""
 
 import errno
 import hashlib
@@ -21,17 +21,17 @@ from maskdrop.results.names import Result
 from maskdrop.ticket import Absence, Identity, Ticket
 
 PROBE = ".maskdrop-probe"
-"""Name of a file that only shows whether it can be written."""
+"""Name of a file that is written only to see whether that works."""
 
 MANIFEST = "manifest.parquet"
-"""The folder of the manifest's parts, in OUT: what reads Parquet takes it for one file, so nothing else may
+"""The folder of the manifest's parts, in OUT. Readers of Parquet take it for one file, so nothing else may
 lie there."""
 
 NOWHERE = Identity(0, 0, 0, 0)
-"""Of a ticket whose file is not looked at, or lies in no folder."""
+"""For a ticket whose file isn't looked at, or lies in no folder."""
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-"""What says that there is no such file, or a link on its way; any other error, that nobody can tell."""
+"""Errors that mean that there is no such file, or a link in its path; after any other, nobody can tell."""
 
 
 class PlaceTrouble(Exception):
@@ -43,7 +43,7 @@ class Unfit:
     """Why a place can't be used.
 
     Attributes:
-        passes: whether what is there says itself that it can't now.
+        passes: whether the place itself says that the trouble is temporary.
     """
 
     problem: str
@@ -56,20 +56,20 @@ class Store(Protocol):
 
     @property
     def address(self) -> str:
-        """How it is named to people; the same for the same place."""
+        """The name to show to people; always the same for the same place."""
 
     @property
     def is_remote(self) -> bool:
         """Whether reading costs a request each time."""
 
     def check(self, writes: bool) -> Unfit | None:
-        """Why the place can't be read, or with ``writes`` not be written to; None where it can."""
+        """Why the place can't be read or, with ``writes``, written to; None if it can."""
 
     def read(self, path: str, most: int) -> bytes:
         """An original's whole content.
 
         Raises:
-            LeaveAlone: it is gone, or can't be read.
+            LeaveAlone: it is gone, changes meanwhile, or can't be read.
             BrokenPicture: it is empty or has more than ``most`` bytes.
         """
 
@@ -77,33 +77,33 @@ class Store(Protocol):
         """Why an original can't be reached, though it was named; may cost requests of its own."""
 
     def publish(self, path: str, sha256: str, results: list[Result], is_shared: bool) -> tuple[str, ...]:
-        """Write a picture's results, whole and lasting, under names that replace no other picture's.
+        """Write a picture's results, whole and durably, under names that replace no other picture's.
 
         Returns:
             Their paths relative to this place.
 
         Raises:
-            UnfitName: it can't take them under the picture's name.
-            FolderTrouble: it can't take any now.
+            UnfitName: the place can't take them under the picture's name.
+            FolderTrouble: the place can't take any now.
         """
 
     def put(self, path: str, content: bytes, unfinished: str = "") -> None:
-        """Write a file, whole and lasting, or not at all; it replaces what has its name, which is still
-        there where that fails, but for an object of several parts.
+        """Write a file, whole and durably, or not at all. It replaces a file of the same name; if writing
+        fails, the old one stays, unless the new one is an object of several parts.
 
         Args:
-            unfinished: what makes its name in a folder until it is whole; "": its path. Who writes the same
-                once more takes up what a dead one left; no two may write the same at a time.
+            unfinished: what a folder's temporary name is made from; "": the path. A writer with the same one
+                replaces what a killed one left; no two may write with the same one at a time.
 
         Raises:
             FolderTrouble: it can't be written now.
         """
 
     def put_new(self, path: str, content: bytes, unfinished: str = "") -> bool:
-        """As `put`, but where something has the name, it stays.
+        """As `put`, but whatever has the name already stays.
 
         Returns:
-            Whether it was written. In object storage two that ask at the same instant may both be told so.
+            Whether it was written. In object storage, two writers at the same instant may both get True.
 
         Raises:
             UnfitName: nothing can have this name here.
@@ -115,7 +115,7 @@ class Store(Protocol):
 
         Raises:
             UnfitName: nothing can have it here.
-            FolderTrouble: that can't be told now.
+            FolderTrouble: that can't be found out now.
         """
 
     def get(self, path: str) -> bytes:
@@ -265,14 +265,14 @@ class FolderStore:
 
 
 def require(store: Store, writes: bool, name: str, named: str) -> None:
-    """Have a look at a place before anything is begun.
+    """Check a place before anything is begun.
 
     Args:
-        name, named: of the word or setting that names it, and what that says.
+        name, named: the word or setting that names the place, and its value.
 
     Raises:
-        ConfigurationError: it can't be used.
-        PlaceTrouble: it can't be used now.
+        ConfigurationError: the place can't be used.
+        PlaceTrouble: the place can't be used now.
     """
     if unfit := store.check(writes):
         why = fault(name, named, unfit.problem, unfit.remedy)

@@ -1,1 +1,1 @@
-"""The command line: one module a command. None of them holds more than words, checks and an end."""
+"""The command line: one module for each command, with its options, checks and exit codes, and no more."""

@@ -43,7 +43,7 @@ def program(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and end."),
     ] = False,
 ) -> None:
-    """What stands before any command."""
+    """Options that stand before any command."""
 
 
 app.add_typer(model_app, name="model")
@@ -83,7 +83,7 @@ def run(
         "model": {"weights": weights, "device": device},
         "log": {"level": log_level, "format": log_format, "file": log_file},
     }
-    # In all threads from now on, until there is somebody who reads the configuration again.
+    # Blocked in all threads from now on, until something is there that can read the configuration again.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     die_when_told(EX_OK)
     try:

@@ -36,12 +36,12 @@ _FORMS = (".json", ".csv")
 """Endings of a report's name."""
 
 _LINE_S = 60.0
-"""Seconds between two lines of a cluster's log that tell how far the batch is."""
+"""Seconds between two lines that tell how far a cluster's batch is."""
 
 
 @dataclass(frozen=True)
 class _Places:
-    """As given: folders, or with --engine ray other places."""
+    """Places as given: folders, or with --engine ray other places."""
 
     source: str
     outbox: str
@@ -49,12 +49,12 @@ class _Places:
 
     @property
     def named(self) -> dict[str, str]:
-        """Those that are given, by their names on the command line."""
+        """The places that are given, by their names on the command line."""
         named = {"IN": self.source, "OUT": self.outbox}
         return named if self.quarantine is None else {**named, "--quarantine": self.quarantine}
 
     def check(self) -> None:
-        """See that none is a URL which would be taken for a folder.
+        """Check that none is a URL that would be taken for a folder.
 
         Raises:
             ConfigurationError: one is.
@@ -65,7 +65,7 @@ class _Places:
 
 @dataclass(frozen=True)
 class _Trouble:
-    """What ended a batch before its time, and with which exit code."""
+    """What ended a batch early, and the exit code for it."""
 
     message: str
     code: int
@@ -123,13 +123,13 @@ def batch(
         typer.Option("--verbose", "-v", help="Log each picture; with --engine ray, Ray's statistics."),
     ] = False,
 ) -> None:
-    """Do every picture below IN once, and end. IN is never changed; what has its results in OUT is skipped.
+    """Do every picture below IN once, and end. IN is never changed; pictures with results in OUT are skipped.
 
-    Exits 0 where every picture has its results, 1 where some are broken or left, 129, 130 or 143 where a
-    hang-up, Ctrl-C or SIGTERM came: what was in flight is finished then, and the same command goes on from
-    there. 75 where another batch is at work on OUT, or there is no room in OUT, in quarantine or in the
-    folder for temporary files; with --engine ray also where some are left or the cluster was in trouble: the
-    same command may get further. 78 where it can't run as configured.
+    Exits 0 if every picture has its results, 1 if some are broken or left, 129, 130 or 143 after a hang-up,
+    Ctrl-C or SIGTERM: pictures in flight are finished then, and the same command goes on from there. 75 if
+    another batch is at work on OUT, or there is no room in OUT, in quarantine or in the folder for temporary
+    files; with --engine ray also if some are left or the cluster was in trouble: the same command may get
+    further. 78 if it can't run as configured.
     """
     from maskdrop.folders import NoRoom
 
@@ -147,7 +147,7 @@ def batch(
                     there.abandon()
                     leave(code)
             if not there.end_signal:
-                raise typer.Exit(code)  # Ray has something to do at a process's end
+                raise typer.Exit(code)  # an ordinary end, at which Ray cleans up
         else:
             _check_local(places, {"--address": address, "--endpoint": endpoint})
             code = _tell(_here(places, config, overrides, again, verbose), report, verbose, EX_FAILED)
@@ -155,7 +155,7 @@ def batch(
         end_with(str(error), EX_TEMPFAIL)
     except ConfigurationError as error:
         end_with(str(error), EX_CONFIG)
-    leave(code)  # at its own end, pyarrow would wait for a listing that is under way
+    leave(code)  # at an ordinary end, pyarrow would wait for a listing that is under way
 
 
 def _here(
@@ -196,7 +196,7 @@ def _on_cluster(
     overrides: dict[str, dict[str, Any]],
     again: bool,
 ) -> "tuple[ClusterBatch, _Trouble | None]":
-    """The batch, and what ended it before its time."""
+    """The batch, and what ended it early, if anything did."""
     try:
         with lasting_imports():
             from maskdrop.cluster.order import Words, order_of
@@ -216,7 +216,7 @@ def _on_cluster(
                 one.run()
             except BatchTrouble as error:
                 trouble = _Trouble(str(error), EX_TEMPFAIL)
-            except ConfigurationError as error:  # found in the middle: what is done is to be told too
+            except ConfigurationError as error:  # found midway: what is done has to be reported too
                 if not one.done:
                     raise
                 trouble = _Trouble(str(error), EX_CONFIG)
@@ -243,11 +243,11 @@ def _check_local(places: _Places, options: dict[str, str | None]) -> None:
 def _tell(
     one: "Batch", report: Path | None, verbose: bool, some_left: int, trouble: _Trouble | None = None
 ) -> int:
-    """The summary and the report, whatever the end.
+    """Write the summary and the report, however the batch ended.
 
     Args:
-        some_left: the exit code where some pictures, or folders, were left.
-        trouble: what ended it before its time; None: nothing.
+        some_left: the exit code if some pictures, or folders, were left.
+        trouble: what ended the batch early; None: nothing.
 
     Returns:
         The exit code.
@@ -264,7 +264,7 @@ def _tell(
         try:
             write_report(one, report)
         except OSError as error:
-            code = max(code, EX_FAILED)  # which is less than what tells that some is left to do
+            code = max(code, EX_FAILED)  # codes that say that some is left to do are higher, and stay
             with contextlib.suppress(OSError):
                 say(f"--report {report}: {error.strerror}; exit code {code}")
     return code
@@ -282,7 +282,7 @@ def _code_of(one: "Batch", some_left: int, trouble: _Trouble | None) -> int:
 
 
 def _check_report(report: Path | None, source: str) -> None:
-    """Found out before anything is done."""
+    """Check the report's place before anything is done."""
     if report is None:
         return
     if report.suffix not in _FORMS:

@@ -1,4 +1,4 @@
-"""``maskdrop check``: which pictures below a folder are broken, and away with them if that is wanted."""
+"""``maskdrop check``: find broken pictures below a folder, and move or delete them if that is wanted."""
 
 import os
 import signal
@@ -100,7 +100,7 @@ def _folder(folder: Path) -> Path:
 
 
 def _target(folder: Path, move: Path | None, delete: bool, dry_run: bool) -> Path | None:
-    """Where to move to: made if it is missing, and found to be of use before anything is decoded."""
+    """The folder to move to, made if it is missing, and checked before anything is decoded."""
     if move is None:
         return None
     if delete:
@@ -121,7 +121,7 @@ def _target(folder: Path, move: Path | None, delete: bool, dry_run: bool) -> Pat
 
 
 def _check_output(output: Path | None) -> None:
-    """Found out before anything is done."""
+    """Check the report's place before anything is done."""
     if output is None:
         return
     if not is_folder(output.parent) or is_folder(output) or len(os.fsencode(output.name)) > NAME_MAX:
@@ -137,7 +137,7 @@ def _reports(output: Path | None) -> list[os.stat_result]:
 
 
 def _put_away(one: "Check", folder: Path, target: Path | None) -> tuple[int, str]:
-    """Move or delete what is broken; the exit code and the message where that came to an end too soon."""
+    """Move or delete broken files. Returns 0, or the exit code if that ended early, and the message."""
     from maskdrop.inbox.lock import InboxHeld
 
     try:
@@ -153,7 +153,7 @@ def _put_away(one: "Check", folder: Path, target: Path | None) -> tuple[int, str
 
 
 def _agreed(one: "Check", target: Path | None, yes: bool) -> bool:
-    """Whether what is broken may go; asked where it was not said."""
+    """Whether broken files may be moved or deleted; asks unless ``yes``."""
     if not one.findings.broken or one.interrupt.came():
         return False
     if yes:
@@ -172,7 +172,7 @@ def _show(show: Show, tally: "Tally", findings: "Findings") -> None:
 
 
 def _report(one: "Check", form: str, output: Path | None) -> int:
-    """The report and the summary; the exit code where the report can't be written."""
+    """Write the report and the summary. Returns the exit code: not 0 if the report can't be written."""
     from maskdrop.check.report import WRITERS, summary_line
 
     code = 0
@@ -188,7 +188,7 @@ def _report(one: "Check", form: str, output: Path | None) -> int:
     except OSError as error:
         code = EX_FAILED
         if output is None:
-            stop_telling()  # or Python tries once more at its end
+            stop_telling()  # or Python tries once more when it ends
         place = "standard output" if output is None else f"--output {output}"
         say(f"{place}: {error.strerror}; the report isn't whole")
     sys.stderr.write(summary_line(one.findings, one.tally) + "\n")

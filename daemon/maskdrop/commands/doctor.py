@@ -1,4 +1,4 @@
-"""``maskdrop doctor``: looks at machine and folders, and says what to mend."""
+"""``maskdrop doctor``: look at machine and folders, and say what to mend."""
 
 import json
 import os

@@ -32,11 +32,11 @@ def end_with(message: str, code: int) -> NoReturn:
 
 
 def die_when_told(code: int) -> None:
-    """End this process at SIGTERM, until something else takes that over; nothing has begun before.
+    """As a container's first process, end at SIGTERM until something else handles it: nothing has begun yet.
 
-    The first process of a container gets no signal that it has no answer to, and a command's own answer comes
-    after imports that take seconds, and a look at places that may be silent. Python's handlers wait until a
-    library's function comes back, which the thread doesn't.
+    Such a process gets only signals that it handles, and a command's own handler comes after imports that
+    take seconds, and after a look at places that may not answer. Python's handlers wait until a library's
+    function returns; the thread doesn't.
     """
     if os.getpid() != 1:
         return
@@ -63,8 +63,8 @@ def say(message: str) -> None:
 
 
 def tell(line: str) -> None:
-    """Write a line to standard output, at once. A reader that has seen enough, such as ``head``, ends nothing
-    that is being done, nor does a full disk."""
+    """Write a line to standard output, at once. Neither a reader that has seen enough, such as ``head``, nor
+    a full disk ends the command."""
     try:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
@@ -73,10 +73,10 @@ def tell(line: str) -> None:
 
 
 def lose_output(error: OSError, consequence: str = "") -> bool:
-    """Standard output can't be written, or nobody reads it any more: nothing more is, and the former is said.
+    """Write nothing more to standard output after this error; say so, unless its reader has left.
 
     Returns:
-        Whether that is a fault.
+        Whether the error is a fault: a reader that left is none.
     """
     stop_telling()
     if isinstance(error, BrokenPipeError):
@@ -86,7 +86,7 @@ def lose_output(error: OSError, consequence: str = "") -> bool:
 
 
 def stop_telling() -> None:
-    """Nobody reads standard output any more: what is still to be written there goes nowhere."""
+    """Discard what is still written to standard output, as nobody reads it any more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -99,7 +99,7 @@ def install(
 ) -> None:
     """Check a network, then copy it into the state folder and say what to configure."""
     if os.geteuid() == 0:
-        os.umask(0o022)  # the service's user is to read it
+        os.umask(0o022)  # the service's user has to read the file
     with _refusals():
         with lasting_imports():
             from maskdrop.model.check import check_model

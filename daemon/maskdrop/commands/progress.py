@@ -15,7 +15,7 @@ class Show(Protocol):
 
 
 class _Lines:
-    """Writes a line after so many seconds, and each time that as many have gone by."""
+    """Writes a line each time that so many seconds have gone by."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._told_at, self._done = seconds, time.monotonic(), 0
@@ -33,7 +33,7 @@ class _Lines:
 
 @contextlib.contextmanager
 def progress(line_each: float = math.inf) -> Iterator[Show]:
-    """A bar with rate and time left, which is gone at the end.
+    """Show a bar with rate and time left, which disappears at the end.
 
     Args:
         line_each: seconds between two lines where standard error is no terminal that can draw a bar.
@@ -50,17 +50,17 @@ def progress(line_each: float = math.inf) -> Iterator[Show]:
     )
 
     class Terminal(Console):
-        """It breaks long lines itself: names in what is logged meanwhile stay whole."""
+        """Leaves it to the terminal to break long lines: names that are logged meanwhile stay whole."""
 
         def print(self, *objects: Any, **options: Any) -> None:
             super().print(*objects, **{"soft_wrap": True, **options})
 
         def show_cursor(self, show: bool = True) -> bool:
-            """It stays: whatever ends a command at once, a kill, would leave a terminal without."""
+            """Never hide it: a command that is killed would leave the terminal without a cursor."""
             return False
 
     console = Terminal(stderr=True)
-    if not (sys.stderr.isatty() and console.is_interactive):  # nor where colours are asked for in a pipe
+    if not (sys.stderr.isatty() and console.is_interactive):  # no bar in a pipe, even if colours are forced
         yield _Lines(line_each)
         return
     with Progress(*columns, console=console, transient=True) as bars:

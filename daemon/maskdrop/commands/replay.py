@@ -1,4 +1,4 @@
-"""``maskdrop replay``: pictures from quarantine or archive once more through the daemon."""
+"""``maskdrop replay``: send pictures from quarantine or archive through the daemon once more."""
 
 import re
 import signal
@@ -91,10 +91,10 @@ def _put_back(source: Path, target: Path, kept: Kept, mode: int) -> str | None:
 def _folders(
     config: Path | None, inbox: Path | None, quarantine: Path | None, archive: Path | None, room: Room
 ) -> tuple[Path, Path, int]:
-    """The room, the inbox, and the permissions of folders that are made; all must be there."""
+    """The room and the inbox, which must be there, and the permissions of folders that are made."""
     given = {"inbox": inbox, "quarantine": quarantine, "archive": archive}
     if inbox is not None and config is None:
-        given["outbox"] = inbox.parent / "outbox"  # of no use here, but no configuration is without
+        given["outbox"] = inbox.parent / "outbox"  # not used here, but every configuration needs one
     try:
         folders = load_settings(config, {"folders": given}).folders
     except ConfigurationError as error:

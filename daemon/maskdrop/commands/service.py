@@ -1,4 +1,4 @@
-"""``maskdrop service``: put it in place as a systemd service, take it away, show it."""
+"""``maskdrop service``: install maskdrop as a systemd service, remove it, show it."""
 
 import os
 from collections.abc import Iterator
@@ -90,10 +90,10 @@ def show(root: Root = Path("/")) -> None:
 
 
 def _carry_out(steps: "list[Step]", root: Path, dry_run: bool) -> bool:
-    """Do the steps, or tell them; returns whether there was anything to do."""
+    """Do the steps, or with ``dry_run`` list them. Returns whether there was anything to do."""
     from maskdrop.service.steps import KeepFile, do_step
 
-    os.umask(0o022)  # whoever installs it: the service's user reads what is root's
+    os.umask(0o022)  # whatever root's is: the service's user has to read root's files
     for step in steps:
         tell(f"{'would ' if dry_run else ''}{step}")
         if not dry_run:
@@ -117,5 +117,5 @@ def _refusals() -> Iterator[None]:
         end_with(str(error), EX_CONFIG)
     except (RecordUnreadable, StepFailed) as error:
         end_with(str(error), EX_FAILED)
-    except PermissionError as error:  # steps are planned by looking where only root and the service may
+    except PermissionError as error:  # planning looks into folders that only root and the service may enter
         end_with(f"{error.filename}: {error.strerror}; are you root?", EX_FAILED)

@@ -31,10 +31,10 @@ def sheet(
         Path | None, typer.Option(help="The daemon's TOML file: tells the folders and the results' names.")
     ] = None,
 ) -> None:
-    """Show the last results beside their originals, and what is in quarantine with its reasons.
+    """Show the last results beside their originals, and pictures in quarantine with their reasons.
 
     Writes index.html, which needs no server and nothing from elsewhere, the small pictures that it shows, and
-    sheet.png, all of them on one. Where no folders are named they are looked for beside the outbox.
+    sheet.png, with all of them on one. Folders that aren't named are looked for beside the outbox.
     """
     from maskdrop.sheet.write import CONTACT, PAGE, Rooms, Sheet, is_ours_or_empty
 

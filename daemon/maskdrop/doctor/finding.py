@@ -14,7 +14,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, how it is, and what mends it; empty where nothing is to mend."""
+    """One thing that was looked at, how it is, and what mends it; no remedy if it is in order."""
 
     name: str
     status: Status
@@ -23,22 +23,22 @@ class Finding:
 
 
 def ok(name: str, told: str) -> Finding:
-    """Nothing is to mend."""
+    """A thing that is in order."""
     return Finding(name, Status.OK, told)
 
 
 def warning(name: str, told: str, remedy: str) -> Finding:
-    """Something may come to be in the way."""
+    """A thing that may become a problem."""
     return Finding(name, Status.WARNING, told, remedy)
 
 
 def fail(name: str, told: str, remedy: str) -> Finding:
-    """The daemon can't work like this."""
+    """A thing that keeps the daemon from working."""
     return Finding(name, Status.FAIL, told, remedy)
 
 
 def size(count: float) -> str:
-    """Bytes for people."""
+    """A number of bytes, written for people."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if count < 1024 or unit == "GiB":
             break

@@ -74,7 +74,7 @@ def check_open_files(plan: Plan) -> Finding:
 
 
 def check_gpu(device: str, ask_torch: bool) -> list[Finding]:
-    """Driver and devices. PyTorch is asked in a process of its own, and only if that is wanted."""
+    """Driver and devices; PyTorch only if that is wanted, in a process of its own."""
     nodes = [node for node in GPU_NODES if Path(node).exists()]
     findings = [_driver(device, nodes)]
     if ask_torch:
@@ -130,7 +130,7 @@ def _torch(device: str, has_nodes: bool) -> Finding:
 
 
 def check_systemd() -> Finding:
-    """Whether readiness, watchdog and journal fields are to be had where systemd runs."""
+    """Whether readiness, watchdog and journal fields are available, where systemd runs."""
     name = "systemd"
     runs = is_booted()
     has_headers = any(Path(header).exists() for header in _HEADERS)
@@ -158,7 +158,7 @@ def _count_folders(inbox: Path) -> int:
 
 
 def _complaint(done: "subprocess.CompletedProcess[str] | None") -> str:
-    """The first line that a program said which failed, or else how it ended."""
+    """The first line that a failed program wrote, or else its exit code."""
     if done is None:
         return "no answer"
     return next(filter(None, (done.stdout + done.stderr).splitlines()), f"exit code {done.returncode}")

@@ -15,7 +15,7 @@ WORKER_BYTES = 60 * 2**20
 """Resident memory of a decoding or saving process without a picture, as measured."""
 
 _ADDRESSES = 4 * 2**30
-"""Addresses that PyTorch's libraries and threads take up in a process, most of them unused, about."""
+"""Bytes of addresses, about, that PyTorch's libraries and threads take in a process; most are unused."""
 
 _SHM_BYTES = 64 * 2**20
 
@@ -77,14 +77,14 @@ def _addresses(settings: Settings, plan: Plan) -> Finding:
     if limit < wanted:
         return fail(name, told, "raise ulimit -v (LimitAS=)")
     if settings.model.device != "cpu" and any(Path(node).exists() for node in GPU_NODES):
-        # CUDA's unified addressing gives all memory of the machine and its GPUs addresses beforehand.
+        # CUDA's unified addressing reserves addresses for all memory of the machine and its GPUs.
         told = f"a process may use {size(limit)}; a GPU's driver reserves more than there is memory"
         return warning(name, told, "ulimit -v unlimited (LimitAS=infinity)")
     return ok(name, told)
 
 
 def _shm() -> Finding:
-    """The slots don't lie there; PyTorch may put memory of its own there."""
+    """Room in /dev/shm: not for the slots, but PyTorch may put memory of its own there."""
     name = "/dev/shm"
     try:
         status = os.statvfs("/dev/shm")
@@ -97,7 +97,7 @@ def _shm() -> Finding:
 
 
 def free_bytes() -> int:
-    """Memory that may be used: the machine's, or what the control group still gives."""
+    """Bytes of memory that may still be used: the machine's, or fewer if a control group limits them."""
     free = [_available()]
     for group in own_groups("memory"):
         for most, used in (

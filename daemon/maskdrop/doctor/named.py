@@ -8,7 +8,7 @@ from maskdrop.doctor.finding import Finding, fail, ok, warning
 
 
 def check_weights_file(settings: Settings) -> Finding:
-    """Whether this user may read the weights; what is in them, an inference worker finds out."""
+    """Whether this user may read the weights; their content is left for an inference worker to check."""
     weights = settings.model.weights
     try:
         check_weights(weights)
@@ -18,7 +18,7 @@ def check_weights_file(settings: Settings) -> Finding:
 
 
 def check_metrics_port(settings: Settings) -> list[Finding]:
-    """Whether it can be listened on; one that is in use may be the daemon's own."""
+    """Whether the port can be listened on; if it is in use, the daemon itself may have it."""
     port = settings.metrics.port
     if port is None:
         return []

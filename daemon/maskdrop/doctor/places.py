@@ -23,10 +23,10 @@ from maskdrop.folders import (
 )
 
 LITTLE_BYTES, FEW_BYTES = 64 * 2**20, 2**30
-"""Free space below which the daemon will soon stand still, and below which somebody should know."""
+"""Free bytes below which the daemon will soon stand still, and below which somebody should know."""
 
 LITTLE_INODES, FEW_INODES = 1_000, 20_000
-"""The same in files that can still be made."""
+"""The same for files that can still be made."""
 
 
 def check_places(settings: Settings) -> list[Finding]:

@@ -1,1 +1,1 @@
-"""What the daemon tells of itself, and those who read it: people, monitoring, Prometheus."""
+"""What the daemon reports about itself, for those who read it: people, monitoring, Prometheus."""

@@ -25,10 +25,10 @@ WELL = frozenset({State.RUNNING, State.DRAINING})
 """States in which ``maskdrop status`` exits 0."""
 
 ODD = (KeyError, TypeError, ValueError, AttributeError)
-"""What comes of reading a health file of another version."""
+"""Errors that reading a health file of another version raises."""
 
 STALE_AFTER = 5
-"""Missed updates after which a health file tells of the past."""
+"""Missed updates after which a health file is out of date."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Counts:
     """Pictures since the daemon started.
 
     Attributes:
-        accepted: taken into flight; those that a reload sends back to the inbox are once more.
+        accepted: taken into flight; those that a reload sends back to the inbox are counted again.
         saved: their results are on disk.
         quarantined: they went to quarantine.
         retried: they went round again because a worker died with them.
-        left: left alone: gone or changed meanwhile, or not to be read, moved or saved.
+        left: left alone, because they are gone, changed meanwhile, or can't be read, moved or saved.
     """
 
     accepted: int
@@ -55,13 +55,13 @@ class StageHealth:
     """The workers of one stage together.
 
     Attributes:
-        workers: workers that there are to be.
+        workers: how many workers there should be.
         ready: those that can be given pictures.
-        busy: 0 to 1: how much of the last ten seconds they were at a picture. The stage near 1 is the
-            bottleneck.
+        busy: 0 to 1: the share of the last ten seconds in which they worked at a picture. The stage near 1 is
+            the bottleneck.
         waiting: pictures that wait for this stage.
-        ms: ``p50`` and ``p99``: milliseconds that a picture took here, the median, and what 99 of 100 stay
-            below, of the last thousand; null before the first.
+        ms: ``p50`` and ``p99``: milliseconds that a picture took here, as the median and the 99th percentile
+            of the last thousand; null before the first.
     """
 
     workers: int
@@ -76,15 +76,15 @@ class PlanHealth:
     """How the work is shared out.
 
     Attributes:
-        preprocess: decoders that there are to be: set, or chosen from what was measured and from how
+        preprocess: how many decoders there should be: as set, or chosen from measurements and from how
             busy the stages are.
-        infer: inference workers, those of all devices together.
-        save: savers, chosen as decoders are.
+        infer: inference workers of all devices together.
+        save: how many savers there should be, set or chosen in the same way.
         threads: threads of each inference worker.
-        max_batch: pictures that are inferred together at most.
-        slots: pictures in flight at most.
-        measured_ms: what a picture cost each stage when its worker measured at its start; null where
-            numbers are set.
+        max_batch: most pictures that are inferred together.
+        slots: most pictures in flight.
+        measured_ms: milliseconds that a picture cost each stage when its worker measured at its start; null
+            where numbers are set.
     """
 
     preprocess: int
@@ -103,8 +103,8 @@ class SavedPicture:
     Attributes:
         picture: its path in the inbox.
         at: when.
-        ms: milliseconds in settle, preprocess, infer, save, and in total; locate and infer again where
-            small faces were looked at again.
+        ms: milliseconds in settle, preprocess, infer, save, and in total; also in locate and infer again
+            if small faces were looked at again.
     """
 
     picture: str
@@ -119,7 +119,7 @@ class QuarantinedPicture:
     Attributes:
         picture: its path in the inbox.
         at: when.
-        stage: where it was found wanting.
+        stage: where the fault was found.
         error: the kind of fault.
         message: what is wrong with it.
         ms: milliseconds in the stages it got through.
@@ -155,7 +155,7 @@ class WorkerHealth:
         pid: its process number.
         alive: false: it died and is about to be replaced.
         ready: it can be given pictures; false while it starts.
-        restarts: workers that were started here in place of ones that died, or couldn't be started.
+        restarts: workers that were started here to replace ones that died or couldn't be started.
     """
 
     stage: str
@@ -176,13 +176,13 @@ class Health:
         version: maskdrop's.
         started_at: UTC, ISO 8601.
         updated_at: UTC, ISO 8601. A file whose ``updated_at`` is older than five intervals (at least
-            5 s) tells of the past.
-        interval_s: it is written so often.
+            5 s) is out of date.
+        interval_s: seconds between two updates.
         counts: pictures since the daemon started.
         in_flight: pictures between inbox and outbox.
         backlog: pictures in the inbox that are not taken.
         queues: pictures that wait for a step: preprocess, infer, locate, save, quarantine; and
-            ``free_slots``, which a picture could have now.
+            ``free_slots``, the slots that are free.
         stages: preprocess, infer, save: the workers of each together.
         plan: how the work is shared out.
         workers: one entry for each worker's place.
@@ -227,14 +227,14 @@ def content_of(health: Health) -> bytes:
 
 
 def at_another_time(content: bytes, updated_at: str) -> bytes:
-    """The same content with a new ``updated_at``. A text in JSON has its quotes escaped, so that what is
-    looked for is the key."""
+    """The same content with a new ``updated_at``. Quotes inside JSON's strings are escaped, so only the key
+    can be found."""
     head, key, tail = content.partition(b'"updated_at": "')
     return head + key + updated_at.encode() + tail[tail.index(b'"') :]
 
 
 class HealthUnreadable(Exception):
-    """There is no health file to be read; the message says what to do."""
+    """No health file can be read; the message says what to do."""
 
 
 def read_health(path: Path) -> dict[str, Any]:
@@ -262,10 +262,10 @@ def age_seconds(health: dict[str, Any]) -> float:
 
 
 def is_fresh(health: dict[str, Any]) -> bool:
-    """Whether the file is of now: fewer than `STALE_AFTER` updates were missed."""
+    """Whether the file is up to date: no more than `STALE_AFTER` updates were missed."""
     return age_seconds(health) <= stale_after_s(health)
 
 
 def stale_after_s(health: dict[str, Any]) -> float:
-    """Seconds without an update after which the file is no longer of now."""
+    """Seconds without an update after which the file is out of date."""
     return STALE_AFTER * max(1.0, float(health.get("interval_s", 1.0)))

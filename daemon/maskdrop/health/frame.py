@@ -30,7 +30,7 @@ def draw(health: dict[str, Any], width: int, height: int) -> RenderableType:
     """The whole screen.
 
     Args:
-        height: lines at most; the lists of the latest pictures get what the rest leaves.
+        height: lines at most; the lists of the latest pictures get what is left by the rest.
 
     Raises:
         KeyError, TypeError, ValueError, AttributeError: it is no health file of this version.
@@ -54,7 +54,7 @@ def _title(health: dict[str, Any]) -> Text:
 
 
 def _reason(health: dict[str, Any], width: int) -> list[Text]:
-    """Why it is not running, on a few lines, for the remedy stands at its end."""
+    """Why the daemon isn't running, on a few lines, since the remedy stands at the end."""
     told = str(health["reason"])
     if not is_fresh(health) and health["state"] != State.STOPPED:
         told = f"nothing heard for {age_seconds(health):.0f} s: the daemon is gone or stuck; it was " + (
@@ -109,7 +109,7 @@ def _bar(share: float) -> Text:
 
 
 def _latest(latest: dict[str, Any], width: int, room: int) -> list[RenderableType]:
-    """Both lists in so many lines, titles and all. The quarantines, which are few, have half at most."""
+    """Both lists in ``room`` lines, with titles. Quarantined pictures get half, or what saved ones leave."""
     saved, quarantined = latest["saved"], latest["quarantined"]
     if width >= WIDE:
         side = _table()
@@ -179,7 +179,7 @@ def _ms(milliseconds: float | None) -> str:
 
 
 def _time(at: str) -> Text:
-    """Time of day, as the terminal's user counts it."""
+    """Time of day in the terminal user's time zone."""
     return Text(f"{datetime.fromisoformat(at).astimezone():%H:%M:%S}", "dim")
 
 

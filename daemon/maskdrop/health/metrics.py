@@ -1,8 +1,8 @@
 """Metrics for Prometheus: a file for node_exporter's textfile collector, a page on loopback, or both.
 
-The one module that knows prometheus_client. Whoever scrapes reads what the supervisor's loop
-published last, a pair of frozen values behind one reference; the loop's own state is never touched
-by another thread. No picture's name is in it: who may read metrics need not know what is dropped.
+The one module that knows prometheus_client. A scrape reads what the supervisor's loop published
+last, a pair of frozen values behind one reference, so no other thread touches the loop's state.
+Metrics name no picture: people who may read them need not know what is dropped.
 """
 
 import contextlib
@@ -30,10 +30,10 @@ from maskdrop.health.totals import BUCKETS_S, Histogram, Totals
 from maskdrop.names import printable
 
 ADDRESS = "127.0.0.1"
-"""Whoever is to read from afar goes through a proxy of the administrator's, with what protects it."""
+"""Loopback only: readers elsewhere go through a proxy, which the administrator sets up and protects."""
 
 PATIENCE_S = 5.0
-"""A client that is silent for so long in the middle of its request is given up: there is one thread."""
+"""Seconds that a client may be silent in the middle of its request: there is only one thread."""
 
 _NEVER_S = 3600.0
 
@@ -41,17 +41,17 @@ _UPDATED = "maskdrop_last_update_timestamp_seconds"
 
 
 _MODE = 0o644
-"""The collector that reads it is another user's, and nothing in it tells what is dropped."""
+"""Readable for all: the collector runs as another user, and nothing in the file tells what is dropped."""
 
 
 class Metrics(Collector):
-    """Takes what is published, and gives it to those who ask."""
+    """Keeps what is published, and gives it to those who ask."""
 
     def __init__(self, settings: Settings) -> None:
-        """Listen, where there is to be a port.
+        """Listen, if a port is configured.
 
         Raises:
-            ConfigurationError: the port can't be had.
+            ConfigurationError: the port can't be listened on.
         """
         self._file = settings.metrics.file
         self._inbox = printable(settings.folders.inbox)
@@ -64,12 +64,12 @@ class Metrics(Collector):
             self._server = _serve(settings.metrics.port, self._registry)
 
     def close(self) -> None:
-        """Let go of the port."""
+        """Release the port."""
         if self._server is None:
             return
         stopping = Thread(target=self._server.shutdown, name="metrics-end")
         stopping.start()
-        while stopping.is_alive():  # it looks whether it is to end when somebody connects
+        while stopping.is_alive():  # the server notices that it is to end only when somebody connects
             self._server.hang_up()
             with contextlib.suppress(OSError):
                 socket.create_connection((ADDRESS, self._server.server_port), PATIENCE_S).close()
@@ -77,7 +77,7 @@ class Metrics(Collector):
         self._server.server_close()
 
     def publish(self, health: Health, totals: Totals) -> None:
-        """These are the metrics from now on.
+        """Make these the metrics from now on.
 
         Raises:
             OSError: the file can't be written; the old one stays.
@@ -88,7 +88,7 @@ class Metrics(Collector):
             replace_file(self._file, self._content, _MODE)
 
     def renew(self, updated_at: str) -> None:
-        """All metrics are as published last, at this time (ISO 8601).
+        """Publish the last metrics again, as of this time (ISO 8601).
 
         Raises:
             OSError: the file can't be written; the old one stays.
@@ -102,7 +102,7 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """All metrics as published last; none before the first time.
 
-        Each has the inbox as a label: node_exporter takes no two files with the same series, and a
+        Each has the inbox as a label: node_exporter refuses two files with the same series, and a
         machine may have a daemon for each of several inboxes.
         """
         latest = self._latest
@@ -227,7 +227,7 @@ def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Iterable[tu
 
 
 class _Server(WSGIServer):
-    """One request after the other: however many ask, it is one thread of the daemon's."""
+    """Answers one request after the other: however many come, they take one thread of the daemon's."""
 
     _asking: socket.socket | None = None
 
@@ -239,31 +239,31 @@ class _Server(WSGIServer):
             self._asking = None
 
     def hang_up(self) -> None:
-        """Wait for no more of the request that is being read, if one is: it may come a byte at a time."""
+        """Stop waiting for the request that is being read, if any: it may come a byte at a time."""
         asking = self._asking
         if asking is not None:
             with contextlib.suppress(OSError):
                 asking.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
-        """As its parent's, without asking the name service for this machine's name, which can take long."""
+        """As the parent's, without asking the name service for this machine's name, which may take long."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = ADDRESS, self.server_address[1]
         self.setup_environ()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Nothing: a client that went away, or never said what it wanted, is no news of the daemon."""
+        """Do nothing: a client that went away, or never said what it wanted, is no news of the daemon."""
 
 
 class _Handler(WSGIRequestHandler):
     timeout = PATIENCE_S
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a line a scrape would fill the log."""
+        """Do nothing: a line for each scrape would fill the log."""
 
 
 def check_port(port: int) -> None:
-    """That the port could be had now.
+    """Check that the port can be listened on now.
 
     Raises:
         ConfigurationError: it can't.
@@ -280,11 +280,11 @@ def _listen(port: int) -> _Server:
 
 
 def _serve(port: int, registry: CollectorRegistry) -> _Server:
-    """Answer on loopback, in a thread of its own. It waits in the kernel: prometheus_client's own server
-    looks twice a second whether it is to end, which this one never is before the daemon does.
+    """Answer on loopback, in a thread of its own that waits in the kernel. prometheus_client's own server
+    wakes twice a second to see whether it is to end; this one never ends before the daemon.
 
     Raises:
-        ConfigurationError: the port can't be had.
+        ConfigurationError: the port can't be listened on.
     """
     server = _listen(port)
     server.set_app(make_wsgi_app(registry))

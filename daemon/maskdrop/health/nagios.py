@@ -1,4 +1,4 @@
-"""A health file judged as a Nagios plugin does, which Icinga, Naemon, Checkmk and Sensu read too."""
+"""A health file judged in the way of a Nagios plugin, which Icinga, Naemon, Checkmk and Sensu run too."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -20,7 +20,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Limits:
-    """Backlogs from which on it is a warning, or critical; None: never."""
+    """Backlogs from which on the result is a warning, or critical; None: never."""
 
     warning: int | None = None
     critical: int | None = None
@@ -33,7 +33,7 @@ def check(file: Path, limits: Limits) -> tuple[Level, str]:
         level, told = _judge(health, limits)
         return level, _line(level, told) + " | " + _performance(health, limits)
     except HealthUnreadable as error:
-        # A health file under /run goes with the daemon, so that its absence means: not running.
+        # A running daemon keeps its health file in place, so its absence means: not running.
         gone = isinstance(error.__cause__, FileNotFoundError)
         level = Level.CRITICAL if gone else Level.UNKNOWN
         return level, _line(level, str(error))

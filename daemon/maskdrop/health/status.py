@@ -9,12 +9,12 @@ from maskdrop.health.file import WELL, State, age_seconds, is_fresh
 
 
 def is_well(health: dict[str, Any]) -> bool:
-    """Running or draining, and told so just now."""
+    """Whether the daemon is running or draining, and said so just now."""
     return health["state"] in WELL and is_fresh(health)
 
 
 def is_alive(health: dict[str, Any]) -> bool:
-    """Whatever its state, it is there and not stuck: what a restart could not mend counts as alive."""
+    """Whether the daemon is there and not stuck: a state that no restart could mend counts as alive."""
     return health["state"] != State.STOPPED and is_fresh(health)
 
 

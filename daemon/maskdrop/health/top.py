@@ -19,20 +19,20 @@ from maskdrop.health.file import ODD, HealthUnreadable, read_health
 from maskdrop.health.frame import draw, draw_absence
 
 REFRESH_S = 1.0
-"""The health file is read so often; the daemon's default is to write it as often."""
+"""Seconds between two looks at the health file; by default the daemon writes it as often."""
 
 SVG_WIDTH, SVG_HEIGHT = 110, 32
-"""Columns and lines of a written picture."""
+"""Columns and lines of a screen that is written as SVG."""
 
 _LINES_AT_ONCE = 40
 _CHARACTERS = 6
-"""Where termios keeps the special characters."""
+"""Index of the special characters in termios's list of modes."""
 
 _END_KEYS = b"qQ\x03\x04"
 
 
 def watch(file: Path) -> bool:
-    """Show the health file until q or Ctrl-C, once where there is no terminal to do so.
+    """Show the health file until q or Ctrl-C; only once if there is no terminal.
 
     Returns:
         Whether there was a health file at the end.
@@ -56,7 +56,7 @@ def watch(file: Path) -> bool:
 
 
 def print_once(file: Path) -> bool:
-    """Print what is now. Returns whether there is a health file."""
+    """Print one screen. Returns whether there is a health file."""
     console = _console()
     screen, there = picture_of(file, console.width, _LINES_AT_ONCE)
     console.print(screen)
@@ -64,7 +64,7 @@ def print_once(file: Path) -> bool:
 
 
 def write_svg(file: Path, target: Path) -> bool:
-    """Write what is now as SVG, which needs nothing from any other place to be shown.
+    """Write one screen as an SVG that needs nothing from elsewhere to be shown.
 
     Returns:
         Whether there is a health file.
@@ -95,12 +95,12 @@ def picture_of(file: Path, width: int, height: int) -> tuple[RenderableType, boo
 
 def _console() -> Console:
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # names may hold what the terminal's alphabet has not
+        sys.stdout.reconfigure(errors="replace")  # names may have characters that the terminal lacks
     return Console(highlight=False, markup=False)
 
 
 def _is_ended(keys: int | None, wakes: int) -> bool:
-    """Wait for a key, another window size, or the next look at the file; whether a key asks to end."""
+    """Wait for a key, a new window size, or the next look at the file; return whether a key asks to end."""
     ready, _, _ = select.select([wakes] if keys is None else [wakes, keys], [], [], REFRESH_S)
     if wakes in ready:
         os.read(wakes, 4096)
@@ -116,7 +116,7 @@ def _wakes() -> Iterator[int]:
     reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     handlers = {
         signal.SIGWINCH: signal.signal(signal.SIGWINCH, lambda number, frame: None),
-        # Said of Ctrl-C too: what a shell starts in the background ignores it.
+        # Set for Ctrl-C too: a shell has programs that it starts in the background ignore it.
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
         signal.SIGTERM: signal.signal(signal.SIGTERM, signal.default_int_handler),
     }
@@ -133,7 +133,7 @@ def _wakes() -> Iterator[int]:
 
 @contextlib.contextmanager
 def _keys() -> Iterator[int | None]:
-    """Standard input such that keys come at once and are not shown; None where it is no terminal."""
+    """Standard input, set so that keys come at once and aren't shown; None if it is no terminal."""
     if not sys.stdin.isatty():
         yield None
         return
@@ -142,7 +142,7 @@ def _keys() -> Iterator[int | None]:
     try:
         tty.setcbreak(descriptor)
         modes = termios.tcgetattr(descriptor)
-        modes[_CHARACTERS][termios.VSUSP] = b"\0"  # Ctrl-Z would leave the shell this screen and these modes
+        modes[_CHARACTERS][termios.VSUSP] = b"\0"  # Ctrl-Z would leave the shell with this screen and modes
         termios.tcsetattr(descriptor, termios.TCSANOW, modes)
         yield descriptor
     finally:

@@ -22,12 +22,12 @@ BUCKETS_S = (
     60.0,
 )
 """Upper bounds of a histogram's buckets, in seconds: from a small picture's decoding on a fast
-machine to a hundred million pixels on a slow one; above is infinity."""
+machine to a hundred million pixels on a slow one. One more bucket, without a bound, is above them."""
 
 
 @dataclass
 class Histogram:
-    """How many durations fell between which bounds; the last of ``counts`` is of those above all."""
+    """How many durations fell into each bucket; the last of ``counts`` is for those above all bounds."""
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
     sum_s: float = 0.0
@@ -42,15 +42,15 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts and times since start, at one moment; nobody changes them any more.
+    """Counts and times since the start, at one moment; never changed afterwards.
 
     Attributes:
         quarantined: pictures by stage.
         left: pictures by absence.
         deaths: workers by stage and kind of end.
         restarts: workers that were started in place of dead ones, by stage.
-        busy_s: seconds that workers of each stage were at a picture, together.
-        durations: by stage as in the log's ``in ms``, and ``total`` of pictures that were saved.
+        busy_s: seconds that a stage's workers worked at pictures, added up, by stage.
+        durations: by stage as in the log's ``in ms``, and as ``total`` for pictures that were saved.
     """
 
     quarantined: Mapping[str, int]

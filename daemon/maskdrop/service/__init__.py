@@ -1,1 +1,1 @@
-"""maskdrop as a systemd service: what belongs where, put there, taken away, shown."""
+"""maskdrop as a systemd service: what belongs where; installing, removing and showing it."""

@@ -1,4 +1,4 @@
-"""The virtual environment a service runs from: whether it can, and making one."""
+"""The virtual environment that a service runs from: checking it, and making one."""
 
 import os
 import re
@@ -17,7 +17,7 @@ HIDDEN = tuple(map(Path, ("/home", "/root", "/run/user", "/tmp", "/var/tmp")))
 _OLDEST = (3, 11)
 
 _BY_SHELL = re.compile(rb"""\A#!/bin/sh\n'''exec' "?([^"\n]+?)"? "\$0" "\$@"\n' '''\n""")
-"""How pip begins a script whose interpreter has too long a path for the kernel, as in a staging folder."""
+"""How pip begins a script if the interpreter's path is too long for the kernel, as in a staging folder."""
 
 
 def checkout() -> Path | None:
@@ -27,7 +27,7 @@ def checkout() -> Path | None:
 
 
 def pip_options(source: str) -> list[str]:
-    """The checkout's own constraints, where it is what is installed."""
+    """pip's options for the constraints of a checkout, if ``source`` is one."""
     constraints = Path(source) / "constraints.txt"
     return ["--constraint", str(constraints)] if constraints.is_file() else []
 
@@ -38,9 +38,10 @@ def present_environment() -> Path:
 
 
 def why_unusable(environment: Path) -> str | None:
-    """Why the service couldn't run from this environment; None where it could.
+    """Why the service can't run from this environment; None if it can.
 
-    Where this very process runs from it, maskdrop's own code counts too: it may be a checkout elsewhere.
+    If this process itself runs from it, maskdrop's own code has to be reachable too: it may be a checkout
+    elsewhere.
     """
     needed = [environment, environment / "bin" / "maskdrop", (environment / "bin" / "python").resolve()]
     if environment == present_environment():
@@ -49,7 +50,7 @@ def why_unusable(environment: Path) -> str | None:
         reason = _why_unreachable(path)
         if reason:
             return reason
-    # The unit waits to be told that the daemon is ready (Type=notify).
+    # Needed because the unit waits until the daemon says that it is ready (Type=notify).
     asked = [str(environment / "bin" / "python"), "-c", "import systemd.daemon"]
     if subprocess.run(asked, check=False, capture_output=True).returncode:
         return f"it has no systemd-python ({environment}/bin/pip install systemd-python)"
@@ -57,7 +58,7 @@ def why_unusable(environment: Path) -> str | None:
 
 
 def service_python() -> Path | None:
-    """A Python from which the service's environment can be made: this one's, or else the system's."""
+    """A Python that can make the service's environment: this one's, or else the system's."""
     for candidate in (
         Path(sys.base_prefix, "bin", f"python{sys.version_info[0]}.{sys.version_info[1]}"),
         Path("/usr/bin/python3"),
@@ -75,17 +76,17 @@ def make_environment(
     options: Sequence[str] = (),
     with_pip: bool = True,
 ) -> None:
-    """Make a virtual environment in a folder, to be used at another path if that differs.
+    """Make a virtual environment in a folder, for use there or at another path.
 
-    pip goes into it too, so that people can add packages; but not where Debian's python3-venv is missing, or
-    nobody wants it.
+    pip goes into it too, so that people can add packages, unless Debian's python3-venv is missing or
+    ``with_pip`` is False.
 
     Args:
         folder: where it is made now.
         final: where it will be when it is used.
         install: what pip is to install: requirements, wheels, source folders.
         options: of pip's install command.
-        with_pip: whether pip itself is to be in it.
+        with_pip: whether pip itself is wanted in it.
 
     Raises:
         CalledProcessError: venv or pip failed; they have said why.
@@ -94,7 +95,7 @@ def make_environment(
     can_have_pip = subprocess.run([python, "-c", "import ensurepip"], check=False, capture_output=True)
     without = [] if with_pip and can_have_pip.returncode == 0 else ["--without-pip"]
     link = folder / "bin" / "python"
-    is_dangling = link.is_symlink() and not link.exists()  # since the system's Python was exchanged
+    is_dangling = link.is_symlink() and not link.exists()  # after the system's Python was replaced
     clear = ["--clear"] if is_dangling else []
     subprocess.run([python, "-m", "venv", *clear, *without, folder], check=True, env=own)
     pip = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"), "install", "--upgrade"]
@@ -102,7 +103,7 @@ def make_environment(
     there = (folder / "bin" / "maskdrop").exists()
     subprocess.run([*pip, *quiet, *options, *install], check=True, env=own)
     if there:
-        # pip takes one version for another of the same number, as a checkout's are.
+        # pip takes builds of the same version number for the same, and a checkout's all have one number.
         subprocess.run([*pip, *quiet, "--force-reinstall", "--no-deps", *install], check=True, env=own)
     if folder != final:
         _rewrite_paths(folder, final)
@@ -120,7 +121,7 @@ def make_environment(
 
 
 def build_wheel(source: Path, work: Path) -> Path:
-    """A wheel of a checkout. It is built from a copy, since setuptools leaves its traces beside its sources.
+    """Build a wheel of a checkout, from a copy, since setuptools leaves files beside the sources.
 
     Raises:
         CalledProcessError: pip failed; it has said why.
@@ -138,7 +139,7 @@ def build_wheel(source: Path, work: Path) -> Path:
 
 
 def _has_setuptools() -> bool:
-    """Whether wheels can be built with the setuptools that is here, without asking an index for it."""
+    """Whether wheels can be built with the setuptools that is installed, without asking an index for it."""
     program = "import sys, setuptools; sys.exit(int(setuptools.__version__.split('.')[0]) < 69)"
     return subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == 0
 

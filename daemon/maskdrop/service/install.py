@@ -1,4 +1,4 @@
-"""What is to be done to install the service: planned from what is there, so that twice is as good as once."""
+"""The steps that install the service, planned from what is there, so that installing twice does no harm."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -35,14 +35,14 @@ from maskdrop.service.steps import (
 from maskdrop.systemd import manages
 
 NEWER = ".dpkg-dist"
-"""Beside an edited file: what would have been installed. systemd and logrotate pass over dpkg's endings."""
+"""Ending of a newer file, put beside an edited one. systemd and logrotate ignore dpkg's endings."""
 
 EDITED = ".dpkg-old"
-"""Beside a replaced file: what somebody had edited."""
+"""Ending of an edited file, put beside the one that replaced it."""
 
 
 class CannotInstall(Exception):
-    """The service can't be installed so; the message says why, and what to do."""
+    """The service can't be installed as asked; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Order:
 
     Attributes:
         environment: the virtual environment to run from; None: as last time, or the present one.
-        source: what pip installs in the environment, also if maskdrop is there already; None: where it is to
-            be made, the checkout that this runs from.
+        source: what pip installs in the environment, even if maskdrop is there already; None: the checkout
+            that this runs from, and only if the environment has to be made or renewed.
         instances: names of inboxes with a service and a configuration of their own.
         force: replace files that somebody edited.
         now: enable and start as well.
@@ -67,10 +67,10 @@ class Order:
 
 
 def plan_install(order: Order) -> list[Step]:
-    """The steps that are needed; none but `KeepFile` where everything is in place.
+    """The steps that are needed; none but `KeepFile` if everything is in place.
 
     Raises:
-        CannotInstall: a name or the environment is no good.
+        CannotInstall: an instance's name or the environment is no good, or a package installed the service.
         RecordUnreadable: the record of the last installation is damaged.
     """
     for name in order.instances:
@@ -83,7 +83,7 @@ def plan_install(order: Order) -> list[Step]:
     environment = order.environment or _environment_before(record)
     made, steps = _environment_steps(order, environment, record)
     if steps and record is None:
-        # What comes after an interruption has to know whose the environment is, and that it may be half made.
+        # After an interruption, the next run must know whose the environment is, and that it may be half made.
         begun = Record("", str(environment), made, list(order.instances))
         steps.insert(0, WriteFile(RECORD, begun.encoded(), "begun"))
     steps += [MakeUser()] if not user_exists(order.root) else []
@@ -111,7 +111,7 @@ def _environment_before(record: Record | None) -> Path:
 
 
 def _environment_steps(order: Order, environment: Path, record: Record | None) -> tuple[bool, list[Step]]:
-    """Whether the environment is one that an installation made, and the steps that make it."""
+    """Whether an installation made or makes the environment, and the steps that make it."""
     if any(character in str(environment) for character in " \t\n%\"'\\$"):
         raise CannotInstall(f"{environment}: unit files can't name that; choose a path of plain characters")
     made_before = record is not None and record.made_environment and record.environment == str(environment)
@@ -165,7 +165,7 @@ def _file_steps(file: WantedFile, order: Order, record: Record | None) -> Iterat
 
 
 def _link_steps(root: Path, program: Path, record: Record | None) -> Iterator[Step]:
-    """The command's link; what somebody else put in its place is left there."""
+    """Steps for the command's link; whatever somebody else put in its place stays."""
     path = below(root, COMMAND)
     leads_to = path.readlink() if path.is_symlink() else None
     if leads_to == program:
@@ -178,7 +178,7 @@ def _link_steps(root: Path, program: Path, record: Record | None) -> Iterator[St
 
 
 def _systemd_steps(order: Order, instances: Sequence[str], steps: Sequence[Step]) -> Iterator[Step]:
-    """What systemd must be told; it is asked nothing where it doesn't run, or not of this root."""
+    """What systemd must be told: nothing if it doesn't run, or doesn't manage this root."""
     if not manages(order.root):
         return
     written = [step.target for step in steps if isinstance(step, WriteFile)]
@@ -187,7 +187,7 @@ def _systemd_steps(order: Order, instances: Sequence[str], steps: Sequence[Step]
     if any(target.suffix == ".service" for target in written):
         yield RunCommand(("systemctl", "daemon-reload"))
     if written or any(isinstance(step, MakeEnvironment) for step in steps):
-        # Drains and starts again what runs, and nothing else.
+        # Drains and restarts the units that run, and no others.
         yield RunCommand(("systemctl", "try-restart", *map(unit_of, [None, *instances])))
     if order.now:
         units = [unit_of(name) for name in order.instances] or [unit_of(None)]

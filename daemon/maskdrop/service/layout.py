@@ -1,4 +1,4 @@
-"""Which files and folders make the service, and where they go (file-hierarchy(7), systemd.unit(5))."""
+"""Which files and folders make up the service, and where they go (file-hierarchy(7), systemd.unit(5))."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ ENVIRONMENT = Path("/opt/maskdrop")
 """The virtual environment that unit files name."""
 
 RECORD = Path("/usr/local/lib/maskdrop/installed.json")
-"""What `maskdrop service install` wrote. Only root writes there: the state folder is the service's."""
+"""Lists what `maskdrop service install` wrote. Only root writes there: the state folder is the service's."""
 
 COMMAND = Path("/usr/local/bin/maskdrop")
 """A link to the environment's program, so that people may type its name (file-hierarchy(7))."""
@@ -32,7 +32,7 @@ _UNITS = Path("/etc/systemd/system")
 _STATE_MODE = 0o750
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]{0,63}")
 _OTHERS = frozenset({*ROOMS, "weights"})
-"""Names in the state folder that mean something else there."""
+"""Names that mean something else in the state folder, and so can't be an instance's."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from maskdrop.service.layout import RECORD
 
 
 class Verdict(Enum):
-    """What becomes of a file that should have some content."""
+    """What becomes of a file that should have a certain content."""
 
     NEW = "new"
     SAME = "as it should be"
@@ -24,8 +24,8 @@ class Verdict(Enum):
 def judge(present: bytes | None, wanted: bytes, recorded: str | None, force: bool) -> Verdict:
     """Compare what is there, what should be, and the digest of what was installed last.
 
-    A file that differs from what was installed was edited. It is kept, as dpkg keeps it; there is a newer
-    one to tell of only if that too differs from what was installed.
+    A file that differs from what was installed was edited. Without ``force`` it is kept, as dpkg keeps it;
+    the wanted one is put beside it only if that too differs from what was installed.
     """
     if present is None:
         return Verdict.NEW
@@ -49,7 +49,7 @@ class Record:
 
     Attributes:
         environment: the virtual environment that the units name.
-        made_environment: whether it was made here, and so may be taken away.
+        made_environment: whether an installation made it, and so may remove it.
         instances: those that were asked for.
         files: the SHA-256 of what was installed, by absolute path.
     """
@@ -72,7 +72,7 @@ def read_record(root: Path) -> Record | None:
     """The record below a root folder; None where nothing was installed.
 
     Raises:
-        RecordUnreadable: it can't be read, or is none.
+        RecordUnreadable: it can't be read, or isn't a record.
     """
     path = root / RECORD.relative_to("/")
     try:

@@ -21,8 +21,7 @@ class Shown:
 
 
 def look(root: Path) -> Shown:
-    """Look at a system.
-
+    """Describe the installation below a root folder.
     Raises:
         RecordUnreadable: the record of the installation is damaged.
     """

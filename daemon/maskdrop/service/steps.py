@@ -13,7 +13,7 @@ from maskdrop.service.environment import build_wheel, make_environment, pip_opti
 from maskdrop.service.layout import STATE, USER, sysusers_line
 
 BUILD_PACKAGES = "gcc libc6-dev libsystemd-dev pkg-config python3-dev"
-"""Debian's packages that systemd-python is built with."""
+"""Debian packages that building systemd-python needs."""
 
 
 class StepFailed(Exception):
@@ -27,7 +27,7 @@ def below(root: Path, path: Path) -> Path:
 
 @dataclass(frozen=True)
 class WriteFile:
-    """A file of root's, replaced whole or not at all."""
+    """Write a file that belongs to root, whole or not at all."""
 
     target: Path
     content: bytes
@@ -44,7 +44,7 @@ class WriteFile:
 
 @dataclass(frozen=True)
 class KeepFile:
-    """Nothing is done, but people should know why."""
+    """Leave a file as it is, but say why."""
 
     target: Path
     why: str
@@ -58,7 +58,7 @@ class KeepFile:
 
 @dataclass(frozen=True)
 class RemoveFile:
-    """A file that was installed, and the folder that was made for it if nothing else is in it."""
+    """Remove an installed file, and with ``and_folder`` its folder, if nothing else is in it."""
 
     target: Path
     and_folder: bool = False
@@ -75,7 +75,7 @@ class RemoveFile:
 
 @dataclass(frozen=True)
 class WriteLink:
-    """A symbolic link of root's, replaced at once."""
+    """Write a symbolic link that belongs to root, replacing an old one atomically."""
 
     target: Path
     to: Path
@@ -94,7 +94,7 @@ class WriteLink:
 
 @dataclass(frozen=True)
 class MakeUser:
-    """The service's user and group, by systemd-sysusers, or useradd where that is missing."""
+    """Make the service's user and group, by systemd-sysusers, or by useradd where that is missing."""
 
     def __str__(self) -> str:
         return f"make the user and the group {USER}"
@@ -110,7 +110,7 @@ class MakeUser:
 
 @dataclass(frozen=True)
 class MakeFolder:
-    """A folder of the service's user."""
+    """Make a folder that belongs to the service's user."""
 
     target: Path
     mode: int
@@ -128,7 +128,7 @@ class MakeFolder:
 
 @dataclass(frozen=True)
 class MakeEnvironment:
-    """A virtual environment with maskdrop in it."""
+    """Make a virtual environment with maskdrop in it."""
 
     target: Path
     source: str
@@ -151,7 +151,7 @@ class MakeEnvironment:
 
 @dataclass(frozen=True)
 class RemoveEnvironment:
-    """The virtual environment that an installation made."""
+    """Remove the virtual environment that an installation made."""
 
     target: Path
 
@@ -166,7 +166,7 @@ class RemoveEnvironment:
 
 @dataclass(frozen=True)
 class RunCommand:
-    """A command of systemd's."""
+    """Run one of systemd's commands."""
 
     words: tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""What is to be done to take the service away, and what is left: pictures, and what somebody edited."""
+"""The steps that remove the service, and what stays: pictures, and files that somebody edited."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +11,9 @@ from maskdrop.systemd import manages
 
 
 def plan_uninstall(root: Path) -> list[Step]:
-    """The steps that undo an installation; none where there is none.
+    """The steps that undo an installation; none if there is none.
 
-    The state folder, and with it every picture, the user and what somebody edited are left.
+    The state folder with every picture, the user, and files that somebody edited stay.
 
     Raises:
         RecordUnreadable: the record of the installation is damaged.

@@ -31,7 +31,7 @@ class ContactSheet:
         self._left, self._next = fitting, 0
 
     def add(self, name: str, images: Sequence[Image.Image]) -> None:
-        """Fill in the next strip; nothing where the sheet is full."""
+        """Fill in the next strip; do nothing if the sheet is full."""
         if self._next == self._left:
             return
         row, column = divmod(self._next, self._columns)

@@ -22,7 +22,7 @@ IMAGE_OUTPUTS: tuple[ImageOutput, ...] = ("labels", "overlay", "face", "cutout",
 """In the order in which they are shown."""
 
 _FILES_A_PICTURE = 8
-"""So many of the newest images are looked at for each picture: five results, and some of other people."""
+"""Newest images looked at for each picture: its five results, and some that others have put there."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Shown:
     """A picture and its results.
 
     Attributes:
-        name: of the picture, relative to the outbox, without what follows its last dot.
+        name: of the picture, relative to the outbox, without its extension.
         sha256: of the picture.
         modified_ns: when its latest result was written, in nanoseconds since 1970.
         results: paths relative to the outbox.
@@ -43,11 +43,11 @@ class Shown:
 
 
 def newest_pictures(outbox: Path, settings: SaveSettings, most: int, unread: Unread) -> list[Shown]:
-    """The pictures whose results are the newest, the newest first.
+    """The pictures with the newest results, the newest first.
 
     Args:
         outbox: absolute and without links.
-        unread: told of each sub-folder that can't be read.
+        unread: called for each sub-folder that can't be read.
 
     Raises:
         OSError: the outbox can't be read.
@@ -71,7 +71,7 @@ def newest_pictures(outbox: Path, settings: SaveSettings, most: int, unread: Unr
 
 
 def kind_of(path: str, sha256: str, settings: SaveSettings) -> tuple[ImageOutput, str]:
-    """Which output a result is, by its name, and the name of its picture without the last dot's rest."""
+    """Which output a result is, judged by its name, and the name of its picture without the extension."""
     pure = PurePath(path)
     suffixes = {output: settings.suffix_of(output) for output in IMAGE_OUTPUTS}
     fitting = [output for output, suffix in suffixes.items() if pure.stem.endswith(suffix)]
@@ -83,7 +83,7 @@ def kind_of(path: str, sha256: str, settings: SaveSettings) -> tuple[ImageOutput
 
 
 class Originals:
-    """Finds originals by their name and proves them by their content. Remembers one folder's names."""
+    """Finds originals by name, and confirms them by content. Remembers one folder's names."""
 
     def __init__(self, folder: Path, settings: DecodeSettings) -> None:
         self._folder, self._settings = folder, settings
@@ -91,7 +91,7 @@ class Originals:
         self._by_stem: dict[str, list[str]] = {}
 
     def content_of(self, shown: Shown) -> bytes | None:
-        """The very file that the results were made from; None where it is not there."""
+        """The content of the very file that the results were made from; None if it isn't there."""
         parent, stem = os.path.split(shown.name)
         if parent != self._parent:
             self._parent, self._by_stem = parent, self._names_in(parent)
@@ -123,13 +123,13 @@ class Originals:
 
 
 def newest_broken(quarantine: Path, most: int, unread: Unread) -> list[Kept]:
-    """What came into quarantine last, the newest first.
+    """The pictures that came into quarantine last, the newest first.
 
     Args:
-        unread: told of each sub-folder that can't be read.
+        unread: called for each sub-folder that can't be read.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the quarantine can't be read.
     """
     kept: Iterator[Kept] = find(quarantine, Room.QUARANTINE, Wanted(), unread=unread)
     return heapq.nlargest(most, kept, key=lambda one: one.since)

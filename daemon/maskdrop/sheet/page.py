@@ -1,7 +1,7 @@
 """The static page: HTML with its own style and script inside, and nothing from elsewhere.
 
-Names and reasons are anybody's: each is escaped here, and the page's policy lets no script run but the
-one whose hash it names.
+Names and reasons come from outside, so each is escaped here, and the page's policy lets no script run but
+the one whose hash it names.
 """
 
 import base64
@@ -14,16 +14,16 @@ from importlib.resources import files
 from maskdrop import __version__
 
 GENERATOR = "maskdrop sheet"
-"""By this in its head a page is known to be ours."""
+"""Stands in a page's head, which shows that the page is ours."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """What the page tells of one picture: text as it is, not escaped.
+    """What the page shows of one picture: plain text, not escaped.
 
     Attributes:
-        remark: of where and when.
-        why: the reason; "" for what is saved.
+        remark: when, and the picture's SHA-256 or size.
+        why: the reason; "" for a picture that is saved.
         images: files, relative to the page, by what they show.
     """
 
@@ -101,5 +101,5 @@ def _hash(text: str) -> str:
 
 
 def _safe(text: str) -> str:
-    """On one line, and markup shown as it is."""
+    """Text as HTML: markup is shown as it is, and what isn't UTF-8 as backslash escapes."""
     return escape(text.encode("utf-8", "backslashreplace").decode(), quote=True)

@@ -38,7 +38,7 @@ def of_result(outbox: Path, path: str, settings: DecodeSettings) -> Image.Image 
             if image.width * image.height > settings.max_pixels:
                 return None
             return _small(image.convert("RGBA" if image.has_transparency_data else "RGB"))
-    except Exception:  # whatever lies there, decoders raise every kind of error on it
+    except Exception:  # anything may lie there, and decoders raise every kind of error on it
         return None
 
 

@@ -53,11 +53,11 @@ class Made:
 
 
 def is_ours_or_empty(folder: Path) -> bool:
-    """Whether a folder may be filled with a sheet: it is missing or empty, or holds an older one, or what is
-    left of one that was interrupted before it had a page.
+    """Whether a folder may be filled with a sheet: it is missing or empty, or holds an older sheet, or the
+    remains of one that was interrupted before it had a page.
 
     Raises:
-        OSError: it can't be read.
+        OSError: the folder can't be read.
     """
     if not folder.exists():
         return True
@@ -101,10 +101,10 @@ class Sheet:
 
         Args:
             most: pictures, and as many from quarantine.
-            progress: told after each picture how many are done, and of how many.
+            progress: called after each picture with how many are done, and of how many.
 
         Raises:
-            OSError: a folder can't be read, or the target not written.
+            OSError: a folder can't be read, or the target can't be written.
         """
         set_up_decoding()
         (self._target / PICTURES).mkdir(parents=True, exist_ok=True)
@@ -154,8 +154,8 @@ class Sheet:
         return f"{PICTURES}/{name}"
 
     def _finish(self, contact: Image.Image, text: str) -> None:
-        """Put contact sheet and page in place, then take away small pictures of older pages, but not of the
-        one that is replaced: it may be open in a browser, which fetches what it comes to."""
+        """Put contact sheet and page in place, then remove small pictures of older pages. Those of the page
+        just replaced stay: a browser may have it open, and loads pictures only as they come into view."""
         keep = self._used | self._shown_before()
         with open_folder(self._target) as folder:
             temporary = self._target / f".{CONTACT}.tmp"
@@ -169,7 +169,7 @@ class Sheet:
                 old.unlink()
 
     def _shown_before(self) -> set[str]:
-        """Names of the small pictures that the page shows which is to be replaced."""
+        """Names of the small pictures on the page that is to be replaced."""
         try:
             return set(_OUR_PICTURE.findall((self._target / PAGE).read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -177,7 +177,7 @@ class Sheet:
 
 
 def _card(kept: Kept) -> Card:
-    """A broken picture; whatever its reason file holds is text."""
+    """The card of a broken picture; whatever its reason file holds is taken as text."""
     told = {key: str(kept.reason.get(key, "")) for key in ("stage", "error", "message")}
     why = ": ".join(filter(None, (printable(text) for text in told.values()))) or "no reason is told"
     when = datetime.fromtimestamp(kept.since, UTC).isoformat(" ", "seconds")
