@@ -176,7 +176,7 @@ class Health:
         version: maskdrop's.
         started_at: UTC, ISO 8601.
         updated_at: UTC, ISO 8601. A file whose ``updated_at`` is older than five intervals (at least
-            5 s) tells of the past.
+            5 s) tells of the past; one as far in the future was written while a clock was wrong.
         interval_s: it is written so often.
         counts: pictures since the daemon started.
         in_flight: pictures between inbox and outbox.
@@ -262,8 +262,17 @@ def age_seconds(health: dict[str, Any]) -> float:
 
 
 def is_fresh(health: dict[str, Any]) -> bool:
-    """Whether the file is of now: fewer than `STALE_AFTER` updates were missed."""
-    return age_seconds(health) <= stale_after_s(health)
+    """Whether the file is of now: fewer than `STALE_AFTER` updates were missed. One dated further ahead than
+    that was written while a clock was wrong, and would be of now until then, whatever became of the daemon.
+    """
+    limit = stale_after_s(health)
+    return -limit <= age_seconds(health) <= limit
+
+
+def dated_ahead(health: dict[str, Any]) -> str:
+    """What is wrong with a file that is dated in the future, further than clocks differ; empty for others."""
+    ahead = -age_seconds(health)
+    return f"dated {ahead:.0f} s in the future: is the clock wrong?" if ahead > stale_after_s(health) else ""
 
 
 def stale_after_s(health: dict[str, Any]) -> float:
