@@ -134,6 +134,18 @@ def test_health_checks_tell_running_from_degraded_from_gone(
         pytest.skip("all did but jq's, which needs jq: apt-get install jq")
 
 
+def test_a_file_dated_in_the_future_is_not_of_now_to_any_of_them(
+    rooms: Rooms, run_checks: Callable[..., dict[str, int]]
+) -> None:
+    future = (datetime.now(UTC) + timedelta(hours=2)).isoformat()
+    rooms.health.write_bytes(content_of(full_health(updated_at=future, interval_s=1.0)))
+    gone = {"jq": 1, "nagios": 2, "docker": 1, "liveness": 1, "readiness": 1}
+    assert run_checks() == with_jq(gone)
+    for form in (["status"], ["status", "--nagios"], ["top", "--once"]):
+        shown = maskdrop([*form, "--health", str(rooms.health)]).stdout
+        assert re.search(r"dated 7\d\d\d s in the future: is the clock wrong\?", shown), shown
+
+
 def test_nagios_knows_backlogs(start: Start, rooms: Rooms) -> None:
     daemon = start(settings=QUICK.replace("settle_ms = 100", "settle_ms = 3600000")).wait_ready()
     for index in range(3):

@@ -21,6 +21,7 @@ from maskdrop.commands.exits import (
 )
 from maskdrop.commands.progress import Show, progress
 from maskdrop.config_file import ConfigurationError, load_decoding_tables
+from maskdrop.folders import followed
 from maskdrop.names import NAME_MAX
 from maskdrop.spool import SpoolFull
 
@@ -100,24 +101,32 @@ def _folder(folder: Path) -> Path:
 
 
 def _target(folder: Path, move: Path | None, delete: bool, dry_run: bool) -> Path | None:
-    """The folder to move to, made if it is missing, and checked before anything is decoded."""
+    """The folder to move to, checked before anything is decoded, and made if it is missing."""
     if move is None:
         return None
     if delete:
         end_with("--move and --delete: give one of them", EX_CONFIG)
-    target, source = move.absolute(), folder.resolve()
     try:
+        target = followed("--move", move.absolute())
+        _refuse_unfit(move, target, folder)
         if not dry_run:
-            target.mkdir(parents=True, exist_ok=True)
-        target = target.resolve()
-        if target.is_relative_to(source) or source.is_relative_to(target):
-            end_with(f"--move {move}: lies inside {folder}, or around it; name a folder outside", EX_CONFIG)
-        if not dry_run and target.stat().st_dev != source.stat().st_dev:
-            problem = f"is on another file system than {folder}, so a move would not be whole at any instant"
-            end_with(f"--move {move}: {problem}; name a folder on the same one", EX_CONFIG)
+            move.mkdir(parents=True, exist_ok=True)
+    except ConfigurationError as error:
+        end_with(str(error), EX_CONFIG)
     except OSError as error:
         end_with(f"--move {move}: {error.strerror}; name a folder you may write", EX_CONFIG)
     return target
+
+
+def _refuse_unfit(move: Path, target: Path, folder: Path) -> None:
+    """Found out before the target is made: a command that is refused leaves nothing behind."""
+    source = folder.resolve()
+    if target.is_relative_to(source) or source.is_relative_to(target):
+        end_with(f"--move {move}: lies inside {folder}, or around it; name a folder outside", EX_CONFIG)
+    there = next(place for place in (target, *target.parents) if is_folder(place))
+    if there.stat().st_dev != source.stat().st_dev:
+        problem = f"is on another file system than {folder}, so a move would not be whole at any instant"
+        end_with(f"--move {move}: {problem}; name a folder on the same one", EX_CONFIG)
 
 
 def _check_output(output: Path | None) -> None:

@@ -176,7 +176,7 @@ class Health:
         version: maskdrop's.
         started_at: UTC, ISO 8601.
         updated_at: UTC, ISO 8601. A file whose ``updated_at`` is older than five intervals (at least
-            5 s) is out of date.
+            5 s) is out of date; one as far in the future was written while a clock was wrong.
         interval_s: seconds between two updates.
         counts: pictures since the daemon started.
         in_flight: pictures between inbox and outbox.
@@ -262,8 +262,19 @@ def age_seconds(health: dict[str, Any]) -> float:
 
 
 def is_fresh(health: dict[str, Any]) -> bool:
-    """Whether the file is up to date: no more than `STALE_AFTER` updates were missed."""
-    return age_seconds(health) <= stale_after_s(health)
+    """Whether the file is up to date: no more than `STALE_AFTER` updates were missed.
+
+    A file dated further ahead than that was written while a clock was wrong. It would stay fresh until then,
+    whatever became of the daemon.
+    """
+    limit = stale_after_s(health)
+    return -limit <= age_seconds(health) <= limit
+
+
+def dated_ahead(health: dict[str, Any]) -> str:
+    """What is wrong with a file dated further in the future than clocks differ; empty for others."""
+    ahead = -age_seconds(health)
+    return f"dated {ahead:.0f} s in the future: is the clock wrong?" if ahead > stale_after_s(health) else ""
 
 
 def stale_after_s(health: dict[str, Any]) -> float:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from maskdrop.health.file import State, age_seconds, is_fresh, stale_after_s
+from maskdrop.health.file import State, age_seconds, dated_ahead, is_fresh, stale_after_s
 from maskdrop.names import printable
 
 WIDE = 120
@@ -57,7 +57,8 @@ def _reason(health: dict[str, Any], width: int) -> list[Text]:
     """Why the daemon isn't running, on a few lines, since the remedy stands at the end."""
     told = str(health["reason"])
     if not is_fresh(health) and health["state"] != State.STOPPED:
-        told = f"nothing heard for {age_seconds(health):.0f} s: the daemon is gone or stuck; it was " + (
+        past = f"nothing heard for {age_seconds(health):.0f} s: the daemon is gone or stuck;"
+        told = f"{dated_ahead(health) or past} it was " + (
             f"{health['state']}: {told}" if told else str(health["state"])
         )
     style = "red" if health["state"] != State.DRAINING else ""

@@ -5,7 +5,15 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
-from maskdrop.health.file import ODD, HealthUnreadable, State, age_seconds, is_fresh, read_health
+from maskdrop.health.file import (
+    ODD,
+    HealthUnreadable,
+    State,
+    age_seconds,
+    dated_ahead,
+    is_fresh,
+    read_health,
+)
 from maskdrop.names import printable
 
 
@@ -47,7 +55,8 @@ def _judge(health: dict[str, Any], limits: Limits) -> tuple[Level, str]:
     if state == State.STOPPED:
         return Level.CRITICAL, told
     if not is_fresh(health):
-        return Level.CRITICAL, f"gone or stuck: last heard {age_seconds(health):.0f} s ago, then {told}"
+        past = f"gone or stuck: last heard {age_seconds(health):.0f} s ago,"
+        return Level.CRITICAL, f"{dated_ahead(health) or past} then {told}"
     told += f", {health['throughput_per_s']} pictures/s, backlog {backlog}"
     if limits.critical is not None and backlog >= limits.critical:
         return Level.CRITICAL, told

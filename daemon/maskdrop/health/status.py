@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from maskdrop.health.file import WELL, State, age_seconds, is_fresh
+from maskdrop.health.file import WELL, State, age_seconds, dated_ahead, is_fresh
 
 
 def is_well(health: dict[str, Any]) -> bool:
@@ -23,11 +23,8 @@ def show(health: dict[str, Any]) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    age = age_seconds(health)
     table.add_row("state", f"{health['state']}" + (f" ({health['reason']})" if health["reason"] else ""))
-    table.add_row(
-        "updated", f"{age:.1f} s ago" + ("" if is_fresh(health) else ", STALE: the daemon is gone or stuck")
-    )
+    table.add_row("updated", dated_ahead(health) or _age(health))
     table.add_row(
         "daemon", f"pid {health['pid']}, maskdrop {health['version']}, since {health['started_at']}"
     )
@@ -43,3 +40,8 @@ def show(health: dict[str, Any]) -> None:
         life = ("ready" if worker["ready"] else "starting") if worker["alive"] else "DEAD"
         table.add_row(worker["stage"], f"pid {worker['pid']}, {life}, {worker['restarts']} restarts")
     Console(highlight=False, markup=False).print(table)  # reasons and names may have brackets in them
+
+
+def _age(health: dict[str, Any]) -> str:
+    told = f"{max(0.0, age_seconds(health)):.1f} s ago"
+    return told if is_fresh(health) else f"{told}, STALE: the daemon is gone or stuck"
