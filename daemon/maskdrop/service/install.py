@@ -83,7 +83,8 @@ def plan_install(order: Order) -> list[Step]:
     environment = order.environment or _environment_before(record)
     made, steps = _environment_steps(order, environment, record)
     if steps and record is None:
-        # After an interruption, the next run must know whose the environment is, and that it may be half made.
+        # After an interruption, the next run must know whether the environment is ours, and that it may be
+        # incomplete.
         begun = Record("", str(environment), made, list(order.instances))
         steps.insert(0, WriteFile(RECORD, begun.encoded(), "begun"))
     steps += [MakeUser()] if not user_exists(order.root) else []
