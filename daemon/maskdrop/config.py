@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from maskdrop.config_values import NUMBER, Folder, Permissions, Switch
 from maskdrop.parts import ARTICLE_PARTS, FACE_PARTS, PART_NAMES, Colour, palette_of
 
 MODEL_SIDE = 512
@@ -30,43 +31,6 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Picture formats that are read unless configured otherwise (Pillow's names)."""
 
 
-def _absolute(path: Path) -> Path:
-    if "\0" in str(path):
-        raise ValueError("no path has a NUL in it; take it out")
-    try:
-        return path.expanduser().absolute()
-    except RuntimeError as error:
-        raise ValueError(f"{error}; name the folder in full") from error
-    except FileNotFoundError as error:
-        problem = "is relative, and the folder that maskdrop was started in is gone"
-        raise ValueError(f"{problem}; name it in full") from error
-
-
-def _readable(mode: str) -> str:
-    """Refuse modes that keep maskdrop from reading its results again, to see which pictures they are of."""
-    if not int(mode, 8) & 0o400:
-        raise ValueError("maskdrop itself couldn't read its results; let their owner, as in 0600")
-    return mode
-
-
-def _named(value: object) -> object:
-    if value == "":
-        raise ValueError("is empty; name it, or leave the key out")
-    return value
-
-
-def _number(value: object) -> object:
-    """Not true, which Python takes for 1, and no text, whatever stands in it."""
-    if isinstance(value, bool | str):
-        raise ValueError("is neither an integer nor a fraction; see etc/maskdrop.toml for what it may be")
-    return value
-
-
-NUMBER = BeforeValidator(_number)
-Switch = Annotated[bool, Strict()]
-Folder = Annotated[Path, BeforeValidator(_named), AfterValidator(_absolute)]
-
-
 class Section(BaseModel):
     """A table of the configuration file: frozen, and no unknown keys."""
 
@@ -81,7 +45,7 @@ class FolderSettings(Section):
     quarantine: Folder | None = None
     archive: Folder | None = None
     after: Literal["archive", "delete"] = "archive"
-    file_mode: Annotated[str, Field(pattern=r"^0?[0-7]{3}$"), AfterValidator(_readable)] = "0644"
+    file_mode: Permissions = "0644"
 
     @property
     def quarantine_folder(self) -> Path:
