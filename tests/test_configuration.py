@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +69,14 @@ def test_command_line_wins_over_file(tmp_path: Path) -> None:
     assert settings.log.format == "json"
 
 
+def test_numbers_may_be_written_in_other_ways() -> None:
+    folders = {"inbox": "/x/in", "outbox": "/y/out"}
+    numbers = {"max_bytes": 1e9, "max_pixels": np.int64(10**6)}
+    settings = load_settings(None, {"folders": folders, "watch": {"rescan_s": 5}, "decode": numbers})
+    decode = settings.decode
+    assert (settings.watch.rescan_s, decode.max_bytes, decode.max_pixels) == (5.0, 10**9, 10**6)
+
+
 def test_other_folders_lie_beside_the_inbox() -> None:
     settings = load_settings(None, {"folders": {"inbox": Path("/x/in"), "outbox": Path("/y/out")}})
     assert str(settings.folders.quarantine_folder) == "/x/quarantine"
@@ -81,6 +90,13 @@ def test_other_folders_lie_beside_the_inbox() -> None:
         ("[watch]\nsettle_sm = 5", ["watch.settle_sm", "5", "unknown key", "did you mean settle_ms?"]),
         ("[wacht]\npolling = true", ["wacht", "unknown key", "did you mean watch?"]),
         ("[watch]\nsettle_ms = 'soon'", ["watch.settle_ms", "'soon'", "integer"]),
+        ("[watch]\nsettle_ms = true", ["watch.settle_ms = True: is neither an integer nor"]),
+        ("[watch]\nrescan_s = '5'", ["watch.rescan_s = '5': is neither an integer nor"]),
+        ("[watch]\npolling = 1", ["watch.polling = 1: ", "boolean"]),
+        ("[watch]\npolling = 'yes'", ["watch.polling = 'yes': ", "boolean"]),
+        ("[metrics]\nport = '9469'", ["metrics.port = '9469': is neither an integer nor"]),
+        ("[workers]\nsave = true", ["workers.save = True: is neither an integer nor"]),
+        ("[model]\nmean = [true, 0, 0]", ["model.mean.0 = True: is neither an integer nor"]),
         ("[watch]\nsettle_ms = -1", ["watch.settle_ms", "-1", "greater than or equal to 0"]),
         ("[save]\nformat = 'jpg'", ["save.format", "'jpg'", "'jpeg', 'png' or 'webp'"]),
         ("[save]\nkeep = ['nose', 'chin']", ["save", "'chin'", "choose from"]),

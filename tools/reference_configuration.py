@@ -33,7 +33,8 @@ PATTERNS = {
 
 INTRODUCTION = """\
 A TOML file, `maskdrop run --config FILE`. What a file leaves out has its default; an unknown key, or a
-value out of its bounds, is refused with the key, the value and the remedy, and exit code 78.
+value of another type or out of its bounds, is refused with the key, the value and the remedy, and exit
+code 78.
 [etc/maskdrop.toml](../../etc/maskdrop.toml) has every key with its default, ready to be copied.
 
 Most people set `folders.inbox` and `folders.outbox`, then `save.outputs` and `save.keep`, and nothing else.

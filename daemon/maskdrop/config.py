@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from maskdrop.config_values import NUMBER, Folder, Switch
 from maskdrop.parts import ARTICLE_PARTS, FACE_PARTS, PART_NAMES, Colour, palette_of
 
 MODEL_SIDE = 512
@@ -30,32 +31,11 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Picture formats that are read unless configured otherwise (Pillow's names)."""
 
 
-def _absolute(path: Path) -> Path:
-    if "\0" in str(path):
-        raise ValueError("no path has a NUL in it; take it out")
-    try:
-        return path.expanduser().absolute()
-    except RuntimeError as error:
-        raise ValueError(f"{error}; name the folder in full") from error
-    except FileNotFoundError as error:
-        problem = "is relative, and the folder that maskdrop was started in is gone"
-        raise ValueError(f"{problem}; name it in full") from error
-
-
 def _readable(mode: str) -> str:
     """Results are read again: they tell which picture they are of."""
     if not int(mode, 8) & 0o400:
         raise ValueError("maskdrop itself couldn't read its results; let their owner, as in 0600")
     return mode
-
-
-def _named(value: object) -> object:
-    if value == "":
-        raise ValueError("is empty; name it, or leave the key out")
-    return value
-
-
-Folder = Annotated[Path, BeforeValidator(_named), AfterValidator(_absolute)]
 
 
 class Section(BaseModel):
@@ -98,19 +78,19 @@ class FolderSettings(Section):
 class WatchSettings(Section):
     """How arrivals are seen."""
 
-    polling: bool = False
-    recursive: bool = True
-    settle_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 500
-    rescan_s: Annotated[float, Field(ge=0.1, le=86_400)] = 30.0
+    polling: Switch = False
+    recursive: Switch = True
+    settle_ms: Annotated[int, Field(ge=0, le=3_600_000), NUMBER] = 500
+    rescan_s: Annotated[float, Field(ge=0.1, le=86_400), NUMBER] = 30.0
 
 
 class DecodeSettings(Section):
     """What is accepted as a picture."""
 
     formats: Annotated[tuple[str, ...], Field(min_length=1)] = FORMATS
-    max_bytes: Annotated[int, Field(ge=1)] = 256 * 2**20
-    max_pixels: Annotated[int, Field(ge=1)] = 100_000_000
-    draft: bool = False
+    max_bytes: Annotated[int, Field(ge=1), NUMBER] = 256 * 2**20
+    max_pixels: Annotated[int, Field(ge=1), NUMBER] = 100_000_000
+    draft: Switch = False
 
     @model_validator(mode="after")
     def _known_formats(self) -> "DecodeSettings":
@@ -120,10 +100,10 @@ class DecodeSettings(Section):
         return self
 
 
-Channel = Annotated[float, Field(ge=-1000, le=1000)]
-Spread = Annotated[float, Field(gt=0, le=1000)]
+Channel = Annotated[float, Field(ge=-1000, le=1000), NUMBER]
+Spread = Annotated[float, Field(gt=0, le=1000), NUMBER]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
-Byte = Annotated[int, Field(ge=0, le=255)]
+Byte = Annotated[int, Field(ge=0, le=255), NUMBER]
 
 
 class ModelSettings(Section):
@@ -140,9 +120,9 @@ class ModelSettings(Section):
     weights: Folder | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:\d+)$")] = "auto"
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    channels_last: bool = True
-    tensorrt: bool = False
-    input_size: Annotated[int, Field(ge=32, le=4096)] = MODEL_SIDE
+    channels_last: Switch = True
+    tensorrt: Switch = False
+    input_size: Annotated[int, Field(ge=32, le=4096), NUMBER] = MODEL_SIDE
     mean: tuple[Channel, Channel, Channel] = IMAGENET_MEAN
     deviation: tuple[Spread, Spread, Spread] = IMAGENET_DEVIATION
     classes: Annotated[tuple[Name, ...], Field(min_length=2, max_length=256)] = PART_NAMES
@@ -180,16 +160,16 @@ class ModelSettings(Section):
 class WorkerSettings(Section):
     """How many processes, slots and threads; ``auto`` follows the machine."""
 
-    preprocess: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
-    save: Annotated[int, Field(ge=1, le=256)] | Auto = "auto"
-    infer: Annotated[int, Field(ge=1, le=64)] | Auto = "auto"
-    inference_threads: Annotated[int, Field(ge=1, le=1024)] | Auto = "auto"
-    slots: Annotated[int, Field(ge=1, le=4096)] | Auto = "auto"
-    max_batch: Annotated[int, Field(ge=1, le=512)] | Auto = "auto"
-    max_wait_ms: Annotated[float, Field(ge=0, le=10_000)] = 5.0
-    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 3
-    stage_timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 120.0
-    start_timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 300.0
+    preprocess: Annotated[int, Field(ge=1, le=256), NUMBER] | Auto = "auto"
+    save: Annotated[int, Field(ge=1, le=256), NUMBER] | Auto = "auto"
+    infer: Annotated[int, Field(ge=1, le=64), NUMBER] | Auto = "auto"
+    inference_threads: Annotated[int, Field(ge=1, le=1024), NUMBER] | Auto = "auto"
+    slots: Annotated[int, Field(ge=1, le=4096), NUMBER] | Auto = "auto"
+    max_batch: Annotated[int, Field(ge=1, le=512), NUMBER] | Auto = "auto"
+    max_wait_ms: Annotated[float, Field(ge=0, le=10_000), NUMBER] = 5.0
+    max_attempts: Annotated[int, Field(ge=1, le=1000), NUMBER] = 3
+    stage_timeout_s: Annotated[float, Field(ge=0.1, le=86_400), NUMBER] = 120.0
+    start_timeout_s: Annotated[float, Field(ge=0.1, le=86_400), NUMBER] = 300.0
 
     @model_validator(mode="before")
     @classmethod
@@ -204,7 +184,7 @@ class SaveSettings(Section):
     outputs: Annotated[tuple[Output, ...], Field(min_length=1)] = ("face",)
     keep: Annotated[tuple[str, ...], Field(min_length=1)] = ARTICLE_PARTS
     format: Format = "jpeg"
-    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    quality: Annotated[int, Field(ge=1, le=100), NUMBER] = 95
     metadata: tuple[Metadata, ...] = ("exif", "icc")
     suffix: dict[Output, Annotated[str, Field(max_length=64, pattern=r"^[^/\x00]*$")]] = {
         "face": "",
@@ -254,27 +234,27 @@ class FaceSettings(Section):
     """The second look at faces that are small in their picture."""
 
     locate: Literal["off", "auto", "on"] = "auto"
-    most: Annotated[int, Field(ge=1, le=64)] = 6
+    most: Annotated[int, Field(ge=1, le=64), NUMBER] = 6
 
 
 class DrainSettings(Section):
     """How the daemon ends."""
 
-    drain_timeout_s: Annotated[float, Field(ge=0, le=86_400)] = 60.0
+    drain_timeout_s: Annotated[float, Field(ge=0, le=86_400), NUMBER] = 60.0
 
 
 class HealthSettings(Section):
     """The file that tells how the daemon does."""
 
     file: Folder | None = None
-    interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 1.0
+    interval_s: Annotated[float, Field(ge=0.1, le=3600), NUMBER] = 1.0
 
 
 class MetricsSettings(Section):
     """Metrics for Prometheus; none unless a file or a port is given."""
 
     file: Folder | None = None
-    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    port: Annotated[int, Field(ge=1, le=65_535), NUMBER] | None = None
 
     @property
     def is_wanted(self) -> bool:

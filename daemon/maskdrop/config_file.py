@@ -1,5 +1,6 @@
 """Reading the configuration file, and turning every fault in it into one clear line."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -17,6 +18,9 @@ MOST_SHOWN = 500
 
 _MOST_BYTES = 2**20
 """Of a configuration file: what is larger, or never ends, is none."""
+
+_ALTERNATIVE = re.compile(r"auto|int|constrained-int|function-before\[.*")
+"""What pydantic puts behind a key that may be one thing or another."""
 
 
 class ConfigurationError(Exception):
@@ -144,7 +148,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _explain(error: ValidationError) -> ConfigurationError:
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"] if part not in ("auto", "constrained-int", "int"))
+    key = ".".join(part for part in map(str, first["loc"]) if not _ALTERNATIVE.fullmatch(part))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         return _unknown_key(key, first["loc"], first["input"])

@@ -1,0 +1,37 @@
+"""What a value of the configuration may be, whatever its key."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Strict
+
+
+def _absolute(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("no path has a NUL in it; take it out")
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{error}; name the folder in full") from error
+    except FileNotFoundError as error:
+        problem = "is relative, and the folder that maskdrop was started in is gone"
+        raise ValueError(f"{problem}; name it in full") from error
+
+
+def _named(value: object) -> object:
+    if value == "":
+        raise ValueError("is empty; name it, or leave the key out")
+    return value
+
+
+def _number(value: object) -> object:
+    """Not true, which Python takes for 1, and no text, whatever stands in it."""
+    if isinstance(value, bool | str):
+        raise ValueError("is neither an integer nor a fraction; see etc/maskdrop.toml for what it may be")
+    return value
+
+
+Folder = Annotated[Path, BeforeValidator(_named), AfterValidator(_absolute)]
+Switch = Annotated[bool, Strict()]
+NUMBER = BeforeValidator(_number)
+"""Stands last in an integer's or a fraction's annotation, behind its bounds."""
