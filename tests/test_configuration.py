@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -133,6 +134,35 @@ def test_each_fault_is_one_line_with_key_value_and_remedy(rooms: Rooms, lines: s
     for part in named:
         assert part in message
     assert "; " in message
+
+
+@pytest.mark.parametrize(
+    ("tables", "begin"),
+    [
+        ({"save": {"keep": ["skni"]}}, "save.keep = ['skni']: names 'skni', which is no class; choose from "),
+        ({"save": {"outputs": ["face", "face"]}}, "save.outputs = ['face', 'face']: an output is named "),
+        (
+            {"save": {"outputs": ["face", "overlay"], "suffix": {"overlay": ""}}},
+            "save.suffix = {'overlay': ''}: overlay would have the name of another output",
+        ),
+        ({"decode": {"formats": ["PSD"]}}, "decode.formats = ['PSD']: unknown format PSD; choose from "),
+        ({"model": {"palette": [[1, 2, 3]]}}, "model.palette = [[1, 2, 3]]: 1 colours for 19 classes; "),
+        ({"model": {"classes": ["a", "a"]}}, "model.classes = ['a', 'a']: a class is named twice; "),
+        ({"model": {"precision": "int8", "channels_last": False}}, "model.precision = 'int8': precision = "),
+        ({"model": {"precision": "int8", "device": "cuda"}}, "model.precision = 'int8': precision = int8 "),
+        ({"model": {"tensorrt": True, "device": "cpu"}}, "model.tensorrt = True: tensorrt = true is for "),
+        (
+            {"model": {"classes": ["a", "b"]}, "save": {"keep": ["b"]}, "face": {"locate": "on"}},
+            "model.classes = ['a', 'b']: face.locate is on, but model.classes has no ",
+        ),
+    ],
+)
+def test_what_is_wrong_beside_other_keys_is_told_with_its_own(
+    tables: dict[str, dict[str, object]], begin: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(begin)}") as caught:
+        load_settings(None, {"folders": {"inbox": "/x/in", "outbox": "/y/out"}, **tables})
+    assert caught.value.remedy
 
 
 def test_a_network_without_the_parts_of_a_face_has_none_that_is_looked_at_again() -> None:

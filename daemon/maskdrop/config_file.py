@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from maskdrop.config import DecodeSettings, ModelSettings, Settings, WorkerSettings
+from maskdrop.config_values import Clash
 from maskdrop.log import one_line
 from maskdrop.names import at_home, printable
 
@@ -149,15 +150,18 @@ def _read(file: Path) -> dict[str, Any]:
 def _explain(error: ValidationError) -> ConfigurationError:
     first = error.errors(include_url=False)[0]
     key = ".".join(part for part in map(str, first["loc"]) if not _ALTERNATIVE.fullmatch(part))
-    message = first["msg"].removeprefix("Value error, ")
+    message, value = first["msg"].removeprefix("Value error, "), first["input"]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, Clash):
+        key, value = f"{key}.{cause.key}" if key else cause.key, cause.value
     if first["type"] == "extra_forbidden":
-        return _unknown_key(key, first["loc"], first["input"])
+        return _unknown_key(key, first["loc"], value)
     if first["type"] == "value_error" and "; " in message:
         problem, _, remedy = message.partition("; ")
-        return fault(key, first["input"], problem, remedy)
+        return fault(key, value, problem, remedy)
     if first["type"] == "model_type":
-        return fault(key, first["input"], "is not a table", f"write [{key}] and its keys below")
-    return fault(key, first["input"], _lowered(message), "see etc/maskdrop.toml for what it may be")
+        return fault(key, value, "is not a table", f"write [{key}] and its keys below")
+    return fault(key, value, _lowered(message), "see etc/maskdrop.toml for what it may be")
 
 
 def _unknown_key(key: str, location: tuple[int | str, ...], value: object) -> ConfigurationError:

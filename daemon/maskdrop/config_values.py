@@ -1,9 +1,22 @@
-"""What a value of the configuration may be, whatever its key."""
+"""What a value of the configuration may be, whatever its key, and the fault of one beside others."""
 
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Strict
+
+
+class Clash(ValueError):
+    """A value that its table, or the whole configuration, finds wrong beside others.
+
+    Attributes:
+        key: of the value, from that table on.
+        value: as it is set, or by default.
+    """
+
+    def __init__(self, key: str, value: object, message: str) -> None:
+        super().__init__(message)
+        self.key, self.value = key, value
 
 
 def _absolute(path: Path) -> Path:
