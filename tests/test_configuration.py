@@ -314,6 +314,16 @@ def test_a_config_file_without_end(tmp_path: Path) -> None:
         load_settings(tmp_path / "c.toml", {})
 
 
+def test_a_config_file_from_windows(tmp_path: Path) -> None:
+    file, text = tmp_path / "c.toml", "[folders]\r\ninbox = '/x/ä'\r\noutbox = '/y'\r\n"
+    file.write_bytes(text.encode("utf-8-sig"))
+    assert load_settings(file, {}).folders.inbox == Path("/x/ä")
+    for encoding, line in (("cp1252", 2), ("utf-16", 1)):
+        file.write_bytes(text.encode(encoding))
+        with pytest.raises(ConfigurationError, match=f"is not UTF-8 in line {line}; save it as UTF-8"):
+            load_settings(file, {})
+
+
 def test_unreadable_config_file(rooms: Rooms) -> None:
     done = run("--config", str(rooms.base / "none.toml"))
     assert done.returncode == 78

@@ -140,10 +140,13 @@ def _read(file: Path) -> dict[str, Any]:
             text = content.read(_MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:
             raise fault("--config", file, f"is larger than {_MOST_BYTES:,} bytes", "name a TOML file")
-        return tomllib.loads(text.decode())
+        return tomllib.loads(text.decode("utf-8-sig"))  # some editors, such as Notepad, begin with a mark
     except OSError as error:
         raise fault("--config", file, error.strerror or str(error), "name a readable TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        raise fault("--config", file, f"is not UTF-8 in line {line}", "save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
         raise fault("--config", file, f"is not TOML: {error}", "mend that line") from error
 
 
