@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.folders import NoRoom, check_rename, check_writable, prepare_folders, refuse_want_of_room
+from maskdrop.health.file import content_of
 from running import Rooms, maskdrop
+from test_top import full_health
 
 ETC = Path(__file__).parent.parent / "etc" / "maskdrop.toml"
 
@@ -260,11 +262,23 @@ def test_a_limit_of_file_sizes_is_told_as_one(rooms: Rooms) -> None:
     assert "raise the limit (ulimit -f, LimitFSIZE)" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["version"], ["--help"], ["doctor", "--inbox", "i", "--outbox", "o"]])
-def test_what_cant_be_printed_is_told_in_one_line(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize("buffered", [["-u", "PYTHONUNBUFFERED"], ["PYTHONUNBUFFERED=1"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["version"],
+        ["--help"],
+        ["doctor", "--inbox", "i", "--outbox", "o"],
+        ["status", "--json", "--health", "full.json"],
+        ["top", "--once", "--health", "full.json"],
+    ],
+)
+def test_what_cant_be_printed_is_told_in_one_line(
+    tmp_path: Path, words: list[str], buffered: list[str]
+) -> None:
+    (tmp_path / "full.json").write_bytes(content_of(full_health()))
     with Path("/dev/full").open("w") as full:
-        buffered = ["env", "-u", "PYTHONUNBUFFERED"]
-        done = maskdrop(words, prefix=buffered, stdout=full.fileno(), cwd=tmp_path)
+        done = maskdrop(words, prefix=["env", *buffered], stdout=full.fileno(), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "maskdrop: standard output: No space left on device\n"
 
