@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 from maskdrop.config import Settings
 from maskdrop.config_file import ConfigurationError, load_settings
 from maskdrop.folders import NoRoom, check_rename, check_writable, prepare_folders, refuse_want_of_room
+from maskdrop.health.file import content_of
 from running import Rooms, maskdrop
+from test_top import full_health
 
 ETC = Path(__file__).parent.parent / "etc" / "maskdrop.toml"
 
@@ -135,6 +138,35 @@ def test_each_fault_is_one_line_with_key_value_and_remedy(rooms: Rooms, lines: s
     assert "; " in message
 
 
+@pytest.mark.parametrize(
+    ("tables", "begin"),
+    [
+        ({"save": {"keep": ["skni"]}}, "save.keep = ['skni']: names 'skni', which is no class; choose from "),
+        ({"save": {"outputs": ["face", "face"]}}, "save.outputs = ['face', 'face']: an output is named "),
+        (
+            {"save": {"outputs": ["face", "overlay"], "suffix": {"overlay": ""}}},
+            "save.suffix = {'overlay': ''}: overlay would have the name of another output",
+        ),
+        ({"decode": {"formats": ["PSD"]}}, "decode.formats = ['PSD']: unknown format PSD; choose from "),
+        ({"model": {"palette": [[1, 2, 3]]}}, "model.palette = [[1, 2, 3]]: 1 colours for 19 classes; "),
+        ({"model": {"classes": ["a", "a"]}}, "model.classes = ['a', 'a']: a class is named twice; "),
+        ({"model": {"precision": "int8", "channels_last": False}}, "model.precision = 'int8': precision = "),
+        ({"model": {"precision": "int8", "device": "cuda"}}, "model.precision = 'int8': precision = int8 "),
+        ({"model": {"tensorrt": True, "device": "cpu"}}, "model.tensorrt = True: tensorrt = true is for "),
+        (
+            {"model": {"classes": ["a", "b"]}, "save": {"keep": ["b"]}, "face": {"locate": "on"}},
+            "model.classes = ['a', 'b']: face.locate is on, but model.classes has no ",
+        ),
+    ],
+)
+def test_what_is_wrong_beside_other_keys_is_told_with_its_own(
+    tables: dict[str, dict[str, object]], begin: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(begin)}") as caught:
+        load_settings(None, {"folders": {"inbox": "/x/in", "outbox": "/y/out"}, **tables})
+    assert caught.value.remedy
+
+
 def test_a_network_without_the_parts_of_a_face_has_none_that_is_looked_at_again() -> None:
     folders = {"inbox": "/x/in", "outbox": "/x/out"}
     plain = Settings.model_validate({"folders": folders})
@@ -230,11 +262,23 @@ def test_a_limit_of_file_sizes_is_told_as_one(rooms: Rooms) -> None:
     assert "raise the limit (ulimit -f, LimitFSIZE)" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["version"], ["--help"], ["doctor", "--inbox", "i", "--outbox", "o"]])
-def test_what_cant_be_printed_is_told_in_one_line(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize("buffered", [["-u", "PYTHONUNBUFFERED"], ["PYTHONUNBUFFERED=1"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["version"],
+        ["--help"],
+        ["doctor", "--inbox", "i", "--outbox", "o"],
+        ["status", "--json", "--health", "full.json"],
+        ["top", "--once", "--health", "full.json"],
+    ],
+)
+def test_what_cant_be_printed_is_told_in_one_line(
+    tmp_path: Path, words: list[str], buffered: list[str]
+) -> None:
+    (tmp_path / "full.json").write_bytes(content_of(full_health()))
     with Path("/dev/full").open("w") as full:
-        buffered = ["env", "-u", "PYTHONUNBUFFERED"]
-        done = maskdrop(words, prefix=buffered, stdout=full.fileno(), cwd=tmp_path)
+        done = maskdrop(words, prefix=["env", *buffered], stdout=full.fileno(), cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "maskdrop: standard output: No space left on device\n"
 
@@ -282,6 +326,16 @@ def test_a_config_file_without_end(tmp_path: Path) -> None:
     (tmp_path / "c.toml").symlink_to("/dev/zero")
     with pytest.raises(ConfigurationError, match="larger than 1,048,576 bytes; name a TOML file"):
         load_settings(tmp_path / "c.toml", {})
+
+
+def test_a_config_file_from_windows(tmp_path: Path) -> None:
+    file, text = tmp_path / "c.toml", "[folders]\r\ninbox = '/x/ä'\r\noutbox = '/y'\r\n"
+    file.write_bytes(text.encode("utf-8-sig"))
+    assert load_settings(file, {}).folders.inbox == Path("/x/ä")
+    for encoding, line in (("cp1252", 2), ("utf-16", 1)):
+        file.write_bytes(text.encode(encoding))
+        with pytest.raises(ConfigurationError, match=f"is not UTF-8 in line {line}; save it as UTF-8"):
+            load_settings(file, {})
 
 
 def test_unreadable_config_file(rooms: Rooms) -> None:

@@ -12,10 +12,14 @@ import signal
 import sys
 from collections.abc import Iterator
 
+_MOST_GATHERED = 2**20
+"""Bytes of standard output, more than a health file has. Reports may be larger, and see to their faults."""
+
 
 def main() -> None:
     _open_what_is_closed()
     _write_whatever_is_in_names()
+    _gather_what_is_printed()
     _have_a_folder()
     _refuse_what_is_empty()
     with _ended_by_ctrl_c():
@@ -45,6 +49,14 @@ def _write_whatever_is_in_names() -> None:
         return
     if sys.stdout.errors == "strict" or sys.stdout.encoding.lower() not in ("utf-8", "utf8"):
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _gather_what_is_printed() -> None:
+    """So that its faults come when it is flushed, and are told in one line. Without this, what is larger than
+    Python's buffer would fail anywhere, and everything where PYTHONUNBUFFERED is set, as in containers."""
+    told = sys.stdout
+    if isinstance(told, io.TextIOWrapper) and not told.isatty():
+        sys.stdout = os.fdopen(told.fileno(), "w", _MOST_GATHERED, told.encoding, told.errors, closefd=False)
 
 
 def _have_a_folder() -> None:

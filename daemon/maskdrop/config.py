@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from maskdrop.config_values import NUMBER, Folder, Permissions, Switch
+from maskdrop.config_values import NUMBER, Clash, Folder, Permissions, Switch
 from maskdrop.parts import ARTICLE_PARTS, FACE_PARTS, PART_NAMES, Colour, palette_of
 
 MODEL_SIDE = 512
@@ -89,7 +89,8 @@ class DecodeSettings(Section):
     def _known_formats(self) -> "DecodeSettings":
         unknown = sorted({name.upper() for name in self.formats} - set(FORMATS))
         if unknown:
-            raise ValueError(f"unknown format {unknown[0]}; choose from {', '.join(FORMATS)}")
+            problem = f"unknown format {unknown[0]}"
+            raise Clash("formats", list(self.formats), f"{problem}; choose from {', '.join(FORMATS)}")
         return self
 
 
@@ -124,24 +125,29 @@ class ModelSettings(Section):
     @model_validator(mode="after")
     def _int8_where_it_is_computed(self) -> "ModelSettings":
         if self.precision == "int8" and not self.channels_last:
-            raise ValueError("precision = int8 wants channels_last = true; leave it so, or set auto")
+            problem = "precision = int8 wants channels_last = true"
+            raise Clash("precision", self.precision, f"{problem}; leave it so, or set auto")
         if self.precision == "int8" and self.device.startswith("cuda"):
-            raise ValueError(f"precision = int8 is for a CPU, and device is {self.device}; set auto")
+            problem = f"precision = int8 is for a CPU, and device is {self.device}"
+            raise Clash("precision", self.precision, f"{problem}; set auto")
         return self
 
     @model_validator(mode="after")
     def _tensorrt_where_there_may_be_a_gpu(self) -> "ModelSettings":
         if self.tensorrt and self.device == "cpu":
-            raise ValueError("tensorrt = true is for a GPU, and device is cpu; set one of them otherwise")
+            problem = "tensorrt = true is for a GPU, and device is cpu"
+            raise Clash("tensorrt", self.tensorrt, f"{problem}; set one of them otherwise")
         return self
 
     @model_validator(mode="after")
     def _one_name_and_colour_a_class(self) -> "ModelSettings":
         if len(set(self.classes)) != len(self.classes):
-            raise ValueError("a class is named twice in classes; give each a name of its own")
+            problem = "a class is named twice"
+            raise Clash("classes", list(self.classes), f"{problem}; give each a name of its own")
         if self.palette is not None and len(self.palette) != len(self.classes):
-            counts = f"{len(self.palette)} colours in palette for {len(self.classes)} classes"
-            raise ValueError(f"{counts}; give one [red, green, blue] for each class, or leave palette out")
+            problem = f"{len(self.palette)} colours for {len(self.classes)} classes"
+            remedy = "give one [red, green, blue] for each class, or leave palette out"
+            raise Clash("palette", [list(colour) for colour in self.palette], f"{problem}; {remedy}")
         return self
 
     @property
@@ -191,15 +197,13 @@ class SaveSettings(Section):
     @model_validator(mode="after")
     def _each_output_once(self) -> "SaveSettings":
         if len(set(self.outputs)) != len(self.outputs):
-            raise ValueError("an output is named twice in outputs; name each once")
+            raise Clash("outputs", list(self.outputs), "an output is named twice; name each once")
         taken: set[str] = set()
         for output in self.outputs:
             tail = self.suffix_of(output) + self.extension_of(output)
             if tail in taken:
-                raise ValueError(
-                    f"{output} would have the name of another output, NAME{tail}; "
-                    "give each a suffix of its own"
-                )
+                problem = f"{output} would have the name of another output, NAME{tail}"
+                raise Clash("suffix", self.suffix, f"{problem}; give each a suffix of its own")
             taken.add(tail)
         return self
 
@@ -281,8 +285,9 @@ class Settings(Section):
     def _kept_classes_exist(self) -> "Settings":
         for name in self.save.keep:
             if name not in self.model.classes:
-                known = ", ".join(self.model.classes)
-                raise ValueError(f"save.keep names {name!r}, which is no class; choose from {known}")
+                remedy = f"choose from {', '.join(self.model.classes)}"
+                problem = f"names {name!r}, which is no class"
+                raise Clash("save.keep", list(self.save.keep), f"{problem}; {remedy}")
         return self
 
     @property
@@ -296,7 +301,7 @@ class Settings(Section):
         missing = [name for name in FACE_PARTS if name not in self.model.classes]
         if self.face.locate == "on" and missing:
             problem = f"face.locate is on, but model.classes has no {missing[0]!r}"
-            raise ValueError(f"{problem}; set face.locate = off")
+            raise Clash("model.classes", list(self.model.classes), f"{problem}; set face.locate = off")
         return self
 
     @property

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from maskdrop.config import DecodeSettings, ModelSettings, Settings, WorkerSettings
+from maskdrop.config_values import Clash
 from maskdrop.log import one_line
 from maskdrop.names import at_home, printable
 
@@ -139,25 +140,31 @@ def _read(file: Path) -> dict[str, Any]:
             text = content.read(_MOST_BYTES + 1)
         if len(text) > _MOST_BYTES:
             raise fault("--config", file, f"is larger than {_MOST_BYTES:,} bytes", "name a TOML file")
-        return tomllib.loads(text.decode())
+        return tomllib.loads(text.decode("utf-8-sig"))  # some editors, such as Notepad, begin with a mark
     except OSError as error:
         raise fault("--config", file, error.strerror or str(error), "name a readable TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        line = text.count(b"\n", 0, error.start) + 1
+        raise fault("--config", file, f"is not UTF-8 in line {line}", "save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
         raise fault("--config", file, f"is not TOML: {error}", "mend that line") from error
 
 
 def _explain(error: ValidationError) -> ConfigurationError:
     first = error.errors(include_url=False)[0]
     key = ".".join(part for part in map(str, first["loc"]) if not _ALTERNATIVE.fullmatch(part))
-    message = first["msg"].removeprefix("Value error, ")
+    message, value = first["msg"].removeprefix("Value error, "), first["input"]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, Clash):
+        key, value = f"{key}.{cause.key}" if key else cause.key, cause.value
     if first["type"] == "extra_forbidden":
-        return _unknown_key(key, first["loc"], first["input"])
+        return _unknown_key(key, first["loc"], value)
     if first["type"] == "value_error" and "; " in message:
         problem, _, remedy = message.partition("; ")
-        return fault(key, first["input"], problem, remedy)
+        return fault(key, value, problem, remedy)
     if first["type"] == "model_type":
-        return fault(key, first["input"], "is not a table", f"write [{key}] and its keys below")
-    return fault(key, first["input"], _lowered(message), "see etc/maskdrop.toml for what it may be")
+        return fault(key, value, "is not a table", f"write [{key}] and its keys below")
+    return fault(key, value, _lowered(message), "see etc/maskdrop.toml for what it may be")
 
 
 def _unknown_key(key: str, location: tuple[int | str, ...], value: object) -> ConfigurationError:

@@ -1,9 +1,22 @@
-"""Kinds of values in the configuration that more than one key has, or that need a look of their own."""
+"""What a value of the configuration may be, whatever its key, and the fault of one beside others."""
 
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
+
+
+class Clash(ValueError):
+    """A value that its table, or the whole configuration, finds wrong beside others.
+
+    Attributes:
+        key: of the value, from that table on.
+        value: as it is set, or by default.
+    """
+
+    def __init__(self, key: str, value: object, message: str) -> None:
+        super().__init__(message)
+        self.key, self.value = key, value
 
 
 def _absolute(path: Path) -> Path:
@@ -38,7 +51,8 @@ def _number(value: object) -> object:
     return value
 
 
-NUMBER = BeforeValidator(_number)
-Switch = Annotated[bool, Strict()]
 Folder = Annotated[Path, BeforeValidator(_named), AfterValidator(_absolute)]
 Permissions = Annotated[str, Field(pattern=r"^0?[0-7]{3}$"), AfterValidator(_readable)]
+Switch = Annotated[bool, Strict()]
+NUMBER = BeforeValidator(_number)
+"""Stands last in an integer's or a fraction's annotation, behind its bounds."""
