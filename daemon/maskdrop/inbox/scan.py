@@ -1,4 +1,4 @@
-"""Reading the inbox folder: which names are pictures to be, and which are left alone."""
+"""Reading the inbox folder: which names may be pictures, and which are left alone."""
 
 import os
 import stat
@@ -11,10 +11,10 @@ from maskdrop.beneath import identity_below, open_folder, parts_of, split
 from maskdrop.ticket import Identity
 
 UNFINISHED = (".part", ".tmp", ".crdownload")
-"""Endings under which browsers and copy programs write files that are not whole yet."""
+"""Endings that browsers and copy programs give to files that are not whole yet."""
 
 MOST_IN_VAIN = 1_000
-"""Where the first so many entries can't be looked at, it is their folder that can't be."""
+"""If none of the first so many entries can be looked at, it is their folder's trouble, not theirs."""
 
 _ELSEWHERE = "folder on another file system"
 
@@ -43,7 +43,7 @@ def is_candidate(path: str, recursive: bool) -> bool:
 
 
 def look(inbox: Path, path: str, one_device: bool = True) -> Seen | Oddity | None:
-    """What lies at a relative path now, following no link; None: nothing, or a folder.
+    """What lies at a relative path now, following no link; None: nothing within reach, or a folder.
 
     Args:
         one_device: leave folders on other file systems alone.
@@ -60,7 +60,7 @@ def look_at(folder: int, path: str, inbox: Path | None) -> Seen | Oddity | None:
     """What lies at a relative path whose folder is open, following no link; None: a folder.
 
     Args:
-        inbox: on whose file system that must be; None: on any.
+        inbox: the path must be on its file system; None: on any.
 
     Raises:
         OSError: nothing lies there.
@@ -81,12 +81,12 @@ def scan(
 
     Args:
         one_device: leave folders on other file systems alone.
-        unread: told of each sub-folder that can't be read, and of what can't be looked at, such as where a
-            file system was mounted that is gone.
+        unread: called with each sub-folder that can't be read and each entry that can't be looked at, such
+            as the mount point of a file system that is gone.
 
     Raises:
-        OSError: the inbox itself can't be read, or nothing in it can be looked at. What else can't be is
-            passed over.
+        OSError: the inbox itself can't be read, or nothing in it can be looked at. Whatever else can't be
+            read is passed over.
     """
     waiting = [""]
     while waiting:
@@ -107,8 +107,8 @@ def scan(
 def _scan_one(
     inbox: Path, folder: str, recursive: bool, one_device: bool, unread: Unread | None
 ) -> Iterator[Seen | Oddity | str]:
-    """The entries of one folder; sub-folders as their paths. Where none of several can be looked at, that is
-    the folder's own trouble, and raised."""
+    """The entries of one folder; sub-folders as their paths. If the folder can't be searched, or none of
+    several entries can be looked at, that is the folder's own trouble, and raised."""
     failed, looked = list[OSError](), False
     with open_folder(inbox, folder) as descriptor, os.scandir(descriptor) as entries:
         device = os.fstat(descriptor).st_dev
@@ -142,7 +142,7 @@ def _scan_one(
 
 
 def _elsewhere(inbox: Path, folder: str, device: int) -> Oddity | None:
-    """The first folder on the way to one that is not on this device; None: there is none any more."""
+    """The first folder on the path that is not on this device; None: there is none (any more)."""
     for at in accumulate(parts_of(folder), "{}/{}".format):
         identity = identity_below(inbox, at)
         if identity is not None and identity.device != device:
