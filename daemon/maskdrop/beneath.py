@@ -20,7 +20,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class NotAFile(OSError):
-    """What has a file's name is a folder, FIFO or device."""
+    """A folder, FIFO or device has the name of a file that was wanted."""
 
 
 @contextlib.contextmanager
@@ -88,16 +88,16 @@ def split(relative: str) -> tuple[str, str]:
 
 
 def open_file(folder: int, name: str) -> int:
-    """A descriptor to read a file by; neither follows a link nor waits for a FIFO's writer.
+    """A descriptor for reading a file; never follows a link, nor waits for a FIFO's writer.
 
     Raises:
-        OSError: it is missing, or may not be read; with ELOOP: it is a link.
+        OSError: it is missing or may not be read; with ELOOP: it is a link.
     """
     return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
 
 
 def open_regular(folder: int, name: str) -> BinaryIO:
-    """A file to read, and nothing else that has its name; opened as by `open_file`.
+    """A regular file, opened for reading as `open_file` does.
 
     Raises:
         NotAFile: it is a folder, FIFO or device. Nothing is left open.
@@ -114,8 +114,8 @@ def open_regular(folder: int, name: str) -> BinaryIO:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there, as far as this user may find out; Python 3.11's own question raises where it
-    may not."""
+    """Whether a folder is there, as far as this user may find out. `Path.is_dir` of Python 3.11 raises where
+    the user may not."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except OSError:
@@ -123,7 +123,7 @@ def is_folder(path: Path) -> bool:
 
 
 def identity_at(folder: int, name: str) -> Identity | None:
-    """The identity of what has this name in a folder, never following a link; None: nothing has."""
+    """The identity of whatever has this name in a folder, never following a link; None: nothing has it."""
     try:
         return Identity.of(os.stat(name, dir_fd=folder, follow_symlinks=False))
     except FileNotFoundError:
@@ -146,7 +146,7 @@ def _enter(folder: int, name: str, make_mode: int | None) -> int:
     except FileNotFoundError:
         if make_mode is None:
             raise
-    with contextlib.suppress(FileExistsError):  # another worker was quicker; is it synced yet?
+    with contextlib.suppress(FileExistsError):  # another worker was faster, but may not have synced it
         os.mkdir(name, make_mode, dir_fd=folder)
     os.fsync(folder)
     return os.open(name, _FOLDER, dir_fd=folder)

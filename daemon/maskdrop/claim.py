@@ -1,4 +1,4 @@
-"""Taking an original out of everybody's reach before its last move.
+"""Takes an original out of everybody's reach before its last move.
 
 Between a look at a file and its rename, its owner may put another file in its place; then
 a picture that nobody has processed would be archived or deleted. So the original is first
@@ -27,26 +27,26 @@ from maskdrop.ticket import Identity, Ticket
 logger = logging.getLogger("maskdrop")
 
 CLAIMED = ".maskdrop.claimed"
-"""Hidden folder in the inbox: originals whose last move is under way, by their paths in the inbox."""
+"""Hidden folder in the inbox, for originals whose last move is under way, under their paths in the inbox."""
 
 _OURS_ALONE = 0o700
 _ANYBODYS = 0o777
 _STUCK = (errno.EACCES, errno.EPERM, errno.EXDEV)
 _OF_THE_NAME = (errno.ENOTDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
-"""A file has the name of a folder that is wanted, or the file system takes no such names."""
+"""Errors of one name: it passes through a file, or the file system doesn't take such names."""
 
 _OF_THE_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EXDEV)
-"""Where the tree's base can be written, it is a sub-folder that can't be."""
+"""Errors of a sub-folder, if the tree's base can be written."""
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-"""The same where another disk is mounted on the sub-folder."""
+"""Errors of a sub-folder, if another disk is mounted on it."""
 
 
 def trouble_in(what: str, base: Path, path: str, error: OSError) -> FolderTrouble | OriginalStuck:
-    """What an error in a folder tree means: that it can't take this one file, or none now.
+    """What an error in a folder tree means: it can't take this one file, or it can take none now.
 
     Args:
-        path: of the file there, relative to the tree's base.
+        path: the file's path there, relative to the tree's base.
     """
     if error.errno == errno.EFBIG and _is_folder(base):
         limit = "raise the limit of a file's size (ulimit -f, LimitFSIZE)"
@@ -61,19 +61,19 @@ def trouble_in(what: str, base: Path, path: str, error: OSError) -> FolderTroubl
 
 
 def _is_of_the_folder(base: Path, parent: str, error: OSError) -> bool:
-    """Whether an error is of a folder below a base, and not of the base, too."""
+    """Whether an error is the trouble of a folder below a base, and not of the base too."""
     if not _is_folder(base) or not os.access(base, os.W_OK | os.X_OK):
         return False
     if error.errno not in _OF_THE_DISK:
         return error.errno in _OF_THE_FOLDER
     folder = None
     while parent and (folder := identity_below(base, parent)) is None:
-        parent, _ = split(parent)  # it was to be made
+        parent, _ = split(parent)  # it was still to be made
     return folder is not None and folder.device != base.lstat().st_dev
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether a folder itself is there, and no link to one, through which nothing is opened."""
+    """Whether the path is a folder itself, not a link to one: nothing is opened through links."""
     try:
         return stat.S_ISDIR(path.lstat().st_mode)
     except OSError:
@@ -90,7 +90,7 @@ class Claimed:
 
 @contextlib.contextmanager
 def claim(inbox: Path, ticket: Ticket) -> Iterator[Claimed]:
-    """Hold the ticket's very file while it is moved on; what is still there at the end goes back.
+    """Hold the ticket's very file while it is moved on. If it is still there at the end, it goes back.
 
     Raises:
         OriginalChanged: the ticket's file is not in the inbox any more.
@@ -116,11 +116,11 @@ def claim(inbox: Path, ticket: Ticket) -> Iterator[Claimed]:
 
 
 def check_mobility(inbox: Path, path: str) -> None:
-    """See whether a picture's folder lets it go, before there is work in it: that would be for nothing
-    again and again. Where nothing can be moved in the inbox all waits, and `claim` tells.
+    """Check that a picture's folder lets it go before any work is put into it, which would be wasted again
+    and again. If nothing can be moved in the inbox, everything waits, and `claim` reports it.
 
     Raises:
-        OriginalStuck: it doesn't.
+        OriginalStuck: the folder doesn't let it go.
     """
     parent, name = split(path)
     with contextlib.suppress(OSError), open_folder(inbox, parent) as folder:
@@ -133,7 +133,8 @@ def check_mobility(inbox: Path, path: str) -> None:
 
 
 def _is_kept_by_others(folder: int, name: str) -> bool:
-    """Whether the folder is sticky, as /tmp is, and neither it nor the file is ours (inode(7))."""
+    """Whether the folder is sticky, as /tmp is, neither it nor the file is ours (inode(7)), and we are not
+    privileged to move it all the same."""
     status = os.fstat(folder)
     if not status.st_mode & stat.S_ISVTX or status.st_uid == os.geteuid():
         return False
@@ -146,7 +147,7 @@ def is_claimed(inbox: Path, ticket: Ticket) -> bool:
 
 
 def put_all_back(inbox: Path) -> None:
-    """Return to the inbox whatever a daemon that died had claimed. Only while no worker holds a
+    """Return to the inbox whatever a daemon or worker that died had claimed. No worker may hold a
     picture."""
     try:
         with open_folder(inbox, CLAIMED) as top:
@@ -162,7 +163,7 @@ def put_all_back(inbox: Path) -> None:
 
 
 def put_one_back(inbox: Path, path: str, identity: Identity) -> None:
-    """Return one picture to the inbox whose worker died, if it is among the claimed ones."""
+    """Return one picture, whose worker died, to the inbox if it is among the claimed ones."""
     parent, name = split(path)
     with contextlib.suppress(OSError), open_folder(inbox, f"{CLAIMED}/{parent}") as folder:
         if identity_at(folder, name) == identity:
@@ -170,7 +171,7 @@ def put_one_back(inbox: Path, path: str, identity: Identity) -> None:
 
 
 def _fetch(inbox: Path, parent: str, name: str, folder: int, ticket: Ticket) -> None:
-    """Bring the ticket's file into the folder of claimed ones."""
+    """Move the ticket's file into the folder of claimed ones."""
     _make_room(inbox, parent, name, folder)
     try:
         with open_folder(inbox, parent) as source:
@@ -190,11 +191,11 @@ def _fetch(inbox: Path, parent: str, name: str, folder: int, ticket: Ticket) -> 
 
 
 def _take(source: int, name: str, folder: int, ticket: Ticket) -> None:
-    """Rename the ticket's file into the folder of claimed ones, where nothing has its name."""
+    """Rename the ticket's file into the folder of claimed ones, unless something has its name there."""
     try:
         rename_new(source, name, folder, name)
     except LinkRefused:
-        # Names there are given by our own savers alone, each to a picture of its own: a free one stays free.
+        # Only our own save workers give names there, each to its own picture: a free name stays free.
         if identity_at(folder, name) is not None:
             raise
         if identity_at(source, name) != ticket.identity:
@@ -203,11 +204,11 @@ def _take(source: int, name: str, folder: int, ticket: Ticket) -> None:
 
 
 def _make_room(inbox: Path, parent: str, name: str, folder: int) -> None:
-    """See to it that nothing has the name among the claimed ones. Another file, left by a worker that died
-    just then, goes back; folders stay behind whose pictures have been moved on.
+    """Make sure that the name is free among the claimed ones. Another file, left by a worker that died just
+    then, goes back; folders left behind by pictures that have moved on are removed.
 
     Raises:
-        OriginalStuck: in a folder of that name a picture is still being moved.
+        OriginalStuck: a picture is still being moved in a folder of that name.
     """
     if identity_at(folder, name) is None:
         return
@@ -222,8 +223,8 @@ def _make_room(inbox: Path, parent: str, name: str, folder: int) -> None:
 
 
 def _put_back(inbox: Path, parent: str, name: str, folder: int) -> None:
-    """Rename what is in the folder of claimed ones, if anything, to its place in the inbox, or
-    beside it where another file has taken its name. Where that can't be done it stays.
+    """Rename what has the name in the folder of claimed ones, if anything, to its place in the inbox,
+    or beside it if another file has taken that. If it can't be renamed, it stays.
     """
     if identity_at(folder, name) is None:
         return

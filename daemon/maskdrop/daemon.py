@@ -1,4 +1,4 @@
-"""Starting the daemon: everything that can be wrong is found before any worker is started."""
+"""Starting the daemon: everything that can be checked without a worker is checked before one starts."""
 
 import logging
 import os
@@ -17,13 +17,14 @@ logger = logging.getLogger("maskdrop")
 
 
 def run_daemon(settings: Settings, read_again: Callable[[], Settings]) -> int:
-    """Check, lock, start, work until told to stop.
+    """Check, lock, start, and work until told to stop.
 
     Args:
-        read_again: gives the settings anew, on SIGHUP; raises ConfigurationError if they are no good.
+        read_again: reads the settings again, on SIGHUP; raises ConfigurationError if they are no good.
 
     Returns:
-        The exit code: 0 drained, 1 cut short, 78 weights of another network, or no way to tell systemd.
+        The exit code: 0 drained; 1 cut short; 78 workers can't work as configured, such as with weights of
+        another network, or systemd waits for news and systemd-python is missing.
 
     Raises:
         ConfigurationError: the daemon can't run as configured.

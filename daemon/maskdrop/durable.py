@@ -1,6 +1,6 @@
-"""Writing and moving files so that a crash leaves the old state or the new one, never between.
+"""Writing and moving files so that a crash leaves the old state or the new one, nothing in between.
 
-What pictures are made of is named by a folder's descriptor and a name in it: see beneath.py.
+Pictures and their results are named by a folder's descriptor and a name in it: see beneath.py.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 FOLDER_SYNCS = 4
-"""Waits for the disk that saving one picture takes where its original is archived, beside one for each result
-(docs/guarantees.md)."""
+"""Waits for the disk (syncs) that saving one picture takes if its original is archived, besides one for each
+result (docs/guarantees.md)."""
 
 _RENAME_NOREPLACE = 1
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,11 +31,11 @@ class FolderTrouble(Exception):
 
 
 class LinkRefused(PermissionError):
-    """There is no rename without replacement, and the file can't be linked instead.
+    """The file system has no rename without replacement, and the file can't be linked instead.
 
-    It is another user's, who lets nobody write it, and fs.protected_hardlinks is set (proc_sys_fs(5)); or the
-    file system has no links (exFAT), or a link gets an inode of its own there (sshfs, mergerfs), so that
-    nobody could tell it from another file.
+    It is another user's, we may not write it, and fs.protected_hardlinks is set (proc_sys_fs(5)); or the file
+    system has no links (exFAT), or gives a link an inode of its own (sshfs, mergerfs), so that nobody could
+    tell it from another file.
     """
 
 
@@ -44,7 +44,7 @@ def rename_new(source: int, name: str, target: int, new_name: str) -> None:
 
     Raises:
         FileExistsError: the new name is in use.
-        LinkRefused: the file has to be linked, and may not be.
+        LinkRefused: the file would have to be linked, and may not be.
         OSError: any other failure of renameat2(2), or of link(2) where the file system
             has no rename without replacement.
     """
@@ -59,7 +59,7 @@ def rename_new(source: int, name: str, target: int, new_name: str) -> None:
     _link(source, name, target, new_name)
     try:
         os.unlink(name, dir_fd=source)
-    except PermissionError:  # and no other error: where an answer was lost, the new name may be the only one
+    except PermissionError:  # and no other error: if an answer was lost, only the new name may be left
         os.unlink(new_name, dir_fd=target)
         raise
 
@@ -88,8 +88,8 @@ def _link(source: int, name: str, target: int, new_name: str) -> None:
 
 
 def move_new(source: int, name: str, target: int, new_name: str) -> None:
-    """`rename_new` wherever that can be had. Where the file can't be linked, an empty file keeps the new name
-    for it until the rename; a kill between the two leaves the empty file.
+    """`rename_new` where that is possible. If the file can't be linked, an empty file keeps the new name for
+    it until the rename; a kill between the two leaves the empty file.
 
     Raises:
         FileExistsError: the new name is in use.
@@ -101,7 +101,7 @@ def move_new(source: int, name: str, target: int, new_name: str) -> None:
         descriptor = os.open(new_name, _NEW_FILE, 0o600, dir_fd=target)
         try:
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
-        except PermissionError:  # and no other error: where an answer was lost, it may have that name by now
+        except PermissionError:  # and no other error: if an answer was lost, it may be renamed by now
             _remove_this(target, new_name, descriptor)
             raise
         finally:
@@ -109,17 +109,17 @@ def move_new(source: int, name: str, target: int, new_name: str) -> None:
 
 
 def _remove_this(folder: int, name: str, descriptor: int) -> None:
-    """Remove an open file, unless another one has its name."""
+    """Remove an open file, unless another one has its name by now."""
     with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(descriptor), os.stat(name, dir_fd=folder, follow_symlinks=False)):
             os.unlink(name, dir_fd=folder)
 
 
 def has_rename_new(folder: int, probe: str) -> bool:
-    """Whether the folder's file system has renames that replace nothing, tried with a file of its own.
+    """Whether the folder's file system has renames without replacement; tried with a file made for it.
 
     Args:
-        probe: a name that nothing has; nor has it with ``.new`` behind.
+        probe: a name that nothing has there, as it is and with ``.new`` appended.
 
     Raises:
         OSError: no file can be made there.
@@ -137,7 +137,7 @@ def has_rename_new(folder: int, probe: str) -> bool:
 
 
 def rename_over(folder: int, name: str, new_name: str) -> None:
-    """Rename within a folder, replacing what has the new name.
+    """Rename within a folder, replacing whatever has the new name.
 
     Raises:
         OSError: it can't be done; both names are as they were.
@@ -146,10 +146,10 @@ def rename_over(folder: int, name: str, new_name: str) -> None:
 
 
 def new_file(folder: int, name: str, mode: int) -> BinaryIO:
-    """A new file to write, in place of what has its name. Never follows a link there.
+    """A new file to write, in place of whatever has its name. Never follows a link there.
 
     Args:
-        mode: its permissions, less the umask; they may be such that it can't be opened once more.
+        mode: its permissions, less the umask; they need not allow opening it again.
 
     Raises:
         OSError: it can't be made.
@@ -165,7 +165,7 @@ def write_synced(folder: int, name: str, content: bytes, mode: int) -> None:
         mode: its permissions, less the umask.
 
     Raises:
-        OSError: it can't be written; what was is left there, for whoever tries again or removes it.
+        OSError: it can't be written; the part that was stays, for the caller to replace or remove.
     """
     with new_file(folder, name, mode) as file:
         file.write(content)
@@ -174,9 +174,9 @@ def write_synced(folder: int, name: str, content: bytes, mode: int) -> None:
 
 
 def try_writing(folder: Path, results: Sequence[bytes]) -> None:
-    """Write and sync a file that never has a name, as often as saving a picture syncs: what that costs.
+    """Write and sync a nameless file as often as saving a picture syncs, so that the cost can be measured.
 
-    A folder that can't take it, for want of space or of such files, costs nothing.
+    In a folder that can't take the file, for lack of space or of support for nameless files, nothing is done.
     """
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC)
@@ -198,16 +198,16 @@ def sync_folder(folder: int) -> None:
     """Wait until the folder's entries are on disk (fsync(2): a file's own sync does not cover them).
 
     Raises:
-        OSError: they may not be.
+        OSError: they may not be on disk.
     """
     os.fsync(folder)
 
 
 def replace_file(path: Path, content: bytes, mode: int | None = None) -> None:
-    """Replace a file that is read at any time: it is seen as it was or as it is, never in part.
+    """Replace a file that may be read at any time: readers see the old content or the new, never a part.
 
     Args:
-        mode: its permissions, whatever the umask; None: as that has them.
+        mode: its permissions, whatever the umask; None: those that the umask allows.
 
     Raises:
         OSError: it can't be written; the old one stays.

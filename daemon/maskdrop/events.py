@@ -1,4 +1,4 @@
-"""What can happen, each kind with an identity of its own for those who read the log by program."""
+"""What can happen: each kind has an identity of its own, for programs that read the log."""
 
 from enum import Enum
 
@@ -6,7 +6,7 @@ from enum import Enum
 class Event(Enum):
     """A kind of log line; the value is its journal MESSAGE_ID (made once with ``systemd-id128 new``).
 
-    What each means and what to do is told by ``systemd/maskdrop.catalog``, by these identities.
+    ``systemd/maskdrop.catalog`` says, by these identities, what each kind means and what to do.
     """
 
     SAVED = "6f9e3ae4e1ce466d86abf578798fceb8"

@@ -1,4 +1,4 @@
-"""What maskdrop's processes end with; 71, 75 and 78 are those of sysexits.h."""
+"""Exit codes of maskdrop's processes; 71, 75 and 78 are those of sysexits.h."""
 
 EX_OK = 0
 """Everything asked for was done."""
@@ -7,17 +7,17 @@ EX_FAILED = 1
 """A command failed."""
 
 EX_CUT_SHORT = 1
-"""The daemon ended before all that was in flight was finished."""
+"""The daemon ended before everything in flight was finished."""
 
 EX_USAGE = 2
 """The command line can't be understood."""
 
 EX_OUT_OF_MEMORY = 71
-"""A worker found no memory."""
+"""A worker ran out of memory."""
 
 EX_TEMPFAIL = 75
-"""Another daemon has the inbox, or there is no room for a folder or in the one for temporary files, or a
-batch on a cluster did not get to its end: try again later."""
+"""Another daemon has the inbox, there is no room for a folder or for temporary files, or a batch on a
+cluster did not get to its end: try again later."""
 
 EX_CONFIG = 78
 """Can't run as configured: trying again would change nothing."""

@@ -16,7 +16,7 @@ from maskdrop.ticket import Identity
 
 
 class NoRoom(ConfigurationError):
-    """A folder can't take what has to be made there, until there is room."""
+    """A folder can't take what has to be made there until there is room."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Folders:
     """Absolute paths of folders that exist and fit together.
 
     Attributes:
-        quarantine: None where broken pictures are only told of; this only where originals are kept.
-        archive: None where originals are deleted, or kept.
+        quarantine: None if broken pictures are only reported, which may be so only if originals are kept.
+        archive: None if originals are deleted or kept.
         keeps: originals stay as and where they are; what goes to quarantine is a copy.
-        skips_done: what has its results in the outbox is not done again.
+        skips_done: a picture whose results are in the outbox is not done again.
     """
 
     inbox: Path
@@ -39,12 +39,13 @@ class Folders:
 
     @property
     def locked(self) -> Path:
-        """The folder at which one maskdrop works at a time: nothing is written where originals are kept."""
+        """The folder in which only one maskdrop works at a time: the outbox if originals are kept, because
+        nothing is written to the inbox then."""
         return self.outbox if self.keeps else self.inbox
 
 
 def named_folders(settings: Settings) -> dict[str, Path]:
-    """The daemon's folders that are used, by their keys, as configured."""
+    """The daemon's folders in use, by their keys, as configured."""
     wanted = settings.folders
     named = {"inbox": wanted.inbox, "outbox": wanted.outbox, "quarantine": wanted.quarantine_folder}
     return named if wanted.archive_folder is None else {**named, "archive": wanted.archive_folder}
@@ -60,7 +61,7 @@ def prepare_folders(settings: Settings) -> Folders:
     """Make the folders that are missing and check that the daemon can work with them.
 
     Raises:
-        NoRoom: there is none for a folder that is missing.
+        NoRoom: the disk is too full for a folder that is missing.
         ConfigurationError: a folder can't be found, made or written, lies inside another one, or
             can't take a file from the inbox by an atomic rename.
     """
@@ -78,14 +79,14 @@ def prepare_folders(settings: Settings) -> Folders:
         if key in resolved:
             checks.append(partial(check_rename, f"folders.{key}", resolved["inbox"], resolved[key]))
     for check in checks:
-        # Where there is no room, work pauses until there is, as on a disk that becomes full later.
+        # If there is no room, work pauses until there is, as on a disk that becomes full later.
         with contextlib.suppress(NoRoom):
             check()
     return Folders(resolved["inbox"], resolved["outbox"], resolved["quarantine"], resolved.get("archive"))
 
 
 def prepare_to_keep(settings: Settings, skips_done: bool) -> Folders:
-    """Check a batch's folders: originals are kept, the inbox is only read, and may be on any file system.
+    """Check a batch's folders. Originals are kept, so the inbox is only read and may be on any file system.
 
     Raises:
         ConfigurationError: a folder can't be found, read, made or written, or lies inside another one.
@@ -110,14 +111,14 @@ def prepare_to_keep(settings: Settings, skips_done: bool) -> Folders:
 
 
 def followed(key: str, folder: Path) -> Path:
-    """Where a folder really is, or would be.
+    """Where a folder really is, or would be, with links followed.
 
     Raises:
-        ConfigurationError: links lead round in a circle there.
+        ConfigurationError: links on its way lead round in a circle.
     """
     try:
         return folder.resolve()
-    except (OSError, RuntimeError) as error:  # which of them, Python's versions see differently
+    except (OSError, RuntimeError) as error:  # Python's versions differ in which they raise
         remedy = "mend the link, or name another folder"
         raise fault(key, folder, "links on its way lead round in a circle", remedy) from error
 
@@ -138,10 +139,10 @@ def make_folder(key: str, folder: Path) -> None:
 
 
 def check_nesting(folders: dict[str, Path]) -> None:
-    """No folder may be another's, and none may lie in the inbox or have the inbox inside it.
+    """Check that all folders are different, and that none lies in the inbox or has the inbox inside it.
 
     Raises:
-        ConfigurationError: one is, or does.
+        ConfigurationError: two are the same, or one lies inside the other.
     """
     names = list(folders)
     for index, name in enumerate(names):
@@ -165,21 +166,21 @@ def check_nesting(folders: dict[str, Path]) -> None:
 
 
 def _is_one(folder: Path, other: Path) -> bool:
-    """Whether two names are of the same folder, as they also are where it is mounted in two places."""
+    """Whether two paths name the same folder, as they also do if it is mounted in two places."""
     try:
         return folder == other or folder.samefile(other)
     except OSError:
-        return False  # what is still to be made is no other's
+        return False  # a folder that is still to be made is no other one
 
 
 def check_own_files(settings: Settings, folders: dict[str, Path]) -> None:
-    """What the daemon writes again and again must not lie where pictures come from.
+    """Check that files which the daemon writes again and again don't lie where pictures come from.
 
     Args:
-        folders: by their keys, resolved.
+        folders: the daemon's folders by their keys, resolved.
 
     Raises:
-        ConfigurationError: one does, or is a folder or device, or two are the same.
+        ConfigurationError: a file lies there, is a folder or device, or is the same as another one.
     """
     others = {} if settings.log.file is None else {"log.file": settings.log.file}
     taken: dict[Path, str] = {}
@@ -198,7 +199,7 @@ def check_own_files(settings: Settings, folders: dict[str, Path]) -> None:
 
 
 def _is_something_else(file: Path) -> bool:
-    """Whether a name has what is no file, through links too."""
+    """Whether something that isn't a regular file has this name, perhaps through links."""
     try:
         return not stat.S_ISREG(file.stat().st_mode)
     except OSError as error:
@@ -206,11 +207,11 @@ def _is_something_else(file: Path) -> bool:
 
 
 def check_writable(key: str, folder: Path) -> None:
-    """Really make a file there.
+    """Check that a file can be made there, by making one.
 
     Raises:
-        NoRoom: none can be made now.
-        ConfigurationError: none can be made.
+        NoRoom: the disk is full.
+        ConfigurationError: no file can be made there.
     """
     probe = folder / probe_name()
     try:
@@ -224,11 +225,12 @@ def check_writable(key: str, folder: Path) -> None:
 
 
 def check_rename(key: str, inbox: Path, target: Path) -> None:
-    """Really rename a file: bind mounts and overlays refuse it within one device number too.
+    """Check that a file can be renamed from the inbox to there, by renaming one: bind mounts and overlays
+    refuse that even within one device number.
 
     Raises:
-        NoRoom: no file can be made now.
-        ConfigurationError: it can't be renamed from the inbox to there.
+        NoRoom: the disk is full.
+        ConfigurationError: it can't be renamed.
     """
     name = probe_name()
     source = inbox / name
@@ -256,10 +258,10 @@ def check_rename(key: str, inbox: Path, target: Path) -> None:
 
 
 def refuse_want_of_room(key: str, folder: Path, error: OSError) -> None:
-    """Tell a full disk from what is wrong with a folder.
+    """Distinguish a full disk from other trouble with a folder, which is left to the caller.
 
     Raises:
-        NoRoom: it is full.
+        NoRoom: the disk or the quota is full.
     """
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         refused = fault(key, folder, f"can't be written now ({error.strerror})", "make room")
@@ -267,5 +269,6 @@ def refuse_want_of_room(key: str, folder: Path, error: OSError) -> None:
 
 
 def probe_name() -> str:
-    """A name that nothing else has: two containers may share a folder, and a process number."""
+    """A name that nothing else has; it is random, because two containers may share a folder and a process
+    number."""
     return f".maskdrop-probe-{secrets.token_hex(8)}.tmp"

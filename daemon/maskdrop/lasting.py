@@ -1,4 +1,4 @@
-"""Libraries that stay for as long as the process does: their import, and its end."""
+"""Libraries that stay as long as the process does: how they are imported, and how the process ends."""
 
 import contextlib
 import gc
@@ -10,10 +10,10 @@ from typing import NoReturn
 
 @contextlib.contextmanager
 def lasting_imports() -> Iterator[None]:
-    """What is there when this ends is never looked through for garbage, nor while it is imported.
+    """Keep the garbage collector off during these imports, and off all objects that exist after them.
 
-    PyTorch makes a quarter of a million objects, and none of them becomes garbage: the collector would
-    pass over all of them again and again, on the way in, with every full collection, and at exit.
+    PyTorch makes a quarter of a million objects, none of which becomes garbage: the collector would go
+    through all of them again and again, during the import, at every full collection, and at exit.
     """
     gc.disable()
     try:
@@ -24,12 +24,12 @@ def lasting_imports() -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process, of which nothing else is on its way anywhere, and no child is left.
+    """End this process at once, once it has nothing left to send or write, and no child.
 
-    Taking PyTorch apart, module by module, takes a sixth of the time that importing it does; the kernel
-    takes all of it at once.
+    Taking PyTorch apart, module by module, takes a sixth of the time of importing it; the kernel frees
+    all of it at once.
     """
-    with contextlib.suppress(OSError):  # nobody may be there to read it any more
+    with contextlib.suppress(OSError):  # its reader may be gone
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)

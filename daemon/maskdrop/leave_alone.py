@@ -1,4 +1,4 @@
-"""Why a picture is left where it is, for now or for good, though nothing is wrong with its content."""
+"""Reasons to leave a picture where it is, for now or for good, though its content is not at fault."""
 
 from maskdrop.ticket import Absence
 
@@ -12,25 +12,25 @@ class LeaveAlone(Exception):
 
 
 class OriginalChanged(LeaveAlone):
-    """The file in the inbox is gone, or not the one that was meant."""
+    """The file in the inbox is gone, or is not the one that was meant."""
 
     def __init__(self, message: str = "gone or changed meanwhile") -> None:
         super().__init__(Absence.CHANGED, message)
 
 
 class OriginalStuck(LeaveAlone):
-    """This file can't be moved, or not where it belongs, though folders are well."""
+    """This file can't be moved, or can't go where it belongs, though others can."""
 
     def __init__(self, message: str) -> None:
         super().__init__(Absence.STUCK, message)
 
 
 class UnfitName(OriginalStuck):
-    """A place can't take this one file, or can have nothing of its name, so the place is not at fault."""
+    """A place can't take this one file, or nothing of its name; the place itself is not at fault."""
 
 
 class StuckByFolder(OriginalStuck):
-    """A folder below a folder tree's base can't take files, though the base can."""
+    """A folder in a tree can't take files, though the tree's base can."""
 
     def __init__(self, message: str, error: OSError) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""Log lines: for people, as JSON or with journal fields, to standard error and a file; workers' lines."""
+"""Log lines as text, as JSON or with journal fields, to standard error and a file; workers' lines too."""
 
 import contextlib
 import errno
@@ -51,7 +51,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class WorkerFormatter(logging.Formatter):
-    """``<6>message``: how a worker tells the supervisor the level of its line."""
+    """``<6>message``: how a worker tells the supervisor a line's level."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
@@ -84,8 +84,8 @@ class LineBuffer:
 
 
 class _LogFile(logging.handlers.WatchedFileHandler):
-    """A log file that is made anew when it was moved away. Where that can't be done the daemon goes on
-    without it, says so once, and tries again with each line."""
+    """A log file that is made again after it was moved away. If that fails, the daemon goes on without it,
+    says so once, and tries again with each line."""
 
     def __init__(self, path: Path, delay: bool = False) -> None:
         super().__init__(path, encoding="utf-8", delay=delay)
@@ -108,7 +108,7 @@ class _LogFile(logging.handlers.WatchedFileHandler):
         self._fails = self._trouble is not None
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Called with what a write raised, which `logging.StreamHandler` doesn't let out."""
+        """Called while an error of a write is handled, which `logging.StreamHandler` doesn't let out."""
         error = sys.exception()
         if isinstance(error, OSError):
             self._trouble = error
@@ -125,12 +125,12 @@ def _tell_others(handler: logging.Handler, message: str) -> None:
 
 
 def tell(level: int, event: Event, message: str, **fields: Any) -> None:
-    """Log what happened, with its kind and facts for those who read the log by program."""
+    """Log what happened, with its kind and facts for programs that read the log."""
     logger.log(level, "%s", message, extra={FIELDS: {"event": event.name.lower(), **fields}})
 
 
 def relay(worker: str, line: str) -> None:
-    """Log a worker's line under its name; lines without a level come from libraries: warnings."""
+    """Log a worker's line under its name. Lines without a level come from libraries; they are warnings."""
     level = logging.WARNING
     if len(line) > 3 and line[0] == "<" and line[2] == ">" and line[1] in _LEVEL:
         level, line = _LEVEL[line[1]], line[3:]
@@ -138,12 +138,12 @@ def relay(worker: str, line: str) -> None:
 
 
 def set_up(settings: LogSettings) -> None:
-    """Send the log where the settings say, now and whenever they change. A file moved away is made anew.
+    """Send the log where the settings say; call again when they change. A file moved away is made again.
 
-    Libraries' warnings go there too, so that no line comes in another form.
+    Libraries' warnings go there too, so that all lines have one form.
 
     Raises:
-        OSError: the log file can't be opened, and not for want of room.
+        OSError: the log file can't be opened, for another reason than a full disk.
     """
     formatter = JsonFormatter() if settings.format == "json" else TextFormatter()
     handlers: list[logging.Handler] = []
@@ -161,12 +161,12 @@ def set_up(settings: LogSettings) -> None:
     logger.setLevel(settings.level.upper())
     logging.captureWarnings(True)
     for handler in before:
-        with contextlib.suppress(OSError):  # of lines that a full disk hadn't taken, as was told
+        with contextlib.suppress(OSError):  # lines that a full disk didn't take: already reported
             handler.close()
 
 
 def _log_file(path: Path) -> _LogFile:
-    """Where its disk is full, one that goes on without the file for now."""
+    """The log file; if its disk is full, a handler that goes on without the file for now."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return _LogFile(path)
@@ -177,7 +177,7 @@ def _log_file(path: Path) -> _LogFile:
 
 
 def one_line(text: str) -> str:
-    """The same with line ends written out."""
+    """The text with its line ends escaped."""
     return text.replace("\n", "\\n").replace("\r", "\\r")
 
 

@@ -15,13 +15,13 @@ NAME_MAX = 255
 
 
 _LONGEST_CHARACTER = 4
-"""Bytes of UTF-8; all but the first have the bits 10 uppermost (RFC 3629, section 3)."""
+"""Bytes of UTF-8 at most; in all but the first, the upper two bits are 10 (RFC 3629, section 3)."""
 
 _ONE_BY_ONE = 8
-"""Numbers that are tried in turn before it is looked how many there are."""
+"""Up to this number, names are tried one by one; then bisection finds out how many are in use."""
 
 _LONG_SUFFIX = 32
-"""Bytes from which on what follows a name's last dot is no suffix, but part of the name."""
+"""Bytes that a suffix has at most, its dot included; anything longer is part of the name."""
 
 
 def printable(name: str | PurePath) -> str:
@@ -34,15 +34,15 @@ def printable(name: str | PurePath) -> str:
 
 
 def at_home(path: Path) -> Path:
-    """With what a shell makes of a leading ``~``; within ``--option=~/file`` it makes nothing of it."""
+    """The path with a leading ``~`` expanded as by a shell, which leaves it alone in ``--option=~/file``."""
     try:
         return path.expanduser()
-    except RuntimeError:  # nobody has that name
+    except RuntimeError:  # no user has that name
         return path
 
 
 def told_exactly(path: str) -> dict[str, str]:
-    """A path as reports give it: printable, and where that differs from it, also its bytes in ``hex``."""
+    """A path as reports give it: printable, and if that differs from the path, also its bytes in ``hex``."""
     shown = printable(path)
     return {"path": shown} if shown == path else {"path": shown, "hex": os.fsencode(path).hex()}
 
@@ -52,7 +52,7 @@ def _escape(character: str) -> str:
 
 
 def fits(path: str, pattern: str) -> bool:
-    """Whether a relative path fits a glob: its name alone, unless the glob holds a ``/``."""
+    """Whether a relative path matches a glob: its name alone, unless the glob holds a ``/``."""
     return fnmatchcase(path if "/" in pattern else PurePath(path).name, pattern)
 
 
@@ -72,8 +72,8 @@ def numbered(
     """``stem.ext``, ``stem~2.ext``, ``stem~3.ext`` and so on, without end, each within the limit.
 
     Args:
-        is_taken: whether a name is in use. Where the first ones are, as many are passed over as seem to be,
-            up to the last of these: the millionth picture of one name doesn't ask for a million names.
+        is_taken: whether a name is in use. After the first few, the names that seem to be in use, by
+            bisection, are passed over: the millionth picture of one name doesn't try a million names.
     """
     path = PurePath(name)
     stem, suffix = (path.stem, path.suffix) if len(os.fsencode(path.suffix)) <= _LONG_SUFFIX else (name, "")
@@ -87,7 +87,7 @@ def numbered(
 
 
 def _last_taken(at: Callable[[int], str], is_taken: Callable[[str], bool]) -> int:
-    """A number that is taken before one that isn't, or the first that is asked for; found by bisection."""
+    """A number that is taken and followed by a free one, or `_ONE_BY_ONE`; found by bisection."""
     low, high = _ONE_BY_ONE, 2 * _ONE_BY_ONE
     while is_taken(at(high)):
         low, high = high, 2 * high

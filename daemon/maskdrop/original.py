@@ -1,4 +1,4 @@
-"""A picture's own file: read whole, once it is sure to be the one that was meant."""
+"""Reads a picture's own file whole, once that has proved to be the one that was meant."""
 
 import errno
 import os

@@ -1,7 +1,7 @@
-"""Last station: results published in the outbox, the original put away. Everything here is final.
+"""Last station: results are published in the outbox, and the original is put away. Everything here is final.
 
-A name in use is only ever replaced by a result of the same picture, which tells of which it is. All results
-of a picture have one stem, which no other picture's have.
+A result replaces only an earlier result of the same picture; each one says which picture it is of. All
+results of a picture have the same stem, which no other picture's results have.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ class Outbox:
         """Prepare.
 
         Args:
-            tails: what follows the stem in the names of all results of a picture, to find earlier ones by.
+            tails: what follows the stem in the name of each result of a picture, to find earlier ones by.
         """
         self._folders, self._tails = folders, tails
         self._mode, self._folder_mode = settings.mode, settings.folder_mode
@@ -47,7 +47,7 @@ class Outbox:
 
         Raises:
             OriginalStuck: the outbox can't take them under the picture's name.
-            FolderTrouble: it can't take any now. Nothing half-written has a name.
+            FolderTrouble: it can't take any now. Nothing half-written has a result's name.
         """
         relative = PurePath(ticket.path)
         try:
@@ -60,9 +60,9 @@ class Outbox:
         return tuple(str(relative.parent / name) for name in names)
 
     def _publish_all(self, folder: int, ticket: Ticket, sha256: str, results: list[Result]) -> list[str]:
-        """All under one mark, so that what has one stem is of one picture.
+        """Publish all results under one mark, so that everything with the same stem is of one picture.
 
-        Whose the first name is decides between pictures that want the same ones at the same time.
+        If several pictures want the same names at the same time, the one that gets the first name wins.
         """
         stem = PurePath(ticket.path).stem
         for mark in marks(sha256):
@@ -87,10 +87,10 @@ class Outbox:
         result: Result,
         undo: contextlib.ExitStack,
     ) -> bool:
-        """Write a result; whether it has the name, which another picture's result may have taken.
+        """Write a result. Returns whether it has the name, which another picture's result may have taken.
 
         Args:
-            undo: given what takes a new result back.
+            undo: gets a callback that takes a new result back.
         """
         temporary = temporary_for(self._folders, ticket, sha256 + result.tail)
         try:
@@ -116,7 +116,7 @@ class Outbox:
         except PermissionError as error:
             if error.errno != errno.EPERM:
                 raise
-            # The folder took the temporary file: it is this one that may not go.
+            # The folder took the temporary file, so it is only this one file that may not be replaced.
             raise UnfitName(f"the outbox's {name} may not be replaced: {error.strerror}") from error
 
     def put_away(self, ticket: Ticket) -> None:
@@ -124,7 +124,7 @@ class Outbox:
 
         Raises:
             OriginalChanged: the file in the inbox is not the ticket's any more.
-            OriginalStuck: it can't be moved, or not there under its name.
+            OriginalStuck: it can't be moved, or the archive can't take it under its name.
             FolderTrouble: the archive can't take it now; it is still in the inbox.
         """
         archive = self._folders.archive
@@ -147,7 +147,7 @@ class Outbox:
         return self.published(ticket, sha256) is not None
 
     def published(self, ticket: Ticket, sha256: str) -> tuple[str, ...] | None:
-        """The paths, relative to the outbox, of all results of a picture of this content; None where
+        """The paths, relative to the outbox, of all results of a picture with this content; None if
         any of them is missing."""
         relative = PurePath(ticket.path)
         try:
@@ -175,17 +175,17 @@ def _take_back(folder: int, name: str, ours: Identity | None) -> None:
 
 
 def _may_take(folder: int, name: str, sha256: str) -> bool:
-    """Whether nothing has the name, or a result of the same picture."""
+    """Whether the name is free, or a result of the same picture has it."""
     return identity_at(folder, name) is None or source_at(folder, name) == sha256
 
 
 def temporary_for(folders: Folders, ticket: Ticket, what: str) -> str:
-    """What a file is named until it has all been written. The next try for the same picture takes the same
-    name, so that it takes up what a dead one left; no other inbox's pictures do. A device's number isn't
-    in it, for that may be another after the next boot.
+    """The name of a file until all of it is written. The next try for the same picture takes the same name,
+    and so replaces what a dead worker left; pictures of other inboxes never take it. It doesn't depend on
+    the device number, which may change with the next boot.
 
     Args:
-        what: which of the files that are made of the picture.
+        what: which of the files that are made from the picture.
     """
     inbox, file = os.fsencode(folders.inbox), ticket.identity
     said = (inbox, os.fsencode(ticket.path), file.inode, file.size, file.mtime_ns, what)
@@ -193,7 +193,7 @@ def temporary_for(folders: Folders, ticket: Ticket, what: str) -> str:
 
 
 def marks(sha256: str) -> Iterator[str]:
-    """What to add to a stem: nothing, then what the picture's content decides, then numbers."""
+    """What to add to a stem: nothing, then the start of the content's SHA-256, then that with numbers."""
     yield ""
     yield f"~{sha256[:_SHORT_DIGEST]}"
     for number in count(2):
@@ -201,7 +201,7 @@ def marks(sha256: str) -> Iterator[str]:
 
 
 def move_into(folder: int, name: str, base: Path, relative: str, folder_mode: int) -> str:
-    """Rename a file into a folder tree, under a relative path or a numbered one.
+    """Rename a file into a folder tree, to a relative path or a numbered variant of it.
 
     Returns:
         The path relative to the base.
@@ -223,7 +223,7 @@ def move_into(folder: int, name: str, base: Path, relative: str, folder_mode: in
 
 
 def found_in(base: Path, ticket: Ticket, limit: int = NAME_MAX) -> str | None:
-    """Where in a folder tree the ticket's very file lies, under whichever name; None: it doesn't."""
+    """Where in a folder tree the ticket's very file lies, under whatever name; None: it isn't there."""
     try:
         parent, wanted = split(ticket.path)
         with open_folder(base, parent) as folder:
@@ -240,6 +240,6 @@ def _found_at(folder: int, wanted: str, ticket: Ticket, limit: int) -> str | Non
             return name
         if identity is None:
             break
-    with os.scandir(folder) as entries:  # for there may be gaps before its number
+    with os.scandir(folder) as entries:  # there may be gaps before its number
         names = [entry.name for entry in entries if entry.inode() == ticket.identity.inode]
     return next((name for name in names if identity_at(folder, name) == ticket.identity), None)

@@ -1,4 +1,4 @@
-"""Where broken pictures go: moved by rename, or copied, the reason beside each."""
+"""Where broken pictures go: moved by rename, or copied, each with its reason beside it."""
 
 import errno
 import hashlib
@@ -25,10 +25,10 @@ from maskdrop.ticket import Fault, Identity, Ticket
 REASON_TAIL = ".reason.json"
 
 LONGEST_COPY_NAME = NAME_MAX - len(REASON_TAIL)
-"""Bytes of a picture's name there at most."""
+"""Bytes of a picture's name in quarantine at most, so that its reason's name fits too."""
 
 LARGEST_COPY = 2**30
-"""Bytes of a picture that are copied at most; of a larger one the reason alone is written."""
+"""Bytes of the largest picture that is copied; of a larger one, only the reason is written."""
 
 _COPY_PART = 2**24
 """Bytes that are copied and synced in one go."""
@@ -39,7 +39,7 @@ LONGEST_REASON = 65_536
 
 @dataclass(frozen=True)
 class _Entry:
-    """What comes into quarantine, and the names that it has until it is whole."""
+    """What comes into quarantine, and the names that it has until it is complete."""
 
     ticket: Ticket
     reason: bytes
@@ -68,7 +68,7 @@ def quarantine(
 
     Raises:
         OriginalChanged: the file in the inbox is not the ticket's any more.
-        OriginalStuck: it can't be moved, or not there under its name.
+        OriginalStuck: it can't be moved, or the quarantine can't take it under its name.
         FolderTrouble: the quarantine can't take it now; it is still in the inbox.
     """
     assert folders.quarantine is not None
@@ -98,22 +98,22 @@ def quarantine_copy(
     sha256: str = "",
     goes_on: Callable[[], None] = lambda: None,
 ) -> str:
-    """Write the reason, then copy the picture beside it, unless it is larger than `LARGEST_COPY`; the
-    original stays as it is.
+    """Put a reason there, then a copy of the picture beside it, unless that is larger than `LARGEST_COPY`.
+    The original stays as it is.
 
-    A picture that a run before this one has put there replaces its own copy.
+    If an earlier run put the same picture there, its copy is replaced.
 
     Args:
-        sha256: of the content that is at fault, where it was read by who saw another state of the file; "":
-            the ticket alone tells.
-        goes_on: called between parts of a large copy, which a slow disk may take minutes for.
+        sha256: of the content at fault, if that was read in another state of the file than the ticket's;
+            "": the ticket alone says which content is meant.
+        goes_on: called between parts of a large copy, which may take minutes on a slow disk.
 
     Returns:
-        The copy's path relative to the quarantine folder; "" where there is none, and nothing is copied.
+        The copy's path relative to the quarantine folder; "" if there is no such folder, or no copy.
 
     Raises:
-        OriginalChanged: the file in the inbox is not the ticket's any more, or of another content.
-        OriginalStuck: it can't be read, or (`UnfitName`) not be copied there under its name.
+        OriginalChanged: the file in the inbox is not the ticket's any more, or has other content.
+        OriginalStuck: it can't be read, or (`UnfitName`) can't be copied there under its name.
         FolderTrouble: the quarantine can't take it now.
     """
     if folders.quarantine is None:
@@ -153,7 +153,7 @@ def _original(folders: Folders, ticket: Ticket) -> Iterator[int]:
 
 
 def _digest(original: int) -> str:
-    """The SHA-256 of a file's content, which can be read once more from its beginning."""
+    """The SHA-256 of a file's content. Afterwards the descriptor is at the beginning again."""
     try:
         with open(os.dup(original), "rb") as file:  # noqa: PTH123 - a descriptor, not a path
             told = hashlib.file_digest(file, "sha256").hexdigest()
@@ -190,7 +190,7 @@ def _copy(original: int, folder: int, wanted: str, entry: _Entry, goes_on: Calla
 
 
 def _reserved(folder: int, temporary: str, note: str, is_ours: bool) -> bool:
-    """Give a reason its name, so that nobody else takes the picture's; one that was ours is replaced."""
+    """Give a reason its name, which keeps the picture's name too; replace one that is ours. False: taken."""
     if is_ours:
         rename_over(folder, temporary, note)
         return True
@@ -208,7 +208,7 @@ def _copy_synced(original: int, folder: int, name: str, mode: int, goes_on: Call
             copy.write(part)
             if part := source.read(_COPY_PART):
                 copy.flush()
-                os.fdatasync(copy.fileno())  # or all of it would be waited for at the end, in one go
+                os.fdatasync(copy.fileno())  # or the sync at the end would wait for all of it
                 goes_on()
         copy.flush()
         os.fsync(copy.fileno())
@@ -250,7 +250,7 @@ def reason_for(ticket: Ticket, fault: Fault, attempts: int, origin: Mapping[str,
     """What a reason file says, as JSON.
 
     Args:
-        origin: what tells which file it was, where an inode and a time don't.
+        origin: further entries, which say which file it was where inode and time don't.
     """
     content = {
         "picture": printable(ticket.path),
@@ -268,7 +268,7 @@ def reason_for(ticket: Ticket, fault: Fault, attempts: int, origin: Mapping[str,
 
 
 def _is_reason_for(folder: int, note: str, ticket: Ticket) -> bool:
-    """Whether a reason without its picture was written for this very file."""
+    """Whether a reason file was written for the ticket's very file."""
     try:
         with open_regular(folder, note) as file:
             content = foreign_json.loads(file.read(LONGEST_REASON))

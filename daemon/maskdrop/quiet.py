@@ -1,4 +1,4 @@
-"""Libraries that write to standard error by themselves, kept from filling the log."""
+"""Keeps libraries that write to standard error by themselves from filling the log."""
 
 import contextlib
 import os
@@ -9,10 +9,10 @@ _STDERR = 2
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Nothing written to descriptor 2 meanwhile is seen. For processes of one thread.
+    """Discard whatever is written to descriptor 2 meanwhile. Only for processes with one thread.
 
     libtiff writes a line for each damaged scanline, and Pillow gives no way to stop it: a
-    small file could fill the log. What is wrong with a picture is told by its exception.
+    small file could fill the log. What is wrong with a picture, the exception says.
     """
     kept = os.dup(_STDERR)
     nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""Records on disk in place of memory: as many as come, read as often as wanted."""
+"""Records kept on disk instead of in memory: any number of them, read any number of times."""
 
 import json
 import tempfile
@@ -7,11 +7,11 @@ from typing import IO, Any
 
 
 class SpoolFull(OSError):
-    """A record can't be kept; the error's file name is that of the folder for temporary files."""
+    """A record can't be kept; the error's ``filename`` is the folder for temporary files."""
 
     @property
     def told(self) -> str:
-        """What is the matter and what to do, on one line."""
+        """What is wrong and what to do, on one line."""
         return f"{self.filename}: {self.strerror}; make room there, or set TMPDIR"
 
 
@@ -22,7 +22,7 @@ class Spool:
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix=prefix)  # noqa: SIM115
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append a record, whoever may be reading.
+        """Append a record, even while others read.
 
         Raises:
             SpoolFull: the disk is full, or fails.

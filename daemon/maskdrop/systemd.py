@@ -1,4 +1,4 @@
-"""All that maskdrop knows of systemd: telling the service manager how it is, and writing to the journal."""
+"""All that maskdrop knows of systemd: how to report to the service manager and to write to the journal."""
 
 import logging
 import os
@@ -21,28 +21,28 @@ IDENTIFIER = "maskdrop"
 
 
 _RUNNING = Path("/run/systemd/system")
-"""Is there where systemd is the system's manager (sd_booted(3))."""
+"""Exists if systemd is the system's manager (sd_booted(3))."""
 
 
 class BindingMissing(Exception):
-    """systemd waits to hear from the daemon, and systemd-python is not installed."""
+    """systemd waits to hear from the daemon, but systemd-python is not installed."""
 
 
 class ServiceManager:
-    """sd_notify(3): without a NOTIFY_SOCKET in the environment, nobody is told anything.
+    """sd_notify(3): without NOTIFY_SOCKET in the environment, nothing is sent.
 
     Attributes:
-        watchdog_s: seconds after which systemd takes silence for death, None where it has no watchdog.
+        watchdog_s: seconds of silence after which systemd takes the daemon for dead; None without a watchdog.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        """Look whether a service manager listens.
+        """See whether a service manager listens.
 
         Args:
-            environment: an empty one is of a process that isn't a service.
+            environment: the environment variables; a process that isn't a service may pass none.
 
         Raises:
-            BindingMissing: it does, and can't be told anything.
+            BindingMissing: one listens, but nothing can be sent to it.
         """
         self.watchdog_s = _watchdog_seconds(environment)
         self._socket = environment.get("NOTIFY_SOCKET")
@@ -96,7 +96,7 @@ class ServiceManager:
 
 
 def _watchdog_seconds(environment: Mapping[str, str]) -> float | None:
-    """sd_watchdog_enabled(3): meant for this process only where WATCHDOG_PID says so or says nothing."""
+    """See sd_watchdog_enabled(3): meant for this process only if WATCHDOG_PID is its own or not set."""
     try:
         seconds = int(environment["WATCHDOG_USEC"]) / 1e6
         meant = int(environment.get("WATCHDOG_PID", os.getpid()))
@@ -111,7 +111,7 @@ def is_booted() -> bool:
 
 
 def manages(root: Path) -> bool:
-    """Whether ``systemctl`` is there and speaks of the system that lies below this root."""
+    """Whether ``systemctl`` is there and acts on the system that lies below this root."""
     return root == Path("/") and is_booted() and shutil.which("systemctl") is not None
 
 
@@ -135,7 +135,7 @@ def _binding_is_there() -> bool:
 
 
 def journal_handler(fields_of: str) -> logging.Handler:
-    """A log handler that writes to the journal, with a record's fields as ``MASKDROP_`` ones.
+    """A log handler that writes to the journal, with a record's fields as ``MASKDROP_`` fields.
 
     Args:
         fields_of: name of the record attribute that holds a dict of fields.
@@ -155,7 +155,7 @@ def journal_handler(fields_of: str) -> logging.Handler:
 
 def journal_fields(fields: dict[str, Any]) -> dict[str, str]:
     """A record's fields as the journal holds them: the total time as MASKDROP_MS, the times of the
-    stages as MASKDROP_MS_PREPROCESS and so on, lists with a line for each entry.
+    stages as MASKDROP_MS_PREPROCESS and so on, each entry of a list on its own line.
     """
     named: dict[str, str] = {}
     for key, value in fields.items():

@@ -25,8 +25,8 @@ class Identity:
 
     @property
     def age(self) -> tuple[int, int]:
-        """Sorts files by when they were written, and those of one time, as copies of a whole folder may be,
-        by their inodes."""
+        """Sorts files by the time they were written, and those with the same time (copies of a whole folder
+        may have that) by inode."""
         return self.mtime_ns, self.inode
 
     @classmethod
@@ -46,7 +46,7 @@ class Ticket:
 @dataclass(frozen=True)
 class Facts:
     """What preprocess learnt: SHA-256 of the file, upright width and height in pixels, and whether
-    there may be metadata in it that results carry over."""
+    the file may have metadata that results carry over."""
 
     sha256: str
     width: int
@@ -56,7 +56,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of an upright picture, in its pixels; right and bottom are beyond the last ones."""
+    """A rectangle of an upright picture, in its pixels; right and bottom are exclusive."""
 
     left: int
     top: int
@@ -74,12 +74,12 @@ class Region:
 
 @dataclass(frozen=True)
 class Judged:
-    """How sure the network is of a picture's labels; told only where a sidecar is wanted.
+    """How sure the network is of a picture's labels; reported only if a sidecar is wanted.
 
     Attributes:
         model: SHA-256 of the weights' file.
         confidence: mean over the pixels of the probability of their label (softmax).
-        by_class: the same over the pixels of each class that is present, by its number.
+        by_class: for each class that is present, its number and the same mean over its pixels.
     """
 
     model: str
@@ -92,8 +92,8 @@ class Cost:
     """What a picture costs a stage.
 
     Attributes:
-        milliseconds: from begin to end, waiting for a disk or a device included.
-        processor_ms: of all threads together, computing.
+        milliseconds: from beginning to end, including waits for a disk or a device.
+        processor_ms: processor time of all threads together.
     """
 
     milliseconds: float
@@ -125,7 +125,7 @@ class Infer:
     """Label the picture in the slot, or, on a second look, so many views of its faces.
 
     Attributes:
-        company: pictures that are in flight in all stages, this one among them.
+        company: pictures in flight in all stages, including this one.
     """
 
     number: int
@@ -147,9 +147,9 @@ class Save:
     """Write the results of the picture in the slot, then put the original away.
 
     Attributes:
-        regions: where the slot's views are in the picture; none: the labels are the whole picture's.
-        judged: where a sidecar is wanted.
-        milliseconds: spent in each stage so far.
+        regions: where the slot's views are in the picture; empty: the labels are the whole picture's.
+        judged: None unless a sidecar is wanted.
+        milliseconds: time spent in each stage so far.
     """
 
     ticket: Ticket
@@ -171,29 +171,29 @@ class Quarantine:
 
 @dataclass(frozen=True)
 class Stop:
-    """End after what is in hand."""
+    """Finish what is in hand, then end."""
 
 
 Task = Prepare | Infer | Locate | Save | Quarantine | Stop
 
 
-# Reports: from a worker to the supervisor. They are kept small: up to 4,096 bytes pickled
-# (PIPE_BUF of pipe(7)) a write is whole or absent, whenever its writer is killed. A longer one,
-# of many pictures or long names, may be cut short, which the supervisor reads as none.
+# Reports: from a worker to the supervisor. They are kept small: a write of up to 4,096 bytes (PIPE_BUF,
+# pipe(7)), pickled, is whole or absent, whenever its writer is killed. A longer one, with many pictures
+# or long names, may be cut short; the supervisor then reads no report.
 
 MESSAGE_LIMIT = 400
 """Longest message in a report, in characters."""
 
 
 def cut(told: object) -> str:
-    """A message, or an error's, as a report can hold it."""
+    """A message, or an error as text, cut to `MESSAGE_LIMIT` characters."""
     return str(told)[:MESSAGE_LIMIT]
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker can take tasks. An inference worker says what it runs on; one that was to measure
-    itself, what a picture costs."""
+    """The worker can take tasks. An inference worker says what it runs, and on which device; a worker
+    that was to measure says what a picture costs."""
 
     device: str = ""
     model: str = ""
@@ -231,12 +231,12 @@ class Absence(Enum):
     GONE = "gone"
     CHANGED = "changed"
     STUCK = "unreadable"
-    """It is there, but can't be read, moved, or saved under its name: it is tried again later."""
+    """It is there but can't be read, moved, or saved under its name; it is tried again later."""
 
 
 @dataclass(frozen=True)
 class Left:
-    """The file is not there any more, is another one now, or nothing can be done with it now."""
+    """The file is gone, is another one now, or can't be dealt with now."""
 
     number: int
     absence: Absence
@@ -245,7 +245,7 @@ class Left:
 
 @dataclass(frozen=True)
 class DoneBefore:
-    """An earlier batch has saved everything that is wanted of this very content; names as in the outbox."""
+    """An earlier batch saved everything that is wanted of this very content; names as in the outbox."""
 
     number: int
     names: tuple[str, ...]
@@ -260,8 +260,8 @@ class Started:
 
 @dataclass(frozen=True)
 class Inferred:
-    """Labels are in the slots; the faces in some of the pictures are so small that they deserve
-    a second look. Where sidecars are wanted, each picture is judged, in the order of numbers."""
+    """Labels are in the slots. The faces in the ``small`` pictures are so small that they deserve a
+    second look. If sidecars are wanted, each picture is judged, in the order of ``numbers``."""
 
     numbers: tuple[int, ...]
     milliseconds: float
@@ -289,10 +289,10 @@ class Saved:
 
 @dataclass(frozen=True)
 class Quarantined:
-    """It is in quarantine, or only told of where there is none.
+    """The picture is in quarantine, or only reported where there is none.
 
     Attributes:
-        name: what it has there, relative to the folder; empty where it isn't there.
+        name: its path relative to the quarantine folder; empty if it isn't there.
     """
 
     number: int

@@ -1,11 +1,11 @@
-"""Files that can't be read or moved: when are they to be tried again? Pure: time is passed in."""
+"""When to try files again that can't be read or moved. Pure: time is passed in."""
 
 from dataclasses import dataclass
 
 from maskdrop.ticket import Identity
 
 MOST_ASIDE_S = 600.0
-"""Longest wait between two tries of a file that stays as it is, or the time between rescans where that is
+"""Longest wait in seconds between two tries of an unchanged file, or the time between rescans if that is
 longer."""
 
 
@@ -19,30 +19,30 @@ class _Turn:
 
 
 class Aside:
-    """Each try of a file that is as it was comes after twice as long: however many such files there are, and
-    they are the oldest, there is time for the others."""
+    """Doubles the wait before each try of an unchanged file. So there is time for other files, even if these
+    are many and the oldest."""
 
     def __init__(self, least: float) -> None:
         """Prepare.
 
         Args:
-            least: seconds after which a file is tried again for the first time.
+            least: seconds before a file is tried again for the first time.
         """
         self._least, self._most = least, max(least, MOST_ASIDE_S)
         self._turns: dict[str, _Turn] = {}
 
     def add(self, path: str, identity: Identity, now: float) -> None:
-        """A try was in vain."""
+        """A try failed."""
         before = self._turns.get(path)
         again = before is not None and before.identity == identity
         waits = min(2 * before.waits, self._most) if before is not None and again else self._least
         self._turns[path] = _Turn(identity, now + waits, waits)
 
     def holds(self, path: str, identity: Identity, now: float) -> bool:
-        """Whether it is not to be tried yet. A file that was changed is."""
+        """Whether the file must not be tried yet. A file that has changed may be."""
         turn = self._turns.get(path)
         return turn is not None and turn.identity == identity and now < turn.until
 
     def forget_old(self, now: float) -> None:
-        """Those that have not come back for as long again as they waited."""
+        """Forget files that have not come back for as long again as they waited."""
         self._turns = {path: turn for path, turn in self._turns.items() if now < turn.until + turn.waits}

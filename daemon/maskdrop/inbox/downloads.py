@@ -1,4 +1,4 @@
-"""Empty files that only keep a name for what is being written beside them. Time is passed in."""
+"""Empty files that only keep a name for a download beside them. Time is passed in."""
 
 import os
 import time
@@ -10,10 +10,10 @@ from pathlib import PurePath
 from maskdrop.inbox.scan import UNFINISHED
 
 DOWNLOAD_S = 300.0
-"""How long an empty file waits for the download beside it."""
+"""Seconds that an empty file waits for the download beside it."""
 
 _LOOK_S = 1.0
-"""How long a folder's names are taken to be as they were: many empty files may be asked about at once."""
+"""Seconds for which a folder's names are not read again: many empty files may be asked about at once."""
 
 _LEISURE = 20
 """A folder that takes long to read is read again after so many times as long at the earliest."""
@@ -31,19 +31,19 @@ class _Look:
 class Downloads:
     """Owner of the unfinished names seen last in each folder.
 
-    Firefox has ``a.jpg``, empty and closed, beside ``a.x1Y2z3.jpg.part``.
+    Firefox, for example, keeps an empty ``a.jpg``, closed, beside ``a.x1Y2z3.jpg.part``.
     """
 
     def __init__(self) -> None:
         self._looks: OrderedDict[str, _Look] = OrderedDict()
 
     def has_one_for(self, folder: int, path: str, since: float, now: float) -> bool:
-        """Whether an empty file is to wait.
+        """Whether an empty file is to wait for a download.
 
         Args:
-            folder: descriptor of the one that it lies in.
-            path: its own, relative to the inbox.
-            since: when it was first seen as it is.
+            folder: descriptor of the folder that the file lies in.
+            path: the file's path, relative to the inbox.
+            since: when the file was first seen as it is.
 
         Raises:
             OSError: the folder can't be read.

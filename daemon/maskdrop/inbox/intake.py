@@ -27,14 +27,14 @@ from maskdrop.ticket import Identity
 logger = logging.getLogger("maskdrop")
 
 SCAN_STEP = 2_000
-"""Files looked at between two looks at everything else."""
+"""Files that a pass looks at before the supervisor's loop sees to everything else."""
 
 MOST_KNOWN = 4_096
-"""Files known at once, about 1 KiB of memory each. Where there are more, the oldest are known, and
-another pass finds the next ones when half of these are done."""
+"""Files known at once, about 1 KiB of memory each. If there are more, the oldest are known, and another
+pass finds the next ones when half of these are done."""
 
 PATIENCE_S = 5.0
-"""How long the first files wait for a pass to end, so that the oldest go first."""
+"""Seconds that the first files wait for a pass to end, so that the oldest go first."""
 
 AT_LIMIT = (
     "some sub-folders of the inbox can't be watched: the limit of inotify watches is reached; raise "
@@ -42,8 +42,8 @@ AT_LIMIT = (
 )
 
 WRITER_LOST_S = 60.0
-"""After so long without a change a file counts as closed though no event said so, where the
-kernel can't be asked: the event may have been lost."""
+"""Seconds without a change after which a file counts as closed though no event said so, where the kernel
+can't be asked: the event may have been lost."""
 
 
 @dataclass
@@ -63,9 +63,9 @@ class _Pass:
 class Intake:
     """Owner of what is known of the inbox: files settling, files ready, files taken.
 
-    All of it can be lost: a pass through the inbox finds it again. However many files there
-    are, the `MOST_KNOWN` oldest are known: every file up to the cut, and none beyond it. While the
-    lock is lost nothing is known, and so nothing is taken.
+    All of it can be lost: a pass through the inbox finds it again. A pass with more than
+    `MOST_KNOWN` files cuts: every file up to the cut is known, and none beyond it. While the lock
+    is lost nothing is known, and so nothing is taken.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Intake:
         self._tracker = SettleTracker(settings.settle_ms / 1000)
         self._watch = Watch(inbox, settings.polling, settings.recursive, min(settings.rescan_s, 1.0), wake)
         self._settled = Settled()
-        self._taken: dict[str, bool] = {}  # and whether something was seen at that path since
+        self._taken: dict[str, bool] = {}  # whether something was seen at that path since
         self._aside = Aside(settings.rescan_s)
         self._downloads = Downloads()
         self._oddities = Oddities()
@@ -92,7 +92,7 @@ class Intake:
 
     @property
     def backlog(self) -> int:
-        """Files in the inbox that are not taken: those known, and those a pass has counted."""
+        """Files in the inbox that are not taken: those known, and those a pass counted beyond its cut."""
         return self._known + self._beyond
 
     @property
@@ -109,13 +109,13 @@ class Intake:
         self._pass = None
 
     def leave(self) -> None:
-        """Stop for good, while no worker holds a picture: what one that died had claimed is seen again."""
+        """Stop for good, while no worker holds a picture. What a dead worker had claimed is put back."""
         self.stop()
         if self._is_ours:
             put_all_back(self._inbox)
 
     def advance(self, now: float) -> None:
-        """Take in events, go on with a scan, let files settle."""
+        """Take in events, go on with a pass, let files settle."""
         events, overflowed = self._watch.take()
         for event in events:
             if not event.is_folder:
@@ -149,8 +149,8 @@ class Intake:
         return max(0.0, due - now)
 
     def take(self) -> Candidate | None:
-        """The oldest settled file that is as it was, and that nobody writes; None: there is none. It won't be
-        given again until it is released or forgotten."""
+        """The oldest settled file that is unchanged and that nobody is writing; None: there is none. It won't
+        be given again until it is released or forgotten."""
         while (watched := self._settled.pop()) is not None:
             now = time.monotonic()
             seen, writers = self._ask(watched)
@@ -164,14 +164,14 @@ class Intake:
         return None
 
     def forget(self, path: str) -> None:
-        """A file that was taken has left the inbox. It is looked whether another one has its name only
-        where something was seen there meanwhile."""
+        """A file that was taken has left the inbox. Look for another one of its name, but only if something
+        was seen there meanwhile."""
         if self._taken.pop(path, True):
             self._see(look(self._inbox, path), time.monotonic(), None)
 
     def release(self, path: str, identity: Identity) -> None:
-        """Forget a file that was taken. If another one of that name is in the inbox, it is looked at anew; to
-        try the same one again at once could go on for ever."""
+        """Forget a file that was taken. If another file of that name is in the inbox, it is looked at. If it is
+        the same one, it is set aside: to try it again at once could go on for ever."""
         self._taken.pop(path, None)
         seen = look(self._inbox, path)
         if isinstance(seen, Seen) and seen.identity == identity:
@@ -180,14 +180,14 @@ class Intake:
             self._see(seen, time.monotonic(), None)
 
     def set_aside(self, path: str, identity: Identity) -> None:
-        """Leave a file that was taken alone until a rescan, each time a later one, or until it is changed."""
+        """Put a taken file back, and leave it alone until it changes or its wait is over (see `Aside`)."""
         self._taken.pop(path, None)
         self._aside.add(path, identity, time.monotonic())
         if self._is_ours:
             put_one_back(self._inbox, path, identity)
 
     def _ask(self, watched: Watched) -> tuple[Seen | Oddity | None, Writers]:
-        """What lies there now, and if it is a file, whether anybody writes it."""
+        """What lies there now, and, if it is a file, whether anybody is writing it."""
         try:
             parent, name = split(watched.path)
             with open_folder(self._inbox, parent) as folder:
@@ -204,7 +204,7 @@ class Intake:
         return self._downloads.has_one_for(folder, watched.path, watched.since, time.monotonic())
 
     def _begin_rescan(self, now: float) -> None:
-        """Look at everything anew, and see that events are told."""
+        """Look at everything again, after making sure that the lock is held and that events arrive."""
         self._aside.forget_old(now)
         self._next_scan = now + self._settings.rescan_s
         if not self._lock.is_ours or not self._watch.is_alive or self._watch.at_limit:
@@ -224,12 +224,12 @@ class Intake:
                 self._note_trouble(f"the inbox {printable(self._inbox)} can't be watched: {error.strerror}")
         if self._watch.is_alive and self._watch.at_limit:
             self._note_trouble(AT_LIMIT)
-        if not self._taken:  # what somebody who died, or lost the lock, had claimed
+        if not self._taken:  # what a daemon that died or lost the lock had claimed
             put_all_back(self._inbox)
         self._begin_pass(now)
 
     def _let_go(self, why: str) -> None:
-        """Forget all of an inbox that may be another's."""
+        """Forget everything about an inbox that may be another daemon's by now."""
         self._note_trouble(why)
         self._is_ours = False
         self._tracker = SettleTracker(self._settings.settle_ms / 1000)
@@ -273,7 +273,7 @@ class Intake:
             self._know(current.oldest, now)
 
     def _know(self, oldest: Oldest, now: float) -> None:
-        """Exchange what is known for the oldest files that a pass has seen."""
+        """Replace what is known by the oldest files that a pass has seen."""
         self._cut, self._beyond = oldest.cut, oldest.beyond
         if self._cut is not None:
             self._tracker.forget_newer(self._cut)
@@ -310,7 +310,7 @@ class Intake:
             self._tracker.postpone(settled, now)
         if seen.path not in self._tracker:
             if self._cut is not None and seen.identity.age > self._cut:
-                return  # its turn comes, and a pass finds it then
+                return  # a pass finds it when its turn comes
             if self._known >= 2 * MOST_KNOWN:
                 self._turned_away = True
                 return

@@ -1,4 +1,4 @@
-"""A folder gone through once: each file that is there is given once, and nothing in it is ever touched."""
+"""Goes through a folder once: gives each file once, and never touches anything in it."""
 
 import logging
 import math
@@ -14,17 +14,17 @@ from maskdrop.ticket import Identity
 logger = logging.getLogger("maskdrop")
 
 COUNT_STEP = 2_000
-"""Files counted between two looks at everything else."""
+"""Files counted before the supervisor's loop sees to everything else."""
 
 
 class Listing:
-    """Owner of how far the folder is gone through. However many files there are, none is remembered.
+    """Owner of how far the folder has been gone through. However many files there are, none is remembered.
 
     Attributes:
-        counted: files that are there, as far as they are counted.
+        counted: files counted so far.
         given: files that were taken.
         left_alone: links, pipes, sockets and devices, which are never opened.
-        unread: folders that can't be read.
+        unread: folders that can't be read, and entries that can't be looked at.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,11 +41,11 @@ class Listing:
 
     @property
     def total(self) -> int | None:
-        """Files that are there; None until they are counted."""
+        """How many files there are; None while they are being counted."""
         return None if self._counting is not None else max(self.counted, self.given)
 
     def start(self) -> None:
-        """Begin; a start anew goes through everything again."""
+        """Begin; when called again, go through everything again."""
         self._counting = scan(self._folder, recursive=True, one_device=False)
         self._files = scan(self._folder, recursive=True, one_device=False, unread=self._note_unread)
         self.is_over = False
@@ -54,7 +54,7 @@ class Listing:
         self._counting = self._files = None
 
     def advance(self, now: float) -> None:
-        """Go on counting; pictures are worked at meanwhile."""
+        """Go on counting, while pictures are being worked on."""
         if self._counting is None:
             return
         step = 0
@@ -62,7 +62,7 @@ class Listing:
             for seen in islice(self._counting, COUNT_STEP):
                 step += 1
                 self.counted += isinstance(seen, Seen)
-        except OSError:  # told when the files are taken
+        except OSError:  # logged when the files are taken
             step = 0
         if step < COUNT_STEP:
             self._counting = None
@@ -71,7 +71,7 @@ class Listing:
         return 0.0 if self._counting is not None else math.inf
 
     def take(self) -> Candidate | None:
-        """The next file as the folder has it; in no order."""
+        """The next file, in no particular order; None after the last one."""
         try:
             for seen in self._files or ():
                 if isinstance(seen, Seen):
@@ -89,13 +89,13 @@ class Listing:
         self.stop()
 
     def forget(self, path: str) -> None:
-        """What was given is never given again."""
+        """Nothing to do: no file is given twice."""
 
     def release(self, path: str, identity: Identity) -> None:
-        """What was given is never given again."""
+        """Nothing to do: no file is given twice."""
 
     def set_aside(self, path: str, identity: Identity) -> None:
-        """What was given is never given again."""
+        """Nothing to do: no file is given twice."""
 
     def _note_unread(self, folder: str, error: OSError) -> None:
         self.unread += 1

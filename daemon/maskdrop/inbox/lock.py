@@ -18,7 +18,7 @@ logger = logging.getLogger("maskdrop")
 LOCK_NAME = ".maskdrop.lock"
 
 _LET_GO_S = 5.0
-"""How long to wait for the workers of a daemon that was killed to be gone, in seconds."""
+"""Seconds to wait until the workers of a killed daemon are gone."""
 
 
 class InboxHeld(Exception):
@@ -28,8 +28,8 @@ class InboxHeld(Exception):
 class InboxLock:
     """An exclusive flock(2) on a file in the inbox, held until closed.
 
-    NFS passes it on to the server, as a lock of all bytes (nfs(5)); what that holds against, and against
-    what not: docs/several-daemons.md.
+    NFS passes it on to the server as a lock on all bytes (nfs(5)); docs/several-daemons.md says what that
+    protects against, and what it doesn't.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -37,7 +37,7 @@ class InboxLock:
 
     @classmethod
     def take(cls, inbox: Path, kind: str = "inbox") -> "InboxLock":
-        """Lock the inbox, or the outbox of pictures whose folder is only read.
+        """Lock the inbox, or, for a batch that only reads its pictures' folder, the outbox.
 
         Raises:
             InboxHeld: another daemon has it.
@@ -63,8 +63,8 @@ class InboxLock:
         try:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{_us()}\n".encode(), 0)
-            os.fsync(descriptor)  # over NFS nobody else reads it before
-        except OSError as error:  # a full disk: the lock holds, whatever stands in its file
+            os.fsync(descriptor)  # over NFS nobody else can read it before this
+        except OSError as error:  # a full disk: the lock holds, whatever its file says
             logger.warning(
                 "%s can't be written: %s; who holds it is not told", printable(path), error.strerror
             )
@@ -72,8 +72,8 @@ class InboxLock:
         return cls(descriptor)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Passed to a spawned worker, the lock is held there too: the next daemon can't begin
-        while a worker of a killed one is still alive."""
+        """A spawned worker that is given the lock holds it too, so the next daemon can't begin while
+        a worker of a killed one is still alive."""
         return {"descriptor": DupFd(self.descriptor)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -81,9 +81,9 @@ class InboxLock:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the kernel still gives us the lock, of a file that others can find; a lock that we have is
-        only asked for again. An NFS server frees the locks of a host that it doesn't hear of for its lease
-        time, and tells nobody.
+        """Whether the kernel still gives us the lock, and others can still find its file. Asking for a lock
+        that we have changes nothing. We have to ask: an NFS server frees the locks of a host that it hasn't
+        heard from for its lease time, and tells nobody.
         """
         try:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,11 +92,11 @@ class InboxLock:
             return False
 
     def follow(self, inbox: Path) -> None:
-        """Lock the inbox that is there now, if it is another one than was locked: it may have been
-        removed and made again, and another daemon could begin to work there. A lost lock is taken anew.
+        """Lock the inbox that is there now, if it isn't the one that was locked: it may have been
+        removed and made again, and another daemon could begin to work there. Take a lost lock again.
 
         Raises:
-            InboxHeld: another daemon was quicker.
+            InboxHeld: another daemon was faster.
             OSError: there is no inbox, or no lock file can be made.
         """
         try:
@@ -119,7 +119,7 @@ class InboxLock:
 
 
 def _wait_for(descriptor: int, inbox: Path, kind: str) -> None:
-    """Lock the file, if need be once workers of a daemon that was killed are gone.
+    """Lock the file, waiting for the workers of a killed daemon to be gone if need be.
 
     Raises:
         InboxHeld: another daemon has it.
@@ -132,7 +132,7 @@ def _wait_for(descriptor: int, inbox: Path, kind: str) -> None:
             return
         except BlockingIOError:
             holder = _holder(descriptor)
-            if holder == _us():  # as read before the lock was lost
+            if holder == _us():  # as we wrote before we lost the lock
                 holder = ""
             if _is_running(holder) or time.monotonic() > deadline:
                 raise InboxHeld(
@@ -144,7 +144,7 @@ def _wait_for(descriptor: int, inbox: Path, kind: str) -> None:
 
 
 def _close(descriptor: int) -> None:
-    """Close a lock file. An NFS client that lost the lock may say that more was lost; closed it is."""
+    """Close a lock file. An NFS client that lost the lock may report an error; it is closed all the same."""
     with contextlib.suppress(OSError):
         os.close(descriptor)
 
@@ -154,12 +154,12 @@ def _us() -> str:
 
 
 def _holder(descriptor: int) -> str:
-    """Who wrote into the lock file last, and didn't take it back; empty: nobody."""
+    """Who wrote into the lock file last and didn't empty it; "" if nobody."""
     return os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
 
 
 def _is_running(holder: str) -> bool:
-    """Whether the holder named in a lock file may still run; yes where that can't be told."""
+    """Whether the holder named in a lock file may still be running; true if there is no telling."""
     words = holder.split()
     if len(words) != 5 or words[4] != socket.gethostname() or not words[2].isdigit():
         return True

@@ -1,4 +1,4 @@
-"""What lies in the inbox and is no file, or can't be read: logged once, for as long as it is there."""
+"""Things in the inbox that aren't files, or can't be read: each is logged once while it is there."""
 
 import logging
 
@@ -8,11 +8,11 @@ from maskdrop.names import printable
 logger = logging.getLogger("maskdrop")
 
 MOST_ODDITIES = 1_000
-"""Paths remembered; more are not logged."""
+"""Paths remembered; any more are not logged."""
 
 
 class Oddities:
-    """Owner of what was logged, and whether the pass under way has come to it again."""
+    """Owner of what was logged, and of what the pass under way has met again."""
 
     def __init__(self) -> None:
         self._logged: set[str] = set()
@@ -28,7 +28,7 @@ class Oddities:
         self._met = set()
 
     def end_pass(self) -> None:
-        """What it didn't come to is gone, and will be logged if it comes again."""
+        """What the pass didn't meet is gone, and is logged again if it comes back."""
         self._logged = self._met
 
     def _log_once(self, path: str, why: str) -> None:

@@ -27,8 +27,8 @@ class Oldest:
 
     @property
     def cut(self) -> tuple[int, int] | None:
-        """The age up to which every file was kept; None where all of them were. Of one file's several names
-        some may be among those beyond it.
+        """The age up to which every file was kept; None if all of them were. If the file of that very age has
+        several names, some of them may not have been kept.
         """
         if not self.beyond:
             return None

@@ -1,4 +1,4 @@
-"""Reading the inbox folder: which names are pictures to be, and which are left alone."""
+"""Reading the inbox folder: which names may be pictures, and which are left alone."""
 
 import errno
 import os
@@ -12,10 +12,10 @@ from maskdrop.beneath import identity_below, open_folder, parts_of, split
 from maskdrop.ticket import Identity
 
 UNFINISHED = (".part", ".tmp", ".crdownload")
-"""Endings under which browsers and copy programs write files that are not whole yet."""
+"""Endings that browsers and copy programs give to files that are not whole yet."""
 
 MOST_IN_VAIN = 1_000
-"""Where the first so many entries can't be looked at, it is their folder that can't be."""
+"""If none of the first so many entries can be looked at, it is their folder's trouble, not theirs."""
 
 _ELSEWHERE = "folder on another file system"
 
@@ -44,7 +44,7 @@ def is_candidate(path: str, recursive: bool) -> bool:
 
 
 def look(inbox: Path, path: str, one_device: bool = True) -> Seen | Oddity | None:
-    """What lies at a relative path now, following no link; None: nothing, or a folder.
+    """What lies at a relative path now, following no link; None: nothing within reach, or a folder.
 
     Args:
         one_device: leave folders on other file systems alone.
@@ -61,7 +61,7 @@ def look_at(folder: int, path: str, inbox: Path | None) -> Seen | Oddity | None:
     """What lies at a relative path whose folder is open, following no link; None: a folder.
 
     Args:
-        inbox: on whose file system that must be; None: on any.
+        inbox: the path must be on its file system; None: on any.
 
     Raises:
         OSError: nothing lies there.
@@ -86,12 +86,12 @@ def scan(
 
     Args:
         one_device: leave folders on other file systems alone.
-        unread: told of each sub-folder that can't be read, and of what can't be looked at, such as where a
-            file system was mounted that is gone.
+        unread: called with each sub-folder that can't be read and each entry that can't be looked at, such
+            as the mount point of a file system that is gone.
 
     Raises:
-        OSError: the inbox itself can't be read, or nothing in it can be looked at. What else can't be is
-            passed over.
+        OSError: the inbox itself can't be read, or nothing in it can be looked at. Whatever else can't be
+            read is passed over.
     """
     unread = unread or _tell_nobody
     waiting = [""]
@@ -113,8 +113,8 @@ def scan(
 def _scan_one(
     inbox: Path, folder: str, recursive: bool, one_device: bool, unread: Unread
 ) -> Iterator[Seen | Oddity | str]:
-    """The entries of one folder; sub-folders as their paths. Where none of several can be looked at, that is
-    the folder's own trouble, and raised."""
+    """The entries of one folder; sub-folders as their paths. If the folder can't be searched, or none of
+    several entries can be looked at, that is the folder's own trouble, and raised."""
     failed, looked = list[tuple[str, OSError]](), False
     with open_folder(inbox, folder) as descriptor, os.scandir(descriptor) as entries:
         if not os.access(".", os.X_OK, dir_fd=descriptor):
@@ -155,7 +155,7 @@ def _scan_one(
 
 
 def _elsewhere(inbox: Path, folder: str, device: int) -> Oddity | None:
-    """The first folder on the way to one that is not on this device; None: there is none any more."""
+    """The first folder on the path that is not on this device; None: there is none (any more)."""
     for at in accumulate(parts_of(folder), "{}/{}".format):
         identity = identity_below(inbox, at)
         if identity is not None and identity.device != device:

@@ -1,4 +1,4 @@
-"""When has a file settled? Pure: time and file states are passed in."""
+"""When a file has settled. Pure: time and file states are passed in."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from itertools import islice
 from maskdrop.ticket import Identity
 
 LEAST_WAIT_S = 0.1
-"""A file that somebody has open is asked about again after so long at the earliest, however short the settle
-time: to ask all the time would be a busy loop."""
+"""Seconds before it is asked again whether somebody has a file open, however short the settle time is:
+asking all the time would be a busy loop."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Watched:
     Attributes:
         identity: its state when last seen.
         since: when that state was first seen, in seconds of a monotonic clock.
-        quiet_from: from when the wait counts; later than ``since`` after a postponement.
+        quiet_from: when the wait began; later than ``since`` after a postponement.
         writing: whether an event said that somebody has it open for writing.
     """
 
@@ -31,7 +31,7 @@ class Watched:
 
 
 class SettleTracker:
-    """Files seen but not yet unchanged for long enough.
+    """Files that have been seen but not yet unchanged for long enough.
 
     Each change moves a file to the end of its queue, so the files of a queue are always in the order
     in which they will settle, and asking for the next costs the same with 10 files or 100,000.
@@ -52,12 +52,12 @@ class SettleTracker:
         yield from self._postponed.files
 
     def observe(self, path: str, identity: Identity, now: float, writing: bool | None = None) -> None:
-        """Note a file's state; a new state starts the wait anew. ``writing`` None: not known."""
+        """Note a file's state; a new state starts the wait again. ``writing`` None: not known."""
         known = self._known(path)
         if known is not None and known.identity == identity:
             if writing is not None and writing != known.writing:
                 queue = self._watched if path in self._watched.files else self._postponed
-                if not writing and queue is self._postponed:  # it is closed: no longer than others it waits
+                if not writing and queue is self._postponed:  # closed: it waits no longer than others
                     del queue.files[path]
                     queue = self._watched
                 queue.files[path] = replace(known, writing=writing)
@@ -68,7 +68,7 @@ class SettleTracker:
         self._watched.files[path] = Watched(path, identity, now, now, writing)
 
     def postpone(self, watched: Watched, now: float) -> None:
-        """Wait for the whole settle time again, though nothing changed, and for `LEAST_WAIT_S` at least."""
+        """Have an unchanged file wait the whole settle time again, and at least `LEAST_WAIT_S`."""
         self.forget(watched.path)
         self._postponed.files[watched.path] = replace(watched, quiet_from=now)
 
@@ -83,13 +83,13 @@ class SettleTracker:
                 del files[path]
 
     def settled(self, now: float, most: int) -> list[Watched]:
-        """Files unchanged for the settle time, so many at most. They stay watched until
+        """Files unchanged for the settle time, ``most`` of them at most. They stay watched until
         forgotten or postponed."""
         ready = self._postponed.settled(now, most)
         return ready + self._watched.settled(now, most - len(ready))
 
     def next_at(self) -> float | None:
-        """When the next file settles if nothing changes; None where nothing is watched."""
+        """When the next file settles if nothing changes; None if nothing is watched."""
         times = (queue.next_at() for queue in (self._watched, self._postponed))
         return min((at for at in times if at is not None), default=None)
 
@@ -98,7 +98,7 @@ class SettleTracker:
 
 
 class _Queue:
-    """Files that all wait for as long, in the order in which their wait began."""
+    """Files that all wait equally long, in the order in which their waits began."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from maskdrop.inbox.settle import Watched
 
 _MOST_STALE = 64
-"""Entries of files that are gone or were seen anew, kept beside one for each file until all are put in order:
-a file that is touched again and again while none is taken would be there many times."""
+"""The heap is rebuilt when it has this many entries more than two for each file. Without that, a file that
+is touched again and again while none is taken would pile up stale entries."""
 
 
 class Settled:
@@ -36,7 +36,7 @@ class Settled:
         self._files.pop(path, None)
 
     def pop(self) -> Watched | None:
-        """Take out the oldest, by `Identity.age`; None where there is none."""
+        """Take out the oldest, by `Identity.age`; None if there is none."""
         while self._oldest_first:
             age, path = heapq.heappop(self._oldest_first)
             watched = self._files.get(path)

@@ -1,4 +1,4 @@
-"""Where the supervisor gets pictures from: a folder that is watched, or one that is gone through once."""
+"""Where the supervisor gets pictures: from a folder that it watches, or one that it goes through once."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,18 +19,18 @@ class Supply(Protocol):
     """What `Intake` and `Listing` have in common.
 
     Attributes:
-        trouble: why the folder can't be read or watched, if it can't.
+        trouble: why the folder can't be read or watched; None if it can.
     """
 
     trouble: str | None
 
     @property
     def backlog(self) -> int:
-        """Files that are known of and not taken."""
+        """Files known and not taken."""
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing will ever come any more."""
+        """Whether no file will ever come any more."""
 
     def start(self) -> None:
         """Begin to look."""
@@ -54,7 +54,7 @@ class Supply(Protocol):
         """A file that was taken has left the folder. Another one of that name may have come."""
 
     def release(self, path: str, identity: Identity) -> None:
-        """A file that was taken is gone or changed: what has its name is looked at anew."""
+        """A file that was taken is gone or changed: whatever has its name is looked at again."""
 
     def set_aside(self, path: str, identity: Identity) -> None:
-        """A file that was taken can't be read, or moved, for now."""
+        """A file that was taken can't be read or moved for now."""

@@ -1,4 +1,4 @@
-"""File events from watchdog. No other module knows it."""
+"""File events from watchdog; no other module uses it."""
 
 import errno
 import logging
@@ -28,20 +28,20 @@ from watchdog.observers.polling import PollingObserver
 from maskdrop.inbox.scan import is_candidate
 from maskdrop.machine.inotify import refusal_to_watch
 
-# watchdog calls its own end an error, at every stop.
+# watchdog logs its own end as an error, at every stop.
 logging.getLogger("watchdog.observers.inotify").addFilter(
     lambda record: "when the thread is inactive" not in record.getMessage()
 )
 _inotify_log = logging.getLogger("watchdog.observers.inotify_c")
 
-# Said of each folder that is renamed: one that is watched by its old name is watched by the new one.
+# watchdog warns of each folder that is renamed: watched under its old name, it is then watched under the new.
 warnings.filterwarnings("ignore", "Callback with id .* already exists", RuntimeWarning)
 
 _OVERFLOW = "queue overflow"
 """What watchdog logs when the kernel dropped events (inotify(7), IN_Q_OVERFLOW)."""
 
 MOST_EVENTS = 20_000
-"""Events kept until they are read; beyond that a rescan finds what they would have told."""
+"""Events kept until they are read; what any more would have told, a rescan finds."""
 
 
 _WANTED: list[type[FileSystemEvent]] = [
@@ -64,7 +64,7 @@ class Change(Enum):
 
 @dataclass(frozen=True)
 class Event:
-    """A change at a path relative to the inbox. A folder that arrives is one event for all in it."""
+    """A change at a path relative to the inbox. A folder that arrives is one event for everything in it."""
 
     path: str
     change: Change
@@ -113,7 +113,7 @@ class Watch(FileSystemEventHandler):
 
     @property
     def is_alive(self) -> bool:
-        """False once the folder is gone or another one, or the watching thread died."""
+        """False once the folder is gone or replaced, or a watching thread has died."""
         observer = self._observer
         if self._watched_inode is None or _inode_of(self._inbox) != self._watched_inode:
             return False
@@ -121,17 +121,17 @@ class Watch(FileSystemEventHandler):
 
     @property
     def at_limit(self) -> bool:
-        """Whether the system gives this user no more inotify watches: sub-folders may be unwatched,
-        and watchdog doesn't tell.
+        """Whether the system gives this user no more inotify watches: sub-folders may then be unwatched,
+        and watchdog doesn't say so.
         """
         if self._polling or not self._recursive:
             return False
         return refusal_to_watch(self._inbox) in (errno.EMFILE, errno.ENOSPC)
 
     def take(self) -> tuple[list[Event], bool]:
-        """The events since the last call, and whether any were dropped for want of room."""
+        """The events since the last call, and whether any were dropped for lack of room."""
         overflowed = self._overflowed
-        if overflowed:  # reset only then, or one that is noted in between would be forgotten
+        if overflowed:  # reset only then, or an overflow noted in between would be lost
             self._overflowed = False
         events: list[Event] = []
         while self._events:
@@ -139,7 +139,7 @@ class Watch(FileSystemEventHandler):
         return events, overflowed
 
     def _heed(self, record: logging.LogRecord) -> bool:
-        """Take note of lost events; the intake logs it."""
+        """Note an overflow instead of letting watchdog log it; the intake does."""
         if _OVERFLOW not in record.getMessage():
             return True
         self._overflowed = True
@@ -147,7 +147,7 @@ class Watch(FileSystemEventHandler):
         return False
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        """Called by watchdog. The loop is not woken for what is none of its business."""
+        """Called by watchdog. Events that don't concern the inbox's pictures don't wake the loop."""
         path, change = os.fsdecode(event.dest_path or event.src_path), Change.ARRIVED
         relative = _candidate(path, self._inbox, self._recursive)
         if relative is None:
@@ -164,8 +164,8 @@ class Watch(FileSystemEventHandler):
 
 
 class _Arrivals(BaseObserver):
-    """Hears of what arrives or is written, and not of what leaves: each picture that is done does, through a
-    hidden folder. So nothing is held back either, in case it turns up elsewhere.
+    """Hears of what arrives or is written, but not of what leaves: every finished picture does, through a
+    hidden folder. So no event is held back either, to see whether what left turns up elsewhere.
     """
 
     def __init__(self) -> None:
@@ -174,7 +174,7 @@ class _Arrivals(BaseObserver):
         super().__init__(_Emitter, inotify_fd=self._kernel)
 
     def is_alive(self) -> bool:
-        """Whether it goes on: its threads end one by one where one of them fails."""
+        """Whether both its threads are alive: one may end without the other."""
         return super().is_alive() and self._kernel.is_alive()
 
     def on_thread_stop(self) -> None:
@@ -184,7 +184,7 @@ class _Arrivals(BaseObserver):
 
 
 class _Emitter(InotifyFullEmitter):
-    """Full events tell a file that was moved in from one that is being written."""
+    """Gives full events, which distinguish a file moved in from one that is being written."""
 
     def on_thread_start(self) -> None:
         path = os.fsencode(self.watch.path)
@@ -195,10 +195,10 @@ class _Emitter(InotifyFullEmitter):
 
 
 class _Folders(InotifyWatchGroup):
-    """The inbox and the folders in it that are watched: not the hidden ones.
+    """The folders that are watched: the inbox and those in it that aren't hidden.
 
-    A folder that leaves, or is hidden, is not told of: it stays watched by the name it had, and another one
-    may have that by then.
+    No event tells that a folder leaves or becomes hidden: it stays watched under the name it had, which
+    another folder may have by then.
     """
 
     def _add_callback(self, path: bytes) -> None:
@@ -212,7 +212,7 @@ class _Folders(InotifyWatchGroup):
 
 
 def _candidate(path: str, inbox: str, recursive: bool) -> str | None:
-    """A path, relative to the inbox, of what may be a picture or a folder of pictures."""
+    """The path relative to the inbox, if it may be a picture or a folder of pictures; otherwise None."""
     relative = path.removeprefix(inbox.rstrip("/") + "/")
     return None if relative == path or not is_candidate(relative, recursive) else relative
 

@@ -1,4 +1,4 @@
-"""Does anybody have a file open for writing? Asked of the kernel, by a lease."""
+"""Whether anybody has a file open for writing: asks the kernel, by a lease."""
 
 import errno
 import fcntl
@@ -18,12 +18,12 @@ class Writers(Enum):
 
 
 def writers_at(folder: int, name: str) -> Writers:
-    """Ask for a read lease, which the kernel grants only while nobody has the file of this name in a folder
-    open for writing (fcntl(2), F_SETLEASE), and give it back at once.
+    """Ask for a read lease on the file of this name in a folder, and give it back at once. The kernel grants
+    it only while nobody has the file open for writing (fcntl(2), F_SETLEASE).
 
-    Unknown where the file system has no leases, or only those that its server lends it (NFS, SMB),
-    or the file is another user's and the daemon has no CAP_LEASE. The caller must ignore SIGIO:
-    whoever opens the file for writing in that instant makes the kernel send one.
+    Unknown if the file can't be opened, if the file system has no leases, or only those that its server
+    lends it (NFS, SMB), or if the file is another user's and the daemon has no CAP_LEASE. The caller must
+    ignore SIGIO: the kernel sends one if somebody opens the file for writing in that instant.
     """
     try:
         descriptor = open_file(folder, name)

@@ -1,4 +1,4 @@
-"""How much of their time the workers of each stage are at a picture. Pure: times are passed in."""
+"""How much of their time each stage's workers spend on pictures. Pure: times are passed in."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from maskdrop.ticket import Stage
 
 WINDOW_S = 10.0
-"""The share is that of so many seconds, or of the last interval of the health file if that is longer."""
+"""Shares cover about this many seconds, or the last interval of the health file if that is longer."""
 
 _MOST_SAMPLES = 256
 
@@ -14,9 +14,9 @@ _MOST_SAMPLES = 256
 class BusyTime:
     """Adds up the worker-seconds of each stage.
 
-    The supervisor says after each round of its loop how many workers are at a picture. Until its
-    next round that can't change, for nothing is known of a worker but what the loop takes in; so
-    the sum is exact, and takes no clock of its own.
+    The supervisor says after each round of its loop how many workers are working on a picture. That
+    can't change before the next round, because only the loop hears from workers. So the sum is exact
+    and needs no clock of its own.
     """
 
     def __init__(self) -> None:
@@ -26,20 +26,20 @@ class BusyTime:
         self._samples: deque[tuple[float, Mapping[Stage, float]]] = deque(maxlen=_MOST_SAMPLES)
 
     def note(self, now: float, at_work: Mapping[Stage, float]) -> None:
-        """From now on so many workers of each stage are at a picture; one that could be at more of them at
-        the same time may count as a part."""
+        """Note how many workers of each stage are working on a picture from now on. A worker that could take
+        more pictures at the same time may count as a fraction."""
         for stage, workers in self._at_work.items():
             self.seconds[stage] += workers * (now - self._noted_at)
         self._at_work, self._noted_at = at_work, now
 
     def note_rest(self, now: float) -> None:
-        """Nobody was at a picture since the last call of `shares` or of this. As much of a sample as that."""
+        """Note that nobody worked on a picture since the last sample, and add one, as `shares` does."""
         if self._samples:
             self._add_sample(now, self._samples[-1][1])
 
     def shares(self, now: float, workers: Mapping[Stage, int]) -> dict[Stage, float]:
-        """0 to 1 for each stage: how much of its workers' time since about `WINDOW_S` ago was spent at
-        pictures. Each call is also a sample for later ones."""
+        """For each stage, the share (0 to 1) of its workers' time that was spent on pictures since about
+        `WINDOW_S` ago. Each call is also a sample for later ones."""
         self.note(now, self._at_work)
         self._add_sample(now, dict(self.seconds))
         since, then = self._samples[0]

@@ -18,19 +18,19 @@ from maskdrop.topology.worker import Workplace, work
 _READ_SIZE = 65_536
 
 _SPINS = 1_000
-"""How long OpenMP's threads spin before they sleep where they wait for others (GCC's libgomp manual);
-its default is 300 times as long. Measured in docs/performance.md: with none, a single picture takes
-longer on an idle machine; with many, on one where a decoder has a core."""
+"""How often OpenMP's threads spin while they wait for others before they sleep (GCC's libgomp manual);
+its default is 300 times as much. Measured in docs/performance.md: without spinning, a single picture takes
+longer on an idle machine; with much of it, on a machine where a decoder needs a core."""
 
 
 _TASK_BYTES = 128
-"""What an inference task takes of a pipe at most: 99 bytes, and more digits of its numbers."""
+"""Bytes of a pipe that an inference task takes at most: 99, and room for longer numbers."""
 
 _WIDE_PIPE = 2**20
-"""Bytes that anybody may have a pipe hold by default (pipe(7), /proc/sys/fs/pipe-max-size)."""
+"""Largest pipe, in bytes, that any user may ask for by default (pipe(7), /proc/sys/fs/pipe-max-size)."""
 
 PROVEN_S = 10.0
-"""An idle worker that lives for so long after it was ready died of something new, not of its start."""
+"""Seconds after getting ready from which the death of an idle worker no longer counts as a failed start."""
 
 
 class ChildState(Enum):
@@ -43,8 +43,8 @@ class ChildState(Enum):
 class Child:
     """A started worker process and the pipes that nobody else reads or writes.
 
-    Each worker has pipes of its own, so whatever instruction a worker dies at, no lock
-    and no half-read message is left for another one.
+    Each worker has its own pipes, so wherever it dies, it leaves no held lock and no half-read
+    message to another worker.
     """
 
     def __init__(self, workplace: Workplace, now: float) -> None:
@@ -53,9 +53,9 @@ class Child:
         self.name = workplace.name
         self.state = ChildState.STARTING
         self.heard_at = now
-        """When it started, last reported, got its first ticket after it held none, or was to end."""
+        """When it started, last reported, got a ticket while it held none, or was dismissed."""
         self.ready_at = now
-        """When it said that it is ready."""
+        """When it reported that it is ready."""
         self._verdict: Death | None = None
         context = torch.multiprocessing.get_context("spawn")
         theirs_tasks, self._tasks = context.Pipe(duplex=False)
@@ -64,7 +64,7 @@ class Child:
             _widen(self._tasks)
             _widen(self.reports)
         self.most_tasks = fcntl.fcntl(self._tasks, fcntl.F_GETPIPE_SZ) // _TASK_BYTES
-        """Inference tasks that its pipe has room for: to send more would be to wait for it."""
+        """Inference tasks that fit into its pipe: sending more would block the supervisor."""
         self.stderr, theirs_stderr = context.Pipe(duplex=False)
         theirs = (theirs_tasks, theirs_reports, theirs_stderr)
         self._process = context.Process(
@@ -83,12 +83,12 @@ class Child:
         self.sentinel: int = self._process.sentinel
 
     def send(self, task: Task) -> None:
-        """Give it a task. One to a worker that just died is lost with it, and seen by its sentinel."""
+        """Give it a task. If the worker has just died, the task is lost; the sentinel tells of the death."""
         with contextlib.suppress(BrokenPipeError):
             self._tasks.send(task)
 
     def receive(self) -> Report | None:
-        """The next report, which must be waiting; None after the last one."""
+        """Read the next report, which must be waiting; None after the last one."""
         try:
             report: Report = self.reports.recv()
         except (EOFError, OSError):
@@ -96,7 +96,7 @@ class Child:
         return report
 
     def remaining(self) -> list[Report]:
-        """Reports that a dead worker had sent and nobody has read."""
+        """Reports that a dead worker sent and nobody has read."""
         reports: list[Report] = []
         with contextlib.suppress(OSError):
             while self.reports.poll(0) and (report := self.receive()) is not None:
@@ -104,7 +104,7 @@ class Child:
         return reports
 
     def lines(self) -> list[str] | None:
-        """Whole lines it wrote to standard error or output; None after the last ones."""
+        """Whole lines that it wrote to standard error or output; None after the last ones."""
         try:
             data = os.read(self.stderr.fileno(), _READ_SIZE)
         except BlockingIOError:
@@ -119,28 +119,28 @@ class Child:
         return lines + self._lines.flush()
 
     def hear(self, now: float) -> None:
-        """It reported, or its silence counts from now on: it got its first ticket, or is to end."""
+        """Count its silence from now on: it reported, got a ticket while it held none, or was dismissed."""
         self.heard_at = now
 
     def note_ready(self) -> None:
-        """It said that it can be given tickets, when it was last heard."""
+        """Its last report said that it can be given tickets."""
         self.state, self.ready_at = ChildState.READY, self.heard_at
 
     def kill(self) -> None:
         self._process.kill()
 
     def end(self, verdict: Death) -> None:
-        """Kill it, and give this as what it died of."""
+        """Kill it, and record ``verdict`` as what it died of."""
         self._verdict = verdict
         self.kill()
 
     def forgive(self, seconds: float, now: float) -> None:
-        """So much of its silence says nothing, and nothing for it either."""
+        """Ignore so many seconds: they count neither as silence nor towards `PROVEN_S`."""
         self.heard_at = min(now, self.heard_at + seconds)
         self.ready_at = min(now, self.ready_at + seconds)
 
     def has_proven_itself(self, now: float) -> bool:
-        """Whether it was given a picture since it was ready, or has stood idle for long."""
+        """Whether it was given a picture since it got ready, or has been ready for `PROVEN_S`."""
         at_work = self.heard_at > self.ready_at
         return self.state is ChildState.READY and (at_work or now - self.ready_at >= PROVEN_S)
 
@@ -150,11 +150,11 @@ class Child:
 
     @property
     def is_ended(self) -> bool:
-        """Whether it was killed by `end`, and its death is not yet dealt with."""
+        """Whether `end` killed it and its death is not yet dealt with."""
         return self._verdict is not None
 
     def bury(self) -> Death:
-        """Collect the dead process, close its pipes and tell what it died of."""
+        """Collect the dead process, close its pipes and return what it died of."""
         self._process.join()
         code = self._process.exitcode
         pipes: tuple[Connection[Any, Any], ...] = (self._tasks, self.reports, self.stderr)
@@ -166,8 +166,8 @@ class Child:
 
 @contextlib.contextmanager
 def _in_a_folder() -> Iterator[None]:
-    """Be in one that is there, where the one that the daemon was started in is gone: no process can be
-    started from it. Afterwards all is as before, so that relative paths don't come to mean something else."""
+    """If the folder that the daemon was started in is gone, be in another one meanwhile: no process can be
+    started from a folder that is gone. Go back afterwards, so that relative paths keep their meaning."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -183,15 +183,15 @@ def _in_a_folder() -> Iterator[None]:
 
 
 def _widen(pipe: "Connection[Any, Any]") -> None:
-    """For the batches that an inference worker holds, and what it says of them, which with sidecars is 220
-    bytes a picture; where it can't be had it holds fewer."""
+    """Make room for the batches that an inference worker holds, and for its reports on them, which take 220
+    bytes a picture with sidecars. If the system refuses, the worker holds fewer pictures."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _WIDE_PIPE)
 
 
 @contextlib.contextmanager
 def _environment(workplace: Workplace) -> Iterator[None]:
-    """What must stand in the environment before the worker's libraries load: thread counts."""
+    """Set thread counts in the environment, where the worker's libraries read them when they load."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     wanted = {**dict.fromkeys(names, str(workplace.most_threads)), "GOMP_SPINCOUNT": str(_SPINS)}
     before = {name: os.environ.get(name) for name in wanted}

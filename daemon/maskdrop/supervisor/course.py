@@ -1,4 +1,4 @@
-"""How far the daemon is on its way to its end."""
+"""How far the daemon has come towards its end."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class Course:
     """Working, then draining, then stopping. Nothing leads back.
 
     Attributes:
-        drain_deadline: when draining is cut short; None while nobody has asked for the end.
+        drain_deadline: when draining is cut short; None until somebody asks for the end.
         stopping: whether the workers were told to stop, or killed.
         killed: whether the workers were killed: at the deadline, at a second signal, or because they can't
             work as configured.
@@ -35,11 +35,11 @@ class Course:
 
     @property
     def is_patient(self) -> bool:
-        """Whether the deadline, or a second signal, would still hurry anybody."""
+        """Whether the deadline or a second signal would still change anything."""
         return not self.killed
 
     def note_unfinished(self) -> None:
-        """Something in flight stays in the inbox, which couldn't be finished."""
+        """A picture in flight couldn't be finished and stays in the inbox."""
         self.exit_code = EX_CUT_SHORT
 
     def drain(self, deadline: float) -> None:
@@ -50,7 +50,7 @@ class Course:
         self.stopping = True
 
     def hurry(self, in_flight: int) -> None:
-        """The end comes at once. It is a drain all the same where nothing was in flight any more."""
+        """End at once. If nothing was in flight any more, the exit code is still that of a drain."""
         self.stopping = self.killed = True
         if in_flight:
             self.exit_code = EX_CUT_SHORT

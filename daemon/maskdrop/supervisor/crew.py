@@ -1,4 +1,4 @@
-"""All workers: started, watched, started again. One place for each, whoever fills it now."""
+"""All workers: started, watched, started again. Each has a place, which outlives the worker in it."""
 
 import logging
 import time
@@ -16,16 +16,16 @@ logger = logging.getLogger("maskdrop")
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0
-"""A worker that dies before it was ready, or idle just after, is started again after waits that double
-between these."""
+"""Before a worker is started again that died before it was ready, or idle soon after, there is a wait; it
+doubles with each failure, from the first of these to the second."""
 
 
 STARTS = 3
-"""After so many in vain, a worker for a new configuration won't start at all."""
+"""After so many failed starts, a worker for a new configuration is given up."""
 
 
 def wait_before_start(failures: int) -> float:
-    """Seconds to wait after so many starts in a row that failed: 0, 0.5, 1, 2, … 30, 30."""
+    """Seconds to wait after so many failed starts in a row: 0, 0.5, 1, 2, … 30, 30."""
     if failures == 0:
         return 0.0
     return min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 16))
@@ -33,7 +33,7 @@ def wait_before_start(failures: int) -> float:
 
 @dataclass(frozen=True)
 class Model:
-    """What the inference workers said they run; empty before the first one did."""
+    """What the inference workers say they run; empty until the first one has said it."""
 
     device: str = ""
     precision: str = ""
@@ -42,14 +42,14 @@ class Model:
 
 @dataclass
 class Place:
-    """A worker's place: it stays when the worker in it dies and another one takes over.
+    """A worker's place. It stays when the worker in it dies and another one takes over.
 
     Attributes:
         was_ready: whether any worker has been ready in it.
-        died_ready: whether the latest one died after it was.
+        died_ready: whether the latest one to die had been ready.
         stayed: whether a worker was ready in it under earlier premises than those in use.
-        is_excused: whether the worker in it was started under earlier premises, and its failure to start
-            says nothing of those in use.
+        is_excused: whether its worker was started under earlier premises, so that a failure to start says
+            nothing of those in use.
     """
 
     workplace: Workplace
@@ -70,8 +70,8 @@ class Place:
         return self.child is not None and self.child.is_ready
 
     def begin_anew(self) -> None:
-        """It stays where others are exchanged; if no worker has been ready in it yet, what they failed for
-        may be mended."""
+        """Stay while other places are exchanged. If no worker was ever ready here, forget the failures: their
+        cause may be mended."""
         self.stayed = self.stayed or self.was_ready
         if not self.was_ready:
             self.is_excused = self.child is not None
@@ -82,11 +82,11 @@ class Crew:
     """Owner of all worker processes.
 
     Attributes:
-        retired: workers that were told to stop because others take their places.
+        retired: workers that were dismissed because others take their places.
         model: what the latest inference worker runs.
         was_complete: whether all workers were ready at some time.
         restarts: workers started in place of dead ones, by stage.
-        costs: of a picture, as a worker of each stage measured when it started.
+        costs: what a picture costs each stage, as one of its workers measured when it started.
     """
 
     def __init__(self, premises: Premises) -> None:
@@ -98,9 +98,9 @@ class Crew:
         self.costs: dict[Stage, Cost] = {}
 
     def move_to(self, premises: Premises, now: float) -> int:
-        """Keep the workers that the premises leave as they are; retire the others, which must hold nothing.
+        """Keep the workers that suit the new premises; retire the others. None may hold anything.
 
-        A place that stays has as many starts as a new one, and its failures say nothing of these premises.
+        Failures in a place that stays never count against the new premises (`lasting_trouble`).
 
         Returns:
             How many workers are to be started.
@@ -123,19 +123,19 @@ class Crew:
         return sum(place.child is None for place in self.places)
 
     def _may_stay(self, place: Place, workplace: Workplace) -> bool:
-        """Whether a worker may go on at the new workplace: not where it is to find out what nobody knows."""
+        """Whether a worker may go on at the new workplace; not if that asks for a cost not measured yet."""
         is_asked_first = workplace.measures and not place.workplace.measures
         measured = not is_asked_first or workplace.stage in self.costs
         return measured and place.workplace.is_like(workplace)
 
     def dismiss_all(self, now: float) -> None:
-        """Have all end. They hold nothing."""
+        """Have all workers end. None may hold anything."""
         for child in self.children:
             _dismiss(child, now)
 
     @property
     def children(self) -> list[Child]:
-        """Workers whose processes live, or whose death is not yet dealt with."""
+        """Workers that are alive, or whose death is not yet dealt with."""
         return [place.child for place in self.places if place.child is not None] + self.retired
 
     def ready(self, stage: Stage) -> list[Child]:
@@ -144,12 +144,12 @@ class Crew:
 
     @property
     def all_ready(self) -> bool:
-        """Whether there is one in every place that can be given tickets."""
+        """Whether every place has a worker that can be given tickets."""
         return all(place.is_ready for place in self.places)
 
     @property
     def trouble(self) -> str | None:
-        """Why the daemon is degraded: a worker that can't start."""
+        """Why the daemon is degraded: a worker that can't start; None if there is none."""
         for place in self.places:
             if place.failures and not place.is_ready:
                 when = "soon after it was ready" if place.died_ready else "while starting"
@@ -157,17 +157,18 @@ class Crew:
         return None
 
     def was_ready(self, child: Child) -> bool:
-        """Whether this worker, or one before it in its place, could work as configured."""
+        """Whether this worker, or one before it in its place, was ready, and so fit to work as configured."""
         return self._place_of(child).was_ready
 
     def has_stayed(self, child: Child) -> bool:
-        """Whether its place had a ready worker under earlier premises, so what it says isn't about these."""
+        """Whether its place had a ready worker under earlier premises, so that its reports say nothing of
+        those in use."""
         return self._place_of(child).stayed
 
     @property
     def lasting_trouble(self) -> str | None:
-        """Why a place of these premises will have no worker: none was ever ready there, however often one was
-        started. One that was silent is enough: that has taken long."""
+        """Why a place that is new with these premises will have no worker; None if all will. No worker was
+        ever ready there in `STARTS` starts, or in one if the worker hung, because that took long already."""
         for place in self.places:
             if not place.was_ready and (death := place.last_death) is not None:
                 starts = 1 if death.ending is Ending.HUNG else STARTS
@@ -193,7 +194,7 @@ class Crew:
         return started
 
     def _note_failure(self, place: Place, error: OSError, now: float) -> None:
-        """There is no process to start; it is tried again as after a death."""
+        """The system refused to start a process; try again as after a death."""
         place.died_ready = False
         place.failures += 1
         place.start_at = now + wait_before_start(place.failures)
@@ -244,7 +245,7 @@ class Crew:
         return place.last_death
 
     def kill_all(self) -> None:
-        """Have none go on, whatever it is at; the deaths are still to be dealt with."""
+        """Kill every worker, whatever it is doing; the deaths are still to be dealt with."""
         for child in self.children:
             child.kill()
 
@@ -255,7 +256,7 @@ class Crew:
             child.bury()
 
     def health(self) -> list[WorkerHealth]:
-        """Each place as the health file has it."""
+        """Each place as the health file shows it."""
         return [
             WorkerHealth(p.workplace.stage.value, p.last_pid, p.child is not None, p.is_ready, p.restarts)
             for p in self.places
@@ -263,7 +264,7 @@ class Crew:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the workers are those that the premises ask for, all ready and no others."""
+        """Whether the workers are exactly those that the premises ask for, and all are ready."""
         return self.all_ready and not self.retired
 
     def _place_of(self, child: Child) -> Place:
@@ -271,7 +272,7 @@ class Crew:
 
 
 def _dismiss(child: Child, now: float) -> None:
-    """What is still starting would hear of it only once it is ready."""
+    """Have a worker end. One that is still starting is killed: it would read a message only once ready."""
     child.hear(now)
     if child.state is ChildState.READY:
         child.send(Stop())

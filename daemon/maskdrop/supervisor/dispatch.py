@@ -1,4 +1,4 @@
-"""Who gets the next ticket: the inbox's pictures into flight, and flights to idle workers."""
+"""Who gets the next ticket: pictures from the inbox become flights, and flights go to workers."""
 
 import time
 
@@ -12,7 +12,7 @@ from maskdrop.ticket import Stage
 
 
 class Dispatch:
-    """Moves tickets along, and owns nothing: flights are the pipeline's, workers the crew's."""
+    """Moves tickets along and owns nothing: flights belong to the pipeline, workers to the crew."""
 
     def __init__(
         self, intake: Supply, pipeline: Pipeline, crew: Crew, journal: Journal, most_held: int
@@ -28,7 +28,7 @@ class Dispatch:
             crash_point(CrashPoint.TICKET_ACCEPTED)
 
     def give(self, stage: Stage, steps: tuple[Step, ...], most: int | None = None) -> None:
-        """Give each idle worker of a stage one ticket, the first step's first."""
+        """Give one ticket each to the idle workers of a stage, or ``most`` of them; earlier steps first."""
         idle = [child for child in self._crew.ready(stage) if self._pipeline.is_idle(child.name)]
         for child in idle[:most]:
             step = next((step for step in steps if self._pipeline.waiting(step)), None)
@@ -37,8 +37,8 @@ class Dispatch:
             self._hand(step, child)
 
     def give_batches(self) -> None:
-        """Keep some batches with each inference worker, as many as the plan has it hold. Whoever has least is
-        given the next picture. One at which a worker died goes alone.
+        """Keep some batches with each inference worker: as many pictures as the plan has it hold. The worker
+        that holds fewest gets the next picture. A picture at which a worker died goes alone.
         """
         held = {child: self._pipeline.held_by(child.name) for child in self._crew.ready(Stage.INFER)}
         while (flight := self._pipeline.next_for(Step.INFER)) is not None:
@@ -55,6 +55,6 @@ class Dispatch:
 
     def _hand(self, step: Step, child: Child) -> None:
         if self._pipeline.is_idle(child.name):
-            # The wait for it begins with its first ticket, however long ago the loop's round began.
+            # Its silence counts from its first ticket, not from the start of this round, perhaps long ago.
             child.hear(time.monotonic())
         child.send(self._pipeline.assign(step, child.name).task(len(self._pipeline)))

@@ -1,4 +1,4 @@
-"""What the supervisor is there for: to watch an inbox until told to stop, or to do one list of files."""
+"""What the supervisor is for: watching an inbox until told to stop, or going through a folder once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from maskdrop.supervisor.journal import Journal
 from maskdrop.supervisor.premises import Premises
 
 Wake = Callable[[], None]
-"""Makes the supervisor's loop look; safe from any thread."""
+"""Wakes the supervisor's loop; safe from any thread."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class Errand:
     """What differs between the daemon and a batch.
 
     Attributes:
-        supply: makes what gives pictures, for premises.
-        journal: what tells of them.
-        read_again: gives the settings anew on SIGHUP, or raises ConfigurationError; None: SIGHUP
+        supply: makes the source of pictures for given premises.
+        journal: logs and counts what happens to them.
+        read_again: reads the settings again on SIGHUP, or raises ConfigurationError; None: SIGHUP
             drains as SIGTERM does, unless it is ignored.
     """
 

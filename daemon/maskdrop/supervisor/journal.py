@@ -1,4 +1,4 @@
-"""One log line for everything that happens to a picture or a worker, and the counts thereof."""
+"""One log line for everything that happens to a picture or a worker, and counts of it all."""
 
 import logging
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from maskdrop.ticket import Absence, DoneBefore, Left, Quarantined, Saved, Stage
 logger = logging.getLogger("maskdrop")
 
 LONGEST_SHOWN = 160
-"""Characters of a name or message in the health file, so that it stays small whatever is dropped."""
+"""Most characters of a name or message in the health file, which so stays small whatever is dropped."""
 
 
 class Journal:
@@ -29,7 +29,7 @@ class Journal:
         self.record.accepted += 1
 
     def saved(self, flight: Flight, report: Saved, now: float) -> None:
-        """Its results are in the outbox, and its original is put away."""
+        """A picture's results are in the outbox, and its original is put away."""
         total = (now - flight.accepted_at) * 1000
         times = {**flight.milliseconds, "save": report.milliseconds, "total": total}
         name, rounded = printable(flight.ticket.path), _rounded(times)
@@ -49,7 +49,7 @@ class Journal:
         )
 
     def quarantined(self, flight: Flight, report: Quarantined, now: float) -> None:
-        """It is at fault."""
+        """A picture is at fault, and in quarantine, if there is one."""
         name, fault = printable(flight.ticket.path), flight.fault
         assert fault is not None
         spent = {**flight.milliseconds, "total": (now - flight.accepted_at) * 1000}
@@ -71,7 +71,7 @@ class Journal:
         )
 
     def left(self, flight: Flight, report: Left) -> None:
-        """It stays in the inbox, or is gone from it."""
+        """A file stays in the inbox, or is gone from it."""
         self.record.left_as[report.absence] += 1
         name = printable(flight.ticket.path)
         level = logging.WARNING if report.absence is Absence.STUCK else logging.INFO
@@ -84,11 +84,11 @@ class Journal:
         tell(level, Event.LEFT, message, picture=name, result="left", absence=report.absence.value)
 
     def done_before(self, flight: Flight, report: DoneBefore) -> None:
-        """A batch has its results already."""
+        """An earlier batch made the picture's results."""
         logger.info("done before %s", printable(flight.ticket.path))
 
     def died(self, stage: Stage, worker: str, pid: int, death: Death, held: list[Flight]) -> None:
-        """A worker did; these go round again."""
+        """A worker died; the pictures it held go round again."""
         self.record.retried += len(held)
         self.record.deaths[stage, death.ending] += 1
         pictures = ", ".join(printable(flight.ticket.path) for flight in held) or "nothing"
@@ -103,7 +103,7 @@ class Journal:
 
 
 def shortened(text: str, keep_end: bool = True) -> str:
-    """A text for the health file, cut to `LONGEST_SHOWN` characters; of a path its end tells most."""
+    """A text cut to `LONGEST_SHOWN` characters for the health file; of a path, the end says most."""
     if len(text) <= LONGEST_SHOWN:
         return text
     return "…" + text[1 - LONGEST_SHOWN :] if keep_end else text[: LONGEST_SHOWN - 1] + "…"

@@ -1,5 +1,4 @@
-"""What the service manager is told, and when: ready, a line for people, the watchdog's food, and that it
-takes longer."""
+"""What the service manager is told and when: ready, a status line, signs of life, requests for time."""
 
 import logging
 import math
@@ -14,17 +13,16 @@ FEEDS_A_PERIOD = 3
 """How often the watchdog is fed within the time it waits; sd_watchdog_enabled(3) advises at least 2."""
 
 STEP_S = 10.0
-"""How much more time is asked for at each step of a start or a drain; the next step comes when half of it is
-over."""
+"""Seconds of time asked for at each step of a start or a drain; the next step comes when half are over."""
 
 END_S = 5.0
-"""Of it, what is left when the drain is over or cut short: to end workers and itself on a busy machine."""
+"""Seconds asked for beyond the drain's deadline: to end workers and the daemon on a busy machine."""
 
 _UP = frozenset({State.RUNNING, State.DEGRADED})
 
 
 class Notices:
-    """Owner of what was last told."""
+    """Tells the service manager how the daemon is, and remembers what it told last."""
 
     def __init__(self, manager: ServiceManager) -> None:
         self._manager = manager
@@ -35,7 +33,7 @@ class Notices:
         self.next_extension: float | None = 0.0
 
     def tell(self, health: Health, renewing: bool) -> None:
-        """Tell how the daemon is: at the rhythm of the health file.
+        """Tell how the daemon is; called as often as the health file is written.
 
         Args:
             renewing: whether workers are still being replaced for a new configuration.
@@ -54,7 +52,7 @@ class Notices:
         return self.next_feed is not None and now >= self.next_feed
 
     def feed(self, silent: list[Stage], now: float) -> None:
-        """Feed the watchdog, unless stages are silent that should have answered."""
+        """Feed the watchdog, unless a stage is silent that should have answered."""
         self.next_feed = now + (self._manager.watchdog_s or 0.0) / FEEDS_A_PERIOD
         if silent and silent != self._silent:
             names = ", ".join(stage.value for stage in silent)
@@ -64,23 +62,24 @@ class Notices:
             self._manager.feed_watchdog()
 
     def reloading(self, now: float) -> None:
-        """The configuration is read again; ready is told anew once the workers stand."""
+        """The configuration is being read again; ready is told again once the workers are."""
         self._manager.reloading()
         self._told_ready = False
         self.next_extension = now
 
     def stopping(self, drain_deadline: float, now: float) -> None:
-        """The end has begun, with a drain that may take so long."""
+        """The end has begun, with a drain until this deadline at most."""
         self._manager.stopping()
         self.next_extension = now
         self.ask_for_time(drain_deadline, now)
 
     def ask_for_time(self, drain_deadline: float | None, now: float) -> None:
-        """Where it is due: until ready is told, or for what is in flight, and then never for more than the
-        drain and the end may take.
+        """Ask for more time if it is due: until ready is told, and for a drain, but never beyond the time
+        that the drain and the end may take.
 
         Args:
-            drain_deadline: None before the end has begun. Workers that start too slowly are ended by others.
+            drain_deadline: None before the end has begun; then there is no limit, because the supervisor
+                ends workers that start too slowly.
         """
         if self.next_extension is None or now < self.next_extension:
             return
@@ -90,7 +89,7 @@ class Notices:
 
 
 def status_line(health: Health) -> str:
-    """``running, 12.3 pictures/s, backlog 40``, or the reason why not."""
+    """The daemon's state, with the reason if there is one: ``running, 12.3 pictures/s, backlog 40``."""
     parts = [health.state.value + (f" ({health.reason})" if health.reason else "")]
     if health.state in _UP:
         parts.append(f"{health.throughput_per_s:.1f} pictures/s")

@@ -34,7 +34,7 @@ class Step(Enum):
 
     @property
     def stage(self) -> Stage:
-        """The workers that do it. What is final in a picture's life is the save workers'."""
+        """The workers that do it. Save workers do every final step of a picture."""
         return _STAGES.get(self, Stage.SAVE)
 
 
@@ -46,13 +46,13 @@ class Flight:
     """A picture between inbox and outbox.
 
     Attributes:
-        step: what is next, or being done if a worker has it.
-        worker: name of the worker that holds it, None while it waits.
-        working: whether that worker is at this very picture, or has it queued.
-        attempts: how often a worker died at it in this step. Each step counts anew: a picture
-            that got through the step where a worker died was not the cause.
+        step: the next step, or the one being done if a worker has the picture.
+        worker: name of the worker that holds it; None while it waits.
+        working: whether that worker is working on it; if not, the worker has it queued.
+        attempts: how often a worker died while working on it in this step. Each step counts from 0: a
+            picture that got through the step where a worker died was not the cause.
         condemned_after: attempts of the step in which it was found to be at fault.
-        regions: of the faces that are looked at again, once they are known.
+        regions: where the faces are that get a second look, once they are known.
         milliseconds: time spent in each stage so far.
     """
 
@@ -75,7 +75,7 @@ class Flight:
         return self.ticket.number
 
     def task(self, company: int = 1) -> Task:
-        """The message that has a worker do the next step; ``company``: flights there are."""
+        """The message that has a worker do the next step; ``company``: how many flights there are."""
         match self.step:
             case Step.PREPARE:
                 return Prepare(self.ticket, self.slot)
@@ -92,15 +92,15 @@ class Flight:
 
 
 def is_hopeless(flight: Flight, max_attempts: int) -> bool:
-    """Whether so many workers died at putting it into quarantine that it is to be left where it is."""
+    """Whether so many workers died while quarantining the picture that it is to be left where it is."""
     return flight.step is Step.QUARANTINE and flight.attempts >= max_attempts
 
 
 class Pipeline:
     """Owner of all flights and of the numbers of free slots.
 
-    A flight holds a slot from its acceptance to its end; so there are never more flights
-    than slots, and every queue here is bounded by that.
+    A flight holds a slot from its acceptance to its end. So there are never more flights than
+    slots, which bounds every queue here.
     """
 
     def __init__(self, slots: int) -> None:
@@ -138,22 +138,22 @@ class Pipeline:
         return flight
 
     def is_at(self, step: Step) -> bool:
-        """Whether any flight is to do this step next, or does it."""
+        """Whether any flight is waiting for this step or in it."""
         return any(flight.step is step for flight in self._flights.values())
 
     def next_for(self, step: Step) -> Flight | None:
-        """The flight that would be assigned next."""
+        """The flight that `assign` would give out next; None if none waits."""
         queue = self._waiting[step]
         return self._flights[queue[0]] if queue else None
 
     def assign(self, step: Step, worker: str) -> Flight:
-        """Give the next waiting flight to a worker. An inference worker says itself when it begins."""
+        """Give the next waiting flight to a worker. An inference worker itself says when it begins."""
         number = self._waiting[step].popleft()
         self._held[worker].add(number)
         return self._change(number, worker=worker, working=step is not Step.INFER)
 
     def begin(self, worker: str, numbers: tuple[int, ...]) -> None:
-        """Of all the flights that the worker holds, it is at these now."""
+        """Of all the flights that the worker holds, it is working on these now."""
         for number in self._held[worker]:
             if self._flights[number].working is not (number in numbers):
                 self._change(number, working=number in numbers)
@@ -165,31 +165,31 @@ class Pipeline:
     def inferred(
         self, number: int, milliseconds: float, is_small: bool = False, judged: Judged | None = None
     ) -> None:
-        """Labels are there. Faces that are small are looked at again, once."""
+        """The labels are there. A picture with small faces gets a second look, once."""
         again = bool(self._flights[number].regions)
         step = Step.LOCATE if is_small and not again else Step.SAVE
         self._queue(number, step, {"infer again" if again else "infer": milliseconds}, judged=judged)
 
     def located(self, number: int, regions: tuple[Region, ...], milliseconds: float) -> None:
-        """Views of these regions are in the slot; where there are none, the first labels stand."""
+        """Views of these regions are in the slot; if there are none, the first labels stand."""
         step = Step.INFER if regions else Step.SAVE
         self._queue(number, step, {"locate": milliseconds}, regions=regions)
 
     def condemn(self, number: int, fault: Fault) -> None:
-        """The picture goes to quarantine; its reason file tells the attempts."""
+        """The picture goes to quarantine; its reason file states the attempts."""
         attempts = self._flights[number].attempts
         self._queue(number, Step.QUARANTINE, {}, fault=fault, condemned_after=attempts)
 
     def put_back(self, number: int) -> None:
-        """The step could not be done now; it is the first to be tried again."""
+        """The step could not be done now; this picture is the first to try it again."""
         self._take_from(number).appendleft(number)
 
     def put_last(self, number: int) -> None:
-        """The step could not be done now; others are tried before it is again."""
+        """The step could not be done now; this picture tries it again after the others."""
         self._take_from(number).append(number)
 
     def _take_from(self, number: int) -> deque[int]:
-        """Nobody has the picture any more; the queue of the step that it is in."""
+        """Take the picture from wherever it is, and return the queue of its step."""
         self._leave_place(self._flights[number])
         return self._waiting[self._change(number, worker=None, working=False).step]
 
@@ -205,18 +205,18 @@ class Pipeline:
         return not self._held[worker]
 
     def held_by(self, worker: str) -> list[Flight]:
-        """Flights that the worker is at or has queued, the oldest first."""
+        """Flights that the worker is working on or has queued, the oldest first."""
         return [self._flights[number] for number in sorted(self._held[worker])]
 
     def at_work(self, worker: str) -> int:
-        """Pictures that the worker is at, and not just has queued."""
+        """How many pictures the worker is working on; queued ones don't count."""
         return sum(self._flights[number].working for number in self._held[worker])
 
     def lost(self, worker: str, death: Death, max_attempts: int) -> list[Flight]:
-        """A worker died: what it held goes round again, at the step it was in.
+        """A worker died: the flights it held go round again, each at the step it was in.
 
-        Pictures it was at count an attempt. After the last one, if the worker was at
-        nothing else, the picture is condemned. One that can't even be quarantined `is_hopeless` then.
+        Each picture that it was working on counts an attempt. A picture that it was working on alone is
+        condemned after the last attempt; if that attempt was to quarantine it, it `is_hopeless`.
 
         Returns:
             The flights that it held, as they are now.
@@ -235,7 +235,7 @@ class Pipeline:
         return [self._flights[flight.number] for flight in held]
 
     def _queue(self, number: int, step: Step, spent: Mapping[str, float], **found: object) -> None:
-        """What was done took so long and found this; the next step is waited for, with no attempts yet."""
+        """Note what a step took and found, and queue the picture for the next one, with no attempts yet."""
         flight = self._flights[number]
         self._leave_place(flight)
         times = {**flight.milliseconds, **spent}
@@ -244,7 +244,7 @@ class Pipeline:
         self._waiting[step].append(number)
 
     def _leave_place(self, flight: Flight) -> None:
-        """A flight is either in its step's queue or with a worker."""
+        """Take a flight out of its step's queue, or from the worker that holds it."""
         if flight.worker is None:
             self._waiting[flight.step].remove(flight.number)
         else:

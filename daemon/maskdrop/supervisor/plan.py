@@ -13,54 +13,55 @@ from maskdrop.machine.memory_limit import usable_bytes
 from maskdrop.ticket import Cost, Stage
 
 CPU_BATCH = 4
-"""Pictures a batch on one thread: more gain nothing there, and make each wait for the others."""
+"""Pictures a batch on one thread: more gain nothing there and make each wait for the others."""
 
 LANES = 2
-"""Threads of an inference worker, where a CPU has so many cores for each of several: what they do in Python
-they do one after the other. More workers cost memory, more threads in one wait for each other."""
+"""Cores for each inference worker on a CPU, and so its threads, if there are enough for several workers.
+More threads in one worker would wait for each other, for they take turns at Python; more workers cost
+memory."""
 
 INFERENCE_BYTES = 400 * 2**20
-"""Resident memory of an inference process with the embedded weights on a CPU, as measured. Where their number
-is for the plan to choose, they take half of the memory at most."""
+"""Resident memory of an inference process with the embedded weights on a CPU, as measured. Where the plan
+chooses how many there are, they take at most half of the memory."""
 
 SLOTS_SHARE = 4
-"""Of the memory one part in so many is for slots at most, where their number is for the plan to choose: with
-half of it for inference workers, a quarter is left for the others and for pictures at their own size."""
+"""Slots take at most one part in so many of the memory, where the plan chooses both batch and slots. With
+half for inference workers, a quarter is left for other workers and for pictures at their own size."""
 
 OTHERS_SHARE = 4
-"""Of these slots one part in so many is for decoders at most, and as many for savers."""
+"""At most one part in so many of these slots is for decoders, and as many for savers."""
 
 LANE_BATCH, MOST_LANES_BATCH = 8, 32
-"""Pictures a batch for each of several threads, and at most, or one for each thread where there are
-more. Threads wait for each other at the end of a batch: the longer it is, the less of the time."""
+"""Pictures a batch for each of several threads, and for all of them at most, or one for each thread if that
+is more. Threads wait for each other at the end of a batch: the longer it is, the less of the time."""
 
 GPU_BATCH = 32
 """Pictures a batch on a GPU: about where throughput stops growing."""
 
 CPU_HELD, GPU_HELD = 2, 3
-"""Batches that an inference worker holds: one is computed, one gathered or begun with. On a GPU one is begun
-while another is computed, and when that is done a third has to be there."""
+"""Batches that an inference worker holds. On a CPU, one is computed while the next is gathered or begun. On a
+GPU, the next is begun while one is computed, and when that is done a third has to be there."""
 
 WAITERS, MOST_WAITERS = 8, 24
-"""Workers of a stage for each core, where they mostly wait for a disk, and so at most: docs/performance.md
-has what they give where a sync takes 20 ms. Of the usual 1,024 descriptors (`ulimit -n`) so many of both
-stages take half, as `maskdrop doctor` counts them."""
+"""Most workers of a stage that mostly wait for a disk, for each core and in all. docs/performance.md says
+what they gain where a sync takes 20 ms. This many in both stages take half of the usual 1,024 descriptors
+(`ulimit -n`), as `maskdrop doctor` counts them."""
 
 WAITING = 0.25
-"""A worker that has a core for no more of its time than this waits for a disk, and not for a core: as many
-of each stage as there are cores still have a third of one each."""
+"""A worker that computes for no more than this share of its time waits for a disk, not for a core: with as
+many workers in each of the three stages as there are cores, each still gets a third of a core."""
 
 WAITER_BYTES = 170 * 2**20
-"""Resident memory of a saving process at a photograph of 12 megapixels, as measured. More than one a core
-take a quarter of the memory at most."""
+"""Resident memory of a save process at a photograph of 12 megapixels, as measured. If a stage has more
+workers than there are cores, they take at most a quarter of the memory."""
 
 BUSY = 0.8
-"""Share of its time that a worker should be at a picture at most: nearer to 1, the queue before it
+"""Largest share of its time that a worker should spend on pictures: nearer to 1, the queue before it
 grows without end (waiting for one server is its load / (1 - load) services long, after Khinchin)."""
 
 WAITERS_BUSY = 0.4
-"""The same of one that mostly waits for a disk, and so takes little from others: pictures come to it a batch
-at a time. docs/performance.md tells what that gives."""
+"""The same for a worker that mostly waits for a disk, and so takes little from others: pictures come to it a
+batch at a time. docs/performance.md says what that gains."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,13 @@ class Plan:
     """Numbers for one run.
 
     Attributes:
-        devices: of each inference worker; several may have the same one.
+        devices: the device of each inference worker; several may share one.
         threads: threads of each inference worker; all other workers have one.
         most_threads: threads that it may use for a picture that is the only one in the daemon.
         held: pictures that an inference worker holds at most.
-        most_preprocess, most_save: how many workers there may come to be: where that is ``auto``, one a core,
-            or more where they mostly wait (`useful_workers`).
-        costs: of a picture in each stage, that these numbers follow; empty while nothing is known of them.
+        most_preprocess, most_save: how many workers there may come to be: the number that is set, or for
+            ``auto`` at least one a core, and more for the case that they mostly wait (`useful_workers`).
+        costs: what a picture costs each stage, which these numbers follow; empty while unknown.
     """
 
     preprocess: int
@@ -91,19 +92,19 @@ class Plan:
 
     @property
     def at_once(self) -> int:
-        """Pictures at the same time that keep all of an inference worker at work, as far as it can come by
-        them: on a CPU it begins a batch while it is at another one."""
+        """Pictures that an inference worker needs at the same time to be fully at work, as far as slots
+        allow: on a CPU it begins a batch while it computes another one."""
         most = self.slots // len(self.devices)
         each = min(self.threads, 2 * self.max_batch) if self.devices[0] == "cpu" else self.max_batch
         return max(1, min(each, most))
 
     @property
     def most_workers(self) -> int:
-        """How many there may come to be of all kinds."""
+        """How many workers of all kinds there may come to be."""
         return self.most_preprocess + len(self.devices) + self.most_save
 
     def told(self) -> PlanHealth:
-        """As the health file has it."""
+        """The plan as the health file shows it."""
         known = self.costs
         measured = {s.value: round(known[s].milliseconds, 2) if s in known else None for s in Stage}
         return PlanHealth(
@@ -121,7 +122,7 @@ def make_plan(settings: Settings, patience_s: float = PROBE_S) -> Plan:
     """Fill in everything that is ``auto``.
 
     Args:
-        patience_s: seconds after which a driver is hung.
+        patience_s: seconds after which a device's driver counts as hung.
 
     Raises:
         ConfigurationError: a device is named that is not there.
@@ -130,11 +131,11 @@ def make_plan(settings: Settings, patience_s: float = PROBE_S) -> Plan:
 
 
 def plan_for(settings: Settings, devices: tuple[str, ...], costs: Mapping[Stage, Cost] | None = None) -> Plan:
-    """Fill in everything that is ``auto`` for known devices, and where it is known, by what a picture costs
-    each stage.
+    """Fill in everything that is ``auto`` for known devices, by what a picture costs each stage if that is
+    known.
 
     Args:
-        devices: with or without repeats: how many workers each has is decided here.
+        devices: with or without repeats: how many workers each one has is decided here.
     """
     wanted, cores, memory = settings.workers, usable_cores(), usable_bytes()
     on_gpu = devices[0] != "cpu"
@@ -175,24 +176,25 @@ def slot_bytes(settings: Settings) -> int:
 
 
 def _others_slots(wanted: WorkerSettings, cores: int) -> int:
-    """For each worker that doesn't infer its own slot and the next one; for each that may come to be, its
-    own. What was measured has no say: other slots would take other workers."""
+    """Slots for the workers that don't infer: two for each, its own and the next one; where their number is
+    ``auto``, one a core for each stage, and at least two. Measured costs have no say: to change the slots,
+    all workers would have to be replaced."""
     others = (wanted.preprocess, wanted.save)
     return sum(max(2, cores) if number == "auto" else 2 * number for number in others)
 
 
 def _most_waiters(cores: int, memory: int, spare: int) -> int:
-    """Workers of a stage that mostly wait for a disk, at most; never fewer than cores.
+    """Most workers that a stage may have if they mostly wait for a disk; never fewer than cores.
 
     Args:
         memory: bytes that may be used at most.
-        spare: slots beyond those of a batch for each inference worker and of one worker a core.
+        spare: slots beyond a batch for each inference worker and one for each core.
     """
     return max(cores, min(WAITERS * cores, MOST_WAITERS, memory // 4 // WAITER_BYTES, spare))
 
 
 class Inference(NamedTuple):
-    """Inference workers for each device, threads of each, and those that a single picture may have."""
+    """Inference workers for each device, threads of each, and threads that a single picture may have."""
 
     workers: int
     threads: int
@@ -200,7 +202,7 @@ class Inference(NamedTuple):
 
 
 def inference_for(wanted: WorkerSettings, on_gpu: bool, cores: int, memory: int) -> Inference:
-    """How a device's inference is shared out.
+    """How a device's inference is shared out among workers and threads.
 
     Args:
         memory: bytes that may be used at most.
@@ -225,24 +227,24 @@ def batch_for(wanted: WorkerSettings, on_gpu: bool, threads: int) -> int:
 
 
 def rate_of(costs: Mapping[Stage, Cost], cores: int, inferrers: int) -> float:
-    """Pictures a second that cores and inference workers give when both are put to use in full: what these
-    label, but no more than the cores can compute, which all stages share."""
+    """Pictures a second with cores and inference workers in full use: as many as the inference workers label,
+    but no more than the cores, which all stages share, can compute."""
     computing = sum(cost.processor_ms for cost in costs.values())
     return 1000 * min(inferrers / costs[Stage.INFER].milliseconds, cores / computing)
 
 
 def workers_for(rate: float, cost: Cost, cores: int) -> int:
-    """Workers that take so many pictures a second and are busy at most `BUSY` of their time, or
-    `WAITERS_BUSY` (Little's law: rate times time is how many pictures are worked on at once), as far as cores
-    have use for them."""
+    """Workers that can take so many pictures a second while busy for at most `BUSY` of their time, or
+    `WAITERS_BUSY` (Little's law: rate times time is how many pictures are worked on at once), but no more
+    than `useful_workers`."""
     computing = cost.processor_ms / cost.milliseconds
     busy = WAITERS_BUSY if computing <= WAITING else BUSY
     return min(max(1, math.ceil(rate * cost.milliseconds / 1000 / busy)), useful_workers(cores, computing))
 
 
 def useful_workers(cores: int, computing: float) -> int:
-    """Workers of one stage that cores have use for: one each, and as many more as these would leave idle,
-    because they mostly wait for a disk.
+    """Workers of one stage that keep the cores at work: one a core, or, if they mostly wait for a disk, as
+    many more as it takes to fill the time that these leave idle.
 
     Args:
         computing: share of its time for which a worker has a core, 0 to 1.

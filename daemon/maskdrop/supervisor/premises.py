@@ -18,10 +18,10 @@ from maskdrop.topology.slots import SharedSlots
 
 @dataclass(frozen=True)
 class Premises:
-    """What workers are given. Premises that follow one another share lock and slots where they can.
+    """What workers are given. Successive premises share lock and slots where they can.
 
     Attributes:
-        as_read: the settings as file and command line gave them.
+        as_read: the settings as the file and the command line gave them.
         settings: the same with nothing left open.
     """
 
@@ -33,7 +33,7 @@ class Premises:
     lock: InboxLock
 
     def leave(self, *others: "Premises | None") -> None:
-        """Give back what no others go on with."""
+        """Give back slots and lock, unless other premises go on with them."""
         if not any(other is not None and other.slots is self.slots for other in others):
             self.slots.close()
         if not any(other is not None and other.lock is self.lock for other in others):
@@ -49,13 +49,13 @@ def take_premises(
     """Check and reserve.
 
     Args:
-        before: premises that are in use, whose lock and slots go on if they fit.
-        besides: others that this process has reserved; theirs do too.
+        before: the premises in use; their lock and slots are kept if they fit.
+        besides: others that this process has reserved; theirs are kept too.
         prepare: makes and checks the folders.
 
     Raises:
         ConfigurationError: the daemon can't run as configured.
-        InboxHeld: another maskdrop has the inbox, or the outbox where originals are kept.
+        InboxHeld: another maskdrop has the inbox, or, if originals are kept, the outbox.
     """
     if not has_proc():
         raise ConfigurationError(MISSING, REMEDY)
@@ -78,7 +78,7 @@ def take_premises(
 
 
 def set_up_log(settings: Settings) -> None:
-    """Log as these settings have it from now on.
+    """Log as these settings say from now on.
 
     Raises:
         ConfigurationError: the log file can't be opened.
@@ -95,12 +95,12 @@ def set_up_log(settings: Settings) -> None:
 
 
 def take_lock(folders: Folders) -> InboxLock:
-    """Lock the folder at which one maskdrop works at a time.
+    """Lock the folder in which only one maskdrop may work at a time.
 
     Raises:
-        NoRoom: there is none for a lock file.
+        NoRoom: the disk is too full for a lock file.
         ConfigurationError: no lock file can be made there.
-        InboxHeld: another one has it.
+        InboxHeld: another maskdrop has it.
     """
     kind = "outbox" if folders.keeps else "inbox"
     try:
@@ -116,8 +116,8 @@ def take_lock(folders: Folders) -> InboxLock:
 
 
 def _plan(settings: Settings, before: Premises | None) -> Plan:
-    """A device that is in use is not looked for again: that takes a process that imports torch, for
-    which the supervisor would stand still."""
+    """A plan for these settings. A device in use is not looked for again: that takes a process that imports
+    torch, and the supervisor would stand still meanwhile."""
     if before is not None and before.as_read.model.device == settings.model.device:
         return plan_for(settings, before.plan.devices, before.plan.costs)
     return make_plan(settings, PROBE_S if before is None else RELOAD_PROBE_S)

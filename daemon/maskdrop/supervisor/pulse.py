@@ -1,4 +1,4 @@
-"""When the health file and the metrics are written, and what never changes in them."""
+"""When the health file and the metrics are written, and what they say."""
 
 import contextlib
 import logging
@@ -45,11 +45,11 @@ class Publisher(Protocol):
 
 
 class Pulse:
-    """Writes the health file, and the metrics where there are to be some, every interval and at each
-    change of state."""
+    """Writes the health file, and the metrics if they are wanted, every interval and at each change of
+    state."""
 
     def __init__(self, settings: Settings) -> None:
-        """Listen, where metrics have a port.
+        """Listen, if metrics have a port.
 
         Raises:
             ConfigurationError: the port can't be had.
@@ -66,7 +66,7 @@ class Pulse:
         self.next_at = 0.0
 
     def follow(self, settings: Settings) -> None:
-        """Go by new settings; files of other names are made, and the old ones taken away.
+        """Go by new settings. Files that have other names now are removed under their old ones.
 
         Raises:
             ConfigurationError: the metrics' port can't be had.
@@ -93,7 +93,7 @@ class Pulse:
         self.busy.note(now, Counter(c.stage for c in crew.children if pipeline.at_work(c.name)))
 
     def take_turn(self, now: float, state: State, reason: str) -> bool:
-        """Whether they must be written now; if so, the next time is one interval on."""
+        """Whether the files must be written now; if so, the next time is one interval later."""
         self._is_settled = False
         if now < self.next_at and self._last == (state, reason):
             return False
@@ -139,7 +139,7 @@ class Pulse:
         )
 
     def totals(self, record: Record, crew: Crew) -> Totals:
-        """What happened since start."""
+        """What has happened since the start."""
         return Totals(
             quarantined={stage.value: record.quarantined_at[stage] for stage in Stage},
             left={absence.value: record.left_as[absence] for absence in Absence},
@@ -154,16 +154,16 @@ class Pulse:
         )
 
     def write(self, health: Health, totals: Totals) -> None:
-        """Replace the files. A failure is logged once: the daemon's work matters more."""
+        """Replace the files. A failure is only logged, and once: the daemon's work matters more."""
         self._content, self._is_settled = content_of(health), _is_settled(health)
         self._replace(lambda metrics: metrics.publish(health, totals))
 
     def renew(self, now: float) -> bool:
-        """Say anew, if it is due, what was said last, where nothing has happened since and nothing in it
-        goes by the time: an idle daemon does no more than this.
+        """Write the same again with a new time, if that is due, nothing has happened since, and nothing in it
+        changes with time. An idle daemon does no more than this.
 
         Returns:
-            False: a snapshot may tell something else.
+            False: a new snapshot may differ.
         """
         if self._is_settled and now >= self.next_at:
             self.next_at = now + self._settings.health.interval_s
@@ -206,14 +206,14 @@ class Pulse:
 
 
 def _take_away(old: Path, new: Path | None) -> None:
-    """Nobody would renew it any more, and whoever reads it would take it for the truth."""
+    """Remove a file that nobody renews any more: whoever reads it would take it for the truth."""
     if old != new:
         with contextlib.suppress(OSError):
             old.unlink()
 
 
 def _is_settled(health: Health) -> bool:
-    """Whether nothing in it changes by itself, as time goes by."""
+    """Whether nothing in it changes as time goes by."""
     at_rest = not health.in_flight and not health.throughput_per_s
     at_rest = at_rest and not any(stage.busy for stage in health.stages.values())
     return at_rest and health.state is State.RUNNING and not health.reason

@@ -14,7 +14,7 @@ _WINDOW_S = 10.0
 _LATENCIES = 1_000
 
 TIMED = ("settle", "preprocess", "infer", "locate", "infer again", "save", "total")
-"""What is timed of a picture, in its order; names as in the log's ``in ms``."""
+"""What is timed of a picture, in order; names as in the log's ``in ms``."""
 
 LATEST = 10
 """Pictures of each kind that the health file names."""
@@ -34,8 +34,8 @@ class Durations:
         self._percentiles = None
 
     def percentiles(self) -> dict[str, float | None]:
-        """``p50`` and ``p99`` in milliseconds; None before the first picture. An idle daemon asks
-        each second: they are made anew only where there is something new."""
+        """``p50`` and ``p99`` in milliseconds; None before the first picture. They are computed again only
+        when there is something new: a daemon may ask each second."""
         if self._percentiles is None:
             values = [*self._latest] * (2 if len(self._latest) == 1 else 1)
             cuts = statistics.quantiles(values, n=100, method="inclusive")

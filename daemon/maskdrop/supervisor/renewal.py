@@ -18,12 +18,12 @@ logger = logging.getLogger("maskdrop")
 class Renewal:
     """Owner of the premises: those in use, those to come, and those to go back to.
 
-    The ones before are kept until all workers of the new ones are ready: what can't be known
-    without starting a worker, weights of another network, is found out then.
+    The old ones are kept until all workers of the new ones are ready: some faults, such as weights
+    of another network, show only when a worker starts.
 
     Attributes:
-        premises: in use.
-        pending: to be taken up as soon as no worker holds a picture.
+        premises: those in use.
+        pending: those to be taken up as soon as no worker holds a picture; None if there are none.
     """
 
     def __init__(self, premises: Premises, read_again: Callable[[], Settings]) -> None:
@@ -43,7 +43,7 @@ class Renewal:
         return self._before is not None
 
     def request(self) -> None:
-        """Read the configuration. If it is good and says anything new, it is pending from now on."""
+        """Read the configuration again. If it is valid and anything changed, it is pending from now on."""
         try:
             settings = self._read_again()
             changed = changes(self.premises.as_read, settings)
@@ -66,7 +66,7 @@ class Renewal:
             tell(logging.INFO, Event.RELOADED, "configuration read again: nothing has changed")
 
     def take_up(self) -> Premises:
-        """Go over to the pending premises."""
+        """Switch to the pending premises."""
         assert self.pending is not None
         old, self.premises, self.pending = self.premises, self.pending, None
         if self._going_back or self._before is not None:
@@ -79,11 +79,11 @@ class Renewal:
         return self.premises
 
     def replan(self, plan: Plan) -> None:
-        """Other numbers of workers on the same premises."""
+        """Plan other numbers of workers on the same premises."""
         self.premises = replace(self.premises, plan=plan)
 
     def confirm(self) -> bool:
-        """All workers are ready: there is no way back any more. Whether there was one."""
+        """All workers are ready, so there is no way back any more. Returns whether there was one."""
         if self._before is None:
             return False
         self._before.leave(self.premises, self.pending)
@@ -91,8 +91,8 @@ class Renewal:
         return True
 
     def go_back(self, why: str) -> None:
-        """The new premises turned out to be no good: those before are pending again, unless there are some
-        that were asked for since."""
+        """The new premises turned out to be no good. The old ones are pending again, unless others have been
+        requested since."""
         if self.pending is not None:
             message = f"that configuration is not taken: {why}; going on with the one that was read after it"
             tell(logging.ERROR, Event.RELOAD_REFUSED, message)
@@ -101,18 +101,18 @@ class Renewal:
         self.pending, self._before, self._going_back = self._before, None, True
 
     def leave(self) -> None:
-        """The daemon ends."""
+        """Give everything back; the daemon ends."""
         self._withdraw()
         if self._before is not None:
             self._before.leave(self.premises)
         self.premises.leave()
 
     def _others(self) -> list[Premises]:
-        """What is reserved beside the premises in use."""
+        """Premises that are reserved besides those in use."""
         return [each for each in (self.pending, self._before) if each is not None]
 
     def _withdraw(self, newer: Premises | None = None) -> None:
-        """Give up what is pending; those before, if it is them, are kept to go back to.
+        """Give up the pending premises. If they are the old ones, they are kept to go back to.
 
         Args:
             newer: the premises to be pending instead.
@@ -124,7 +124,7 @@ class Renewal:
         self.pending = None
 
     def _log_as_before(self) -> None:
-        """As the premises in use have it; where that can't be had any more, the log goes on where it does."""
+        """Log as the premises in use say; if that fails, the log goes on where it goes now."""
         try:
             set_up_log(self.premises.as_read)
         except ConfigurationError as error:

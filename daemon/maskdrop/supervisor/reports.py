@@ -1,4 +1,4 @@
-"""What a worker's report changes: one method a kind, and nothing that waits."""
+"""What each kind of report from a worker changes. Nothing here waits."""
 
 import logging
 import time
@@ -39,7 +39,7 @@ logger = logging.getLogger("maskdrop")
 
 
 class Reports:
-    """Takes reports in, and owns nothing: flights are the pipeline's, workers the crew's."""
+    """Takes reports in and owns nothing: flights belong to the pipeline, workers to the crew."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Reports:
         self._renewal = renewal
 
     def handle(self, child: Child, report: Report) -> None:
-        """Take in a report of a worker. One about a picture must be of its flight now."""
+        """Take in a worker's report. One about a picture must be about a flight that is still under way."""
         match report:
             case Ready():
                 self._crew.note_ready(child, report)
@@ -83,8 +83,8 @@ class Reports:
                 self._on_done(report)
 
     def _on_unfit(self, child: Child, report: Unfit) -> None:
-        """A daemon that never worked ends; one that did goes back to what it worked with, or, if that
-        is what was spoilt, waits for it to be mended."""
+        """End a daemon that never worked. One that did goes back to the configuration it worked with, or, if
+        that is the one that was spoilt, tries again until it is mended."""
         if child in self._crew.retired:
             return
         if self._renewal.can_go_back and not self._crew.has_stayed(child):
@@ -97,11 +97,11 @@ class Reports:
         self._crew.kill_all()
 
     def after_death(self, child: Child, pid: int, death: Death, most: int) -> None:
-        """What a dead worker held goes round again; a picture is left where it is that can't be quarantined
-        either, for all workers die of it.
+        """Send what a dead worker held round again. A picture that can't even be quarantined, because every
+        worker dies of it, is left where it is.
 
         Args:
-            most: attempts.
+            most: attempts that a picture has in each step.
         """
         held = self._pipeline.lost(child.name, death, most)
         self._journal.died(child.stage, child.name, pid, death, held)

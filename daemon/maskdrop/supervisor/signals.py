@@ -1,4 +1,4 @@
-"""Signals and wake-ups, made readable: the supervisor's loop waits for a socket, not for handlers."""
+"""Signals and wake-ups, made readable: the supervisor's loop waits for a socket."""
 
 import contextlib
 import signal
@@ -7,8 +7,8 @@ import time
 from types import FrameType
 
 ONE_REQUEST_S = 0.25
-"""The same signal again within so many seconds is the same request: timeout(1) signals its child, and then
-its group, which the child is of."""
+"""The same signal again within so many seconds is the same request: timeout(1) signals its child, then its
+process group, which the child belongs to."""
 
 
 class Signals:
@@ -17,7 +17,7 @@ class Signals:
 
     Attributes:
         term_count: requests to end so far.
-        last_term: number of the signal of the latest one; 0 before the first.
+        last_term: number of the latest signal that asked for the end; 0 before the first.
     """
 
     def __init__(self) -> None:
@@ -32,14 +32,14 @@ class Signals:
         """Take over SIGTERM and SIGINT, and ignore what else could end the daemon.
 
         Args:
-            reloads: whether SIGHUP asks for a new configuration; if not, for the end, but not where it was
-                ignored before, as nohup(1) has it.
+            reloads: whether SIGHUP asks for a new configuration. If not, it asks for the end, unless it was
+                ignored before, as under nohup(1).
         """
         signal.signal(signal.SIGTERM, self.handle_term)
         signal.signal(signal.SIGINT, self.handle_term)
         if reloads:
             signal.signal(signal.SIGHUP, self.handle_hup)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one may have come during the start
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # one may have come during start
         elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self.handle_term)
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # see inbox/writers.py
@@ -58,15 +58,15 @@ class Signals:
         self.wake()
 
     def take_hup(self) -> bool:
-        """Whether the configuration is to be read again, asked for since this was last asked."""
+        """Whether SIGHUP has come since the last call, so that the configuration is to be read again."""
         if not self._hup_pending:
-            return False  # and nothing is written: one may be coming at this very moment
+            return False  # the flag is not written: a signal may come at this very moment
         self._hup_pending = False
         return True
 
     def wake(self) -> None:
-        """Make the loop look; safe from any thread and from a signal handler."""
-        with contextlib.suppress(BlockingIOError):  # full: it will look anyway
+        """Wake the loop; safe from any thread and from a signal handler."""
+        with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
             self._ring_end.send(b"\0")
 
     def clear(self) -> None:

@@ -1,5 +1,5 @@
-"""How many workers each stage has, where that is ``auto``: as they measured at their start, and more where
-pictures turn out to cost more than the portrait they measured with, or a disk than it did then."""
+"""How many workers each stage has where that is ``auto``: as many as measurements at the start call for, and
+more if pictures turn out to cost more than the portrait measured with, or the disk more than then."""
 
 import logging
 import math
@@ -20,25 +20,25 @@ from maskdrop.ticket import Stage
 logger = logging.getLogger("maskdrop")
 
 LOOK_S = 0.25
-"""Seconds after which it is looked again whether a stage holds up the others."""
+"""Seconds between two looks at whether a stage holds up the others."""
 
 FULL = 0.95
 """A stage whose workers are busy for this share of the time can take no more."""
 
 HUNGRY = 0.8
-"""Inference workers that have less than this of the pictures that they could be at wait for others."""
+"""Inference workers that have less than this share of the pictures they could take wait for other stages."""
 
 STAFFED = (Stage.PREPROCESS, Stage.SAVE)
-"""Stages whose workers may become more."""
+"""Stages that may get more workers."""
 
 Computed = Mapping[Stage, Mapping[int, float]]
-"""Seconds of processor time of each of a stage's workers, by its process."""
+"""Seconds of processor time that each worker of a stage has used, by process number."""
 
 
 class Staffing:
-    """Decides on the numbers of workers, and owns none: plans are the renewal's, workers the crew's.
+    """Decides on the numbers of workers and owns none: plans belong to the renewal, workers to the crew.
 
-    Stages only grow. A new configuration, or a new start, begins from what was measured.
+    Stages only grow. A new configuration, or a new start, begins again from what was measured.
     """
 
     def __init__(self, crew: Crew, renewal: Renewal, busy: BusyTime) -> None:
@@ -55,7 +55,7 @@ class Staffing:
             self._look(now, self._processor_seconds())
             self._renewal.replan(wanted)
             self._crew.move_to(self._renewal.premises, now)
-        if not self._was_told and self._crew.is_complete:  # and not before those that were added are
+        if not self._was_told and self._crew.is_complete:  # the added ones too
             self._was_told = True
             self._tell(self._renewal.premises.plan)
 
@@ -66,21 +66,21 @@ class Staffing:
         self._filled.note(now, {Stage.INFER: full})
 
     def _as_measured(self, plan: Plan) -> Plan | None:
-        """The plan that follows from what workers measured, if that is news."""
+        """The plan that follows from what workers measured; None if that is no news."""
         costs = self._crew.costs
         if len(costs) < len(Stage) or costs == plan.costs:
             return None
         measured = plan_for(self._renewal.premises.as_read, plan.devices, dict(costs))
         times = ", ".join(f"{stage.value} {costs[stage].milliseconds:.1f} ms" for stage in Stage)
         logger.info("measured for a picture: %s", times)
-        # Nothing else: pictures are under way, and cores or memory may have changed since slots were made.
+        # Only these: pictures are under way, and cores or memory may have changed since slots were made.
         preprocess = min(plan.most_preprocess, max(plan.preprocess, measured.preprocess))
         save = min(plan.most_save, max(plan.save, measured.save))
         return replace(plan, preprocess=preprocess, save=save, costs=measured.costs)
 
     def _as_needed(self, plan: Plan, now: float, pipeline: Pipeline) -> Plan | None:
-        """A plan with more workers where pictures wait for a full stage, and inference for pictures.
-        Without any that wait, more workers would have nothing to do: one large picture fills a stage too."""
+        """A plan with more workers for a full stage that pictures wait for, while inference waits for
+        pictures. If none wait, more workers would be idle: a single large picture fills a stage too."""
         if now - self._looked_at < LOOK_S:
             return None
         counts = {Stage.PREPROCESS: plan.preprocess, Stage.SAVE: plan.save, Stage.INFER: len(plan.devices)}
@@ -110,7 +110,7 @@ class Staffing:
         self._looked_at, self._seconds, self._computed = now, self._spent(), computed
 
     def _spent(self) -> dict[Stage, float]:
-        """Worker-seconds that each stage was busy, and inference in full, until now."""
+        """Worker-seconds that each stage was busy until now; of inference, those of `workers_in_full`."""
         return {**self._busy.seconds, Stage.INFER: self._filled.seconds[Stage.INFER]}
 
     def _processor_seconds(self) -> Computed:
@@ -127,28 +127,28 @@ class Staffing:
 
 
 def workers_in_full(at_work: Iterable[int], places: int) -> float:
-    """How many inference workers are at work, one that could be at more pictures in as much time counting as
-    a part: a GPU that is given one after the other is never idle either.
+    """How many inference workers are at work. One that could take more pictures in the same time counts as a
+    fraction: a GPU that is given one picture after the other is never idle either.
 
     Args:
-        at_work: pictures that each of them is at.
+        at_work: pictures that each worker is working on.
         places: see `Plan.at_once`.
     """
     return sum(min(1.0, pictures / places) for pictures in at_work)
 
 
 def more_workers(count: int, computing: float, inferring: float) -> int:
-    """How many workers a stage should have that is full: half as many more, or where they mostly wait for a
-    disk, as many as keep inference busy all the time and are busy `WAITERS_BUSY` of theirs.
+    """How many workers a full stage should have: half as many more, or, if they mostly wait for a disk, as
+    many as keep inference busy all the time while they are busy `WAITERS_BUSY` of theirs.
 
     Args:
-        computing: share of its time for which one of them has a core, 0 to 1.
-        inferring: share of what an inference worker could be at that so few give it.
+        computing: share of its time for which a worker of the stage has a core, 0 to 1.
+        inferring: share of its full load that inference has with ``count`` workers, 0 to 1.
     """
     half_more = count + max(1, count // 2)
     if computing > WAITING:
         return half_more
-    least = 1 / MOST_WAITERS  # nor are there ever more of them
+    least = 1 / MOST_WAITERS  # there are never more workers anyway
     return max(half_more, math.ceil(count / max(inferring, least) / WAITERS_BUSY))
 
 
@@ -157,10 +157,10 @@ def _computed_by(pids: Iterable[int]) -> Mapping[int, float]:
 
 
 def share_computing(before: Mapping[int, float], after: Mapping[int, float], since: float) -> float:
-    """Share of its time for which a worker had a core, 0 to 1; all of it where that isn't known.
+    """Share of its time for which a worker had a core, 0 to 1; 1 if that isn't known.
 
     Args:
-        before, after: processor time of each, by process, so many seconds apart.
+        before, after: processor seconds of each worker, by process number, ``since`` seconds apart.
     """
     spent = [seconds - before[pid] if pid in before else since for pid, seconds in after.items()]
     return min(1.0, sum(spent) / since / len(spent)) if spent else 1.0

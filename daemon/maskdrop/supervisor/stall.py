@@ -14,15 +14,15 @@ class _Trouble:
 
 
 class Stall:
-    """Which last steps can't be done, and when they are tried again. What can be saved is saved while nothing
-    can be quarantined, and the other way round."""
+    """Which last steps can't be done, and when they are tried again. Saving goes on while quarantining is
+    impossible, and the other way round."""
 
     def __init__(self) -> None:
         self._troubles: dict[Step, _Trouble] = {}
 
     @property
     def reason(self) -> str | None:
-        """Why no more work is taken, if none is."""
+        """Why no more work is taken; None if it is."""
         reasons = dict.fromkeys(trouble.reason for trouble in self._troubles.values())
         return "; ".join(reasons) or None
 
@@ -32,17 +32,17 @@ class Stall:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """Those that can't be done."""
+        """The steps that can't be done."""
         return tuple(self._troubles)
 
     def begin(self, step: Step, reason: str, now: float) -> bool:
-        """The step failed. True where that is news."""
+        """The step failed. True if that is news."""
         before = self._troubles.get(step)
         self._troubles[step] = _Trouble(reason, now + TRY_AGAIN_S)
         return before is None or before.reason != reason
 
     def take_try(self, step: Step, now: float) -> bool:
-        """Whether one picture may try the step now; the next may after `TRY_AGAIN_S`."""
+        """Whether one picture may try the step now; if so, the next may after `TRY_AGAIN_S`."""
         trouble = self._troubles[step]
         if now < trouble.next_try:
             return False
@@ -50,5 +50,5 @@ class Stall:
         return True
 
     def end(self, step: Step) -> bool:
-        """The step was done. True where that is news."""
+        """The step was done. True if that is news."""
         return self._troubles.pop(step, None) is not None

@@ -67,7 +67,7 @@ class Supervisor:
         self._move_in(premises)
 
     def _move_in(self, premises: Premises) -> None:
-        """Make anew what holds nothing between two pictures, for these premises."""
+        """Make everything for these premises that need not outlive a change of configuration."""
         settings, plan = premises.settings, premises.plan
         workers = settings.workers
         self._intake = self._errand.supply(premises, self._signals.wake)
@@ -87,7 +87,7 @@ class Supervisor:
         )
 
     def run(self) -> int:
-        """Work until told to stop; the exit code."""
+        """Work until told to stop, and return the exit code."""
         self._signals.install(reloads=self._errand.read_again is not None)
         self._intake.start()
         self._beat(time.monotonic())
@@ -108,12 +108,12 @@ class Supervisor:
 
     @property
     def end_signal(self) -> int:
-        """Number of the signal that asked for the end; 0: none did."""
+        """Number of the signal that asked for the end; 0 if none did."""
         return self._signals.last_term
 
     def leave(self) -> None:
-        """Give back lock and slots. Workers live only where the loop failed: Python would wait for them
-        at its end, and they for the supervisor's."""
+        """Give back lock and slots. Workers are alive here only if the loop failed; they must be ended, or
+        Python would wait at its exit for them, and they for the supervisor."""
         self._crew.end_all()
         self._renewal.leave()
 
@@ -132,7 +132,7 @@ class Supervisor:
             if events or now >= due or not self._pulse.renew(now):
                 break
         for key, _ in events:
-            if self._selector.get_map().get(key.fd) is key:  # not unregistered by one before it
+            if self._selector.get_map().get(key.fd) is key:  # not unregistered by an earlier event
                 key.data()
         self._end_late_workers(now)
 
@@ -142,7 +142,7 @@ class Supervisor:
         return self._course.stopping and not self._crew.children
 
     def _next_due(self, now: float) -> float:
-        """When there is something to do, whatever comes; the pulse aside."""
+        """When there is something to do even if no event comes; the pulse is not included."""
         deadlines: list[float | None] = [self._notices.next_feed, self._notices.next_extension]
         deadlines += [self._deadline_of(child) for child in self._crew.children]
         if not self._course.stopping:
@@ -232,15 +232,15 @@ class Supervisor:
             self._move_to_pending(now)
 
     def _review(self, now: float) -> None:
-        """See that there are enough workers, or, where those for a new configuration don't start, go back."""
+        """See that there are enough workers; if those for a new configuration can't start, go back."""
         if self._crew.is_complete:
             self._staffing.review(now, self._pipeline)
         elif self._renewal.can_go_back and (trouble := self._crew.lasting_trouble):
             self._renewal.go_back(trouble)
 
     def _move_to_pending(self, now: float) -> None:
-        """No worker holds a picture. What waits goes back to the inbox, where it still is: the new intake
-        finds it."""
+        """Take up the pending premises, while no worker holds a picture. Waiting pictures are still in the
+        inbox, where the new intake finds them."""
         premises = self._renewal.take_up()
         self._intake.leave()
         self._move_in(premises)
@@ -265,7 +265,7 @@ class Supervisor:
             register(child.sentinel, data=partial(self._on_death, child))
 
     def _deadline_of(self, child: Child) -> float | None:
-        """When the worker is late, if something is expected of it."""
+        """When the worker will be late; None if nothing is expected of it."""
         if child.is_ended:
             return None
         is_over = self._course.stopping or child in self._crew.retired
@@ -273,7 +273,7 @@ class Supervisor:
         return self._patience.deadline(child.state, busy, child.heard_at)
 
     def _forgive(self, seconds: float, now: float) -> None:
-        """The supervisor itself was stopped for so long, and perhaps its workers with it."""
+        """Ignore so many seconds: the supervisor itself was stopped, and perhaps its workers with it."""
         self._vigil.forgive(seconds, now)
         for child in self._crew.children:
             child.forgive(seconds, now)
@@ -321,7 +321,7 @@ class Supervisor:
 
     def _move_on(self, now: float) -> None:
         for step in self._stall.steps:
-            if not self._pipeline.is_at(step):  # then nothing is left that could find out that it is mended
+            if not self._pipeline.is_at(step):  # no picture is left to find out that it is mended
                 self._stall.end(step)
         if self._renewal.pending is not None and not self._course.draining:
             return

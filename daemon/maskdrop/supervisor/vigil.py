@@ -20,14 +20,14 @@ class Vigil:
         self._answered_at[stage] = now
 
     def forgive(self, seconds: float, now: float) -> None:
-        """So much of the silence says nothing: the supervisor itself was stopped."""
+        """Ignore so many seconds of silence: the supervisor itself was stopped."""
         self._answered_at = {stage: min(now, at + seconds) for stage, at in self._answered_at.items()}
 
     def silent(self, busy: set[Stage], now: float) -> list[Stage]:
         """The stages that should have answered long ago.
 
         Args:
-            busy: stages that have work, be it held by a worker or waiting.
+            busy: stages that have work, whether a worker holds it or it waits.
         """
         for stage in Stage:
             if stage not in busy:

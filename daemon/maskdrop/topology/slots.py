@@ -1,6 +1,6 @@
 """Slots in which pixels travel: shared memory, made once, of fixed size, without a name to leak.
 
-Where one process has its pixels in arrays anyway, these can be slots, too.
+Within one process, ordinary arrays can be slots too.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class Slots(Protocol):
 
 @dataclass(frozen=True)
 class OwnSlots:
-    """Slots of one process, in arrays that it has anyway; what isn't needed may be left out."""
+    """Slots of one process, in ordinary arrays; those that aren't needed may be left out."""
 
     side: int
     pictures: Pixels = field(default_factory=_nothing)
@@ -72,14 +72,14 @@ class OwnSlots:
 
 
 class SharedSlots:
-    """Slots that processes share; `Slots` tells of their arrays.
+    """Slots that processes share; `Slots` describes their arrays.
 
-    The memory is an anonymous file (memfd_create(2)): it is no part of /dev/shm and goes
-    when the last process that maps it goes, however that one ends. Passed to a spawned
-    process, the object maps the same memory there.
+    The memory is an anonymous file (memfd_create(2)): it is not in /dev/shm, and is freed when the
+    last process that maps it ends, however that happens. Passed to a spawned process, the object
+    maps the same memory there.
 
     Attributes:
-        memory: uint8, all of it in a line.
+        memory: uint8, all of it in one dimension.
     """
 
     def __init__(self, count: int, side: int, views: int = 0) -> None:
@@ -106,7 +106,7 @@ class SharedSlots:
         self.labels, self.view_labels = labels[:, 0], labels[:, 1:]
 
     def close(self) -> None:
-        """Let go of the memory in this process; it goes when the last one that maps it has let go."""
+        """Let go of the memory in this process; it is freed when the last process that maps it lets go."""
         os.close(self._descriptor)
         empty: Pixels = np.empty((0,), dtype=np.uint8)
         self.memory = self.pictures = self.labels = self.view_pictures = self.view_labels = empty

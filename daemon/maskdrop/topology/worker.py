@@ -1,4 +1,4 @@
-"""A worker process from its first instruction: its frame, the same for every stage."""
+"""What a worker process does from its first instruction: its frame, the same for every stage."""
 
 import ctypes
 import faulthandler
@@ -29,8 +29,8 @@ class Workplace:
     """All that a worker is given when it starts.
 
     Attributes:
-        threads: that compute in it at the same time.
-        most_threads: that it may use for a picture which is the only one in the daemon.
+        threads: how many compute in it at the same time.
+        most_threads: how many it may use for a picture that is the only one in the daemon.
         measures: whether it is to find out what a picture costs before it is ready.
     """
 
@@ -46,7 +46,7 @@ class Workplace:
     measures: bool = False
 
     def is_like(self, other: "Workplace") -> bool:
-        """Whether a worker that has this one could as well go on at the other one."""
+        """Whether a worker at this workplace could as well go on at the other one."""
         return (
             (self.stage, self.name, self.threads, self.most_threads, self.device)
             == (other.stage, other.name, other.threads, other.most_threads, other.device)
@@ -57,7 +57,7 @@ class Workplace:
 
 
 def settings_of(stage: Stage, settings: Settings) -> tuple[object, ...]:
-    """What of the settings the workers of a stage go by: while this is the same, they may stay."""
+    """The settings that the workers of a stage go by: while these are the same, the workers may stay."""
     common = (settings.folders, settings.model, settings.face, settings.log.level)
     match stage:
         case Stage.PREPROCESS:
@@ -85,8 +85,8 @@ class Link:
         return task
 
     def receive_after_rest(self) -> Task | None:
-        """The next task, or None, for one who keeps memory: where nothing comes for a while, it is given
-        back."""
+        """The next task, or None, as `receive`. For workers that keep freed memory: if nothing comes for
+        `REST_S`, the memory is given back."""
         if not self.waiting(REST_S):
             give_memory_back()
         return self.receive()
@@ -109,7 +109,7 @@ def work(workplace: Workplace, tasks: Any, reports: Any, stderr: Any, supervisor
     os.dup2(stderr.fileno(), sys.stdout.fileno())
     os.dup2(stderr.fileno(), sys.stderr.fileno())
     stderr.close()
-    faulthandler.enable(os.dup(sys.stderr.fileno()))  # also told while quiet_libraries holds
+    faulthandler.enable(os.dup(sys.stderr.fileno()))  # heard even within quiet_libraries
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(WorkerFormatter())
     logging.basicConfig(level=workplace.settings.log.level.upper(), handlers=[handler])
