@@ -16,8 +16,8 @@ EX_OUT_OF_MEMORY = 71
 """A worker ran out of memory."""
 
 EX_TEMPFAIL = 75
-"""Another daemon has the inbox, there is no room for a folder or for temporary files, or a batch on a
-cluster did not get to its end: try again later."""
+"""Another daemon has the inbox, or another batch the outbox; there is no room for a folder or for temporary
+files; or a batch on a cluster did not get to its end: try again later."""
 
 EX_CONFIG = 78
 """Can't run as configured: trying again would change nothing."""

@@ -170,8 +170,8 @@ class Intake:
             self._see(look(self._inbox, path), time.monotonic(), None)
 
     def release(self, path: str, identity: Identity) -> None:
-        """Forget a file that was taken. If another file of that name is in the inbox, it is looked at. If it is
-        the same one, it is set aside: to try it again at once could go on for ever."""
+        """Forget a file that was taken. If a file of that name is in the inbox, it is looked at again; the
+        very same one is set aside, since to try it again at once could go on for ever."""
         self._taken.pop(path, None)
         seen = look(self._inbox, path)
         if isinstance(seen, Seen) and seen.identity == identity:

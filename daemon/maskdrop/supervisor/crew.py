@@ -100,7 +100,7 @@ class Crew:
     def move_to(self, premises: Premises, now: float) -> int:
         """Keep the workers that suit the new premises; retire the others. None may hold anything.
 
-        Failures in a place that stays never count against the new premises (`lasting_trouble`).
+        A place that stays, and never had a ready worker, starts with no failures under the new premises.
 
         Returns:
             How many workers are to be started.
