@@ -81,7 +81,7 @@ ELSEWHERE: dict[str, Elsewhere] = {
     "sudo install -d -o maskdrop -g maskdrop -m 0750 /var/lib/maskdrop/passports": _INSTANCE,
     "sudo install -d -o maskdrop -g maskdrop -m 2770 /var/lib/maskdrop/passports/inbox": _INSTANCE,
     "sudo systemctl enable --now maskdrop@passports": _INSTANCE,
-    "sudo apt-get install debootstrap systemd-container btrfs-progs e2fsprogs chromium prometheus jq man-db"
+    "sudo apt-get install debootstrap systemd-container btrfs-progs e2fsprogs mergerfs chromium prometheus jq man-db"
     " groff mandoc faketime user-mode-linux nfs-kernel-server nfs-common iproute2 kmod podman uidmap"
     " runc kubernetes-client": Elsewhere(
         "installs packages: a test has apt only say what it would do",
