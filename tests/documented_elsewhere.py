@@ -82,8 +82,8 @@ ELSEWHERE: dict[str, Elsewhere] = {
     "sudo install -d -o maskdrop -g maskdrop -m 2770 /var/lib/maskdrop/passports/inbox": _INSTANCE,
     "sudo systemctl enable --now maskdrop@passports": _INSTANCE,
     "sudo apt-get install debootstrap systemd-container btrfs-progs e2fsprogs mergerfs chromium prometheus"
-    " jq man-db groff mandoc faketime user-mode-linux nfs-kernel-server nfs-common iproute2 kmod podman uidmap"
-    " runc kubernetes-client": Elsewhere(
+    " jq man-db groff mandoc faketime user-mode-linux nfs-kernel-server nfs-common iproute2 kmod podman"
+    " uidmap runc kubernetes-client": Elsewhere(
         "installs packages: a test has apt only say what it would do",
         "tests/test_commands_in_short.py::test_debian_has_what_is_to_be_installed",
     ),
