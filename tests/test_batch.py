@@ -386,7 +386,9 @@ def test_a_folder_that_may_not_be_entered_is_no_place_to_start_in(job: Job) -> N
     job.put("a.jpg", face_bytes(1))
     (job.base / "closed").mkdir(0o000)
     shell = f"cd '{job.base}/closed' && exec \"$@\""
-    told = job.run(code=78, prefix=["sh", "-c", shell, "sh", *WITHOUT_LEAVE])
+    prefix = ["sh", "-c", shell, "sh", *WITHOUT_LEAVE]
+    assert maskdrop(["version"], prefix).returncode == 0
+    told = job.run(code=78, prefix=prefix)
     assert told == (
         "maskdrop: the folder that this was started in: Permission denied; "
         "go to one that may be entered (cd)\n"

@@ -97,8 +97,13 @@ def with_tags(whole: bytes, changed: dict[int, int]) -> bytes:
 
 @pytest.mark.parametrize(
     "damage",
-    [{322: 64, 323: 2**28, 324: 8, 325: 9}, {278: 2**31}, {322: 2**15, 323: 2**15, 324: 8, 325: 9}],
-    ids=["tile length", "rows a strip", "tile"],
+    [
+        {322: 64, 323: 2**28, 324: 8, 325: 9},
+        {322: 64, 323: 2**32 - 1, 324: 8, 325: 9},
+        {278: 2**31},
+        {322: 2**15, 323: 2**15, 324: 8, 325: 9},
+    ],
+    ids=["tile length", "longest tile", "rows a strip", "tile"],
 )
 def test_a_tiff_whose_parts_are_larger_than_any_picture_is_broken_and_no_want_of_memory(
     damage: dict[int, int],

@@ -201,6 +201,22 @@ def test_an_empty_file_waits_for_a_download_no_longer_than_that(tmp_path: Path) 
         assert not downloads.has_one_for(folder, "a.jpg", since=2000, now=2001)
 
 
+def test_a_download_that_came_after_the_last_look_or_is_one_of_many_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    downloads = Downloads()
+    with open_folder(tmp_path) as folder:
+        assert not downloads.has_one_for(folder, "a.jpg", since=1000, now=1000)
+        (tmp_path / "b.x.jpg.part").touch()
+        assert downloads.has_one_for(folder, "b.jpg", since=1000.1, now=1000.6)
+        (tmp_path / "b.x.jpg.part").unlink()
+        assert not downloads.has_one_for(folder, "b.jpg", since=1000.1, now=1002)
+        for number in range(300):
+            (tmp_path / f"{number}.x.jpg.part").touch()
+        for number in range(300):
+            assert downloads.has_one_for(folder, f"{number}.jpg", since=2000, now=2001)
+
+
 def test_empty_files_of_many_folders_cost_a_look_at_each(tmp_path: Path) -> None:
     """However their turns alternate."""
     looks: list[object] = []

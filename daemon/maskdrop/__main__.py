@@ -12,6 +12,9 @@ import signal
 import sys
 from collections.abc import Iterator
 
+_STARTS_PROCESSES = frozenset({"run", "batch", "check"})
+"""Commands whose processes go to the folder that the command was started in."""
+
 _MOST_GATHERED = 2**20
 """Bytes of standard output, more than a health file has. Reports may be larger, and see to their faults."""
 
@@ -67,7 +70,7 @@ def _have_a_folder() -> None:
 
     try:
         os.getcwd()
-        if not os.access(".", os.X_OK):
+        if not os.access(".", os.X_OK) and _STARTS_PROCESSES.intersection(sys.argv[1:2]):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         where = f"the folder that this was started in: {error.strerror}"

@@ -117,7 +117,7 @@ def _pixels_in_a_part(image: Image.Image) -> int:
     high = tags.get(_TILE_LENGTH, tags.get(_ROWS_PER_STRIP, image.height))
     if not isinstance(wide, int) or not isinstance(high, int):
         return 0
-    if high == _ALL_ROWS:
+    if high == _ALL_ROWS and _TILE_LENGTH not in tags:
         return wide * image.height
     is_cut = _TILE_LENGTH not in tags and high <= _MOST_ROWS and tags.get(_PHOTOMETRIC) != _YCBCR
     return wide * (min(high, image.height) if is_cut else high)

@@ -81,7 +81,9 @@ def _link(source: int, name: str, target: int, new_name: str) -> None:
     linked = os.stat(new_name, dir_fd=target, follow_symlinks=False)
     if os.path.samestat(before, linked):
         return
-    if (before.st_size, before.st_mtime_ns) != (linked.st_size, linked.st_mtime_ns):
+    now = os.stat(name, dir_fd=source, follow_symlinks=False)  # it may have been written meanwhile
+    states = [(status.st_size, status.st_mtime_ns) for status in (before, now, linked)]
+    if states.pop() not in states:
         raise FileExistsError(errno.EEXIST, "somebody replaced the link", new_name)
     os.unlink(new_name, dir_fd=target)
     raise LinkRefused(errno.EPERM, "a link has an inode of its own there", new_name)

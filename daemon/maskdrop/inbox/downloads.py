@@ -24,6 +24,9 @@ _MOST_FOLDERS, _MOST_NAMES = 256, 256
 
 @dataclass(frozen=True)
 class _Look:
+    """Unfinished names in a folder, as far as they are remembered, and how long they hold."""
+
+    began: float
     until: float
     unfinished: tuple[str, ...]
 
@@ -58,6 +61,8 @@ class Downloads:
             self._looks.move_to_end(parent)
             if len(self._looks) > _MOST_FOLDERS:
                 self._looks.popitem(last=False)
+        if look.began < since or len(look.unfinished) == _MOST_NAMES:
+            return True  # one that came with the file, or is one too many, would not be known
         return any(name.startswith(f"{stem}.") for name in look.unfinished)
 
 
@@ -66,4 +71,4 @@ def _look(folder: int, now: float) -> _Look:
     with os.scandir(folder) as entries:
         unfinished = (entry.name for entry in entries if entry.name.lower().endswith(UNFINISHED))
         names = tuple(islice(unfinished, _MOST_NAMES))
-    return _Look(now + max(_LOOK_S, _LEISURE * (time.monotonic() - began)), names)
+    return _Look(now, now + max(_LOOK_S, _LEISURE * (time.monotonic() - began)), names)
