@@ -28,6 +28,14 @@ int renameat2(int folder, const char *name, int target, const char *new_name, un
     return renameat(folder, name, target, new_name);
 }
 
+int rename(const char *name, const char *new_name) {
+    if (!strcmp(getenv("MASKDROP_LINKS"), "renames")) {
+        if (linkat(AT_FDCWD, name, AT_FDCWD, new_name, 0)) return -1;
+        return unlink(name);
+    }
+    return renameat(AT_FDCWD, name, AT_FDCWD, new_name);
+}
+
 int linkat(int folder, const char *name, int target, const char *new_name, int flags) {
     if (!strcmp(getenv("MASKDROP_LINKS"), "none")) { errno = EPERM; return -1; }
     int source = openat(folder, name, O_RDONLY | O_CLOEXEC);
@@ -46,8 +54,11 @@ int linkat(int folder, const char *name, int target, const char *new_name, int f
 """
 
 
-def environment(folder: Path, links: Literal["none", "files"]) -> dict[str, str]:
+def environment(folder: Path, links: Literal["none", "files", "renames"]) -> dict[str, str]:
     """What to add to a program's environment; the library lies in the folder.
+
+    Args:
+        links: there are none; each is a file of its own; renamed files are other files, too.
 
     Raises:
         CalledProcessError, FileNotFoundError: there is no C compiler that can do it.

@@ -2,7 +2,6 @@
 
 import os
 import random
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import maskdrop.inbox.intake
+from audited import audited
 from drawing import face_bytes
 from maskdrop.config import WatchSettings
 from maskdrop.inbox.intake import MOST_KNOWN, Intake
@@ -164,17 +164,8 @@ def test_what_takes_a_settled_files_place_is_not_opened(tmp_path: Path) -> None:
     assert intake.backlog == 2
     (tmp_path / "a.jpg").unlink()
     os.mkfifo(tmp_path / "a.jpg")
-    opened: list[object] = []
-    listens = threading.Event()
-
-    def hear(event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open" and listens.is_set():
-            opened.append(arguments[0])
-
-    sys.addaudithook(hear)
-    listens.set()
-    candidate = intake.take()
-    listens.clear()
+    with audited("open") as opened:
+        candidate = intake.take()
     names = {name for name in opened if name in ("a.jpg", "b.jpg")}
     assert (candidate and candidate.path, names) == ("b.jpg", {"b.jpg"})
     assert intake.take() is None

@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from watchdog.observers.inotify_c import InotifyFD
 
+from audited import audited
 from drawing import draw_face, encode, face_bytes
 from maskdrop.beneath import open_folder
 from maskdrop.inbox.downloads import DOWNLOAD_S, Downloads
@@ -219,23 +219,14 @@ def test_a_download_that_came_after_the_last_look_or_is_one_of_many_is_waited_fo
 
 def test_empty_files_of_many_folders_cost_a_look_at_each(tmp_path: Path) -> None:
     """However their turns alternate."""
-    looks: list[object] = []
-    listens = threading.Event()
-
-    def hear(event: str, arguments: tuple[object, ...]) -> None:
-        if event == "os.scandir" and listens.is_set():
-            looks.append(arguments[0])
-
-    sys.addaudithook(hear)
     downloads, folders = Downloads(), [tmp_path / name for name in "abc"]
     with contextlib.ExitStack() as stack:
         for folder in folders:
             folder.mkdir()
         opened = [stack.enter_context(open_folder(folder)) for folder in folders]
-        listens.set()
+        looks = stack.enter_context(audited("os.scandir"))
         for number in range(30):
             assert not downloads.has_one_for(opened[number % 3], f"{number % 3}/{number}.jpg", 1000, 1000.5)
-        listens.clear()
     assert len(looks) == 3
 
 

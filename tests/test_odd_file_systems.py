@@ -60,6 +60,15 @@ def test_without_links_all_is_done_and_put_back(
     assert list(rooms.quarantine.rglob("*.json")) == []
 
 
+def test_where_a_renamed_file_is_another_one_nothing_is_begun(
+    start: Start, rooms: Rooms, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    environment = odd_links.environment(tmp_path_factory.mktemp("library"), "renames")
+    daemon = start(settings=QUICK, env={**EXECUTED, **environment})
+    assert daemon.wait_end() == 78
+    assert "can't be told from another one; choose a file system whose inode numbers stay" in daemon.log
+
+
 @pytest.fixture
 def merged(tmp_path: Path) -> Iterator[Path]:
     """A real file system of that kind."""

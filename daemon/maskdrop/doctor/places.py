@@ -104,7 +104,8 @@ def _rename_new(inbox: Path) -> Finding:
                 return ok(name, "the inbox's file system has it")
     except OSError as error:
         return warning(name, f"can't be tried ({error.strerror})", "see what is said of the inbox")
-    told = "the inbox's file system has none (renameat2(2)): a move is a link and an unlink"
+    move = "a move is a link and an unlink, or a rename over an empty file"
+    told = f"the inbox's file system has none (renameat2(2)): {move}"
     return warning(name, told, "nothing is lost; keep the inbox on a local disk if names must never be two")
 
 

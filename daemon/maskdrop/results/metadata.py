@@ -102,8 +102,7 @@ def _exif(
     describing: Mapping[int, Any], camera: Mapping[int, Any], place: Mapping[int, Any], sha256: str
 ) -> bytes:
     exif = provenance(sha256)
-    for tag, value in _as_read(describing).items():
-        exif[tag] = value
+    exif.update(_as_read(describing))
     if camera:
         exif[_CAMERA] = {**_as_read(camera), _COLOUR_SPACE: _SRGB}
     if place:
